@@ -1,0 +1,44 @@
+//! What the core asks of the world: disks, time, tasks. The daemon implements these over glommio,
+//! tests and the simulator in memory, so that the very code that ships is the code that is simulated.
+//!
+//! Everything here is single-threaded: a core's objects live on one executor.
+
+use std::future::Future;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+/// One disk as seen by one shard: positioned, unbuffered, asynchronous I/O.
+///
+/// Positions and lengths are bytes and multiples of [`levee_proto::BLOCK_SIZE`].
+pub trait Disk: 'static {
+    /// An aligned buffer to write from.
+    type WriteBuf: DerefMut<Target = [u8]>;
+    /// What a read returns; as long as was asked for.
+    type ReadBuf: Deref<Target = [u8]>;
+
+    /// A buffer of `len` bytes of undefined content.
+    fn alloc(&self, len: usize) -> Self::WriteBuf;
+
+    /// Writes the whole buffer. Durable only after a later [`Disk::sync`].
+    fn write(&self, pos: u64, buf: Self::WriteBuf) -> impl Future<Output = io::Result<()>>;
+
+    /// Reads `len` bytes. Fails if they reach beyond the end.
+    fn read(&self, pos: u64, len: usize) -> impl Future<Output = io::Result<Self::ReadBuf>>;
+
+    /// Makes every completed write durable on the medium.
+    fn sync(&self) -> impl Future<Output = io::Result<()>>;
+}
+
+/// Time and tasks of one executor.
+pub trait Runtime: Clone + 'static {
+    /// Time since some fixed moment; never goes back.
+    fn now(&self) -> Duration;
+
+    /// Completes after `time`. Background work that has nothing to wait for ends each slice with a
+    /// short sleep, so that foreground I/O is not starved.
+    fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
+
+    /// Runs `task` to its end on this executor. It may be polled before this returns: hold no borrow.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+}

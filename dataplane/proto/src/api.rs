@@ -1,0 +1,452 @@
+//! The meta server's HTTP/JSON API under `/v1`, as types shared by servers and clients.
+//!
+//! | method and path | request | answer |
+//! | --- | --- | --- |
+//! | `GET /v1/cluster` | | [`ClusterInfo`] |
+//! | `POST /v1/nodes` | [`RegisterNode`] | [`Registered`] |
+//! | `GET /v1/nodes?after=&limit=` | | [`Page`]`<`[`NodeInfo`]`>` |
+//! | `GET /v1/disks?after=&limit=` | | [`Page`]`<`[`DiskInfo`]`>` |
+//! | `POST /v1/nodes/{id}/heartbeat` | [`Heartbeat`] | [`HeartbeatAck`] |
+//! | `GET /v1/nodes/{id}/intent?after=REV&wait_ms=N` | | [`Intent`] |
+//! | `POST /v1/volumes` | [`CreateVolume`] | [`VolumeInfo`] (201) |
+//! | `GET /v1/volumes?after=&limit=` | | [`Page`]`<`[`VolumeInfo`]`>` |
+//! | `GET /v1/volumes/{name}` | | [`VolumeInfo`] |
+//! | `DELETE /v1/volumes/{name}` | | 204 |
+//! | `POST /v1/volumes/{name}/attach` | [`AttachVolume`] | [`VolumeInfo`] |
+//! | `POST /v1/volumes/{name}/detach` | | [`VolumeInfo`] |
+//! | `POST /v1/volumes/{name}/open` | [`OpenVolume`] | [`OpenedVolume`] |
+//! | `POST /v1/volumes/{name}/allocate` | [`AllocateChunks`] | [`AllocatedChunks`] |
+//!
+//! Errors are RFC 9457 problem details: [`Problem`].
+
+use crate::ids::*;
+use crate::units::Geometry;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// Most items in one page of a list.
+pub const MAX_PAGE: usize = 1000;
+/// Longest name of a volume or node, bytes.
+pub const MAX_NAME: usize = 128;
+/// Longest wait of one long poll, milliseconds.
+pub const MAX_WAIT_MS: u64 = 30_000;
+
+/// Whether `name` may name a volume or a node: letters, digits, `.`, `_` and `-`, at most
+/// [`MAX_NAME`] of them, the first a letter or digit.
+pub fn is_valid_name(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// What kind of thing went wrong. Stable: programs may act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// The request is malformed or breaks a limit (400).
+    Invalid,
+    /// No such thing (404).
+    NotFound,
+    /// The name is taken (409).
+    Exists,
+    /// The thing is in the wrong state for this: attached, detached, in use (409).
+    Conflict,
+    /// A newer epoch or incarnation exists: the caller must stop (409).
+    Fenced,
+    /// Not enough nodes, disks or space (507).
+    NoSpace,
+    /// No leader, or this member is not it and cannot say who is; try again (503).
+    Unavailable,
+    /// A bug (500).
+    Internal,
+}
+
+impl ProblemKind {
+    /// The HTTP status that goes with the kind.
+    pub fn http_status(self) -> u16 {
+        match self {
+            ProblemKind::Invalid => 400,
+            ProblemKind::NotFound => 404,
+            ProblemKind::Exists | ProblemKind::Conflict | ProblemKind::Fenced => 409,
+            ProblemKind::NoSpace => 507,
+            ProblemKind::Unavailable => 503,
+            ProblemKind::Internal => 500,
+        }
+    }
+}
+
+/// Problem details, RFC 9457 (`application/problem+json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: `kind` says more.
+    #[serde(rename = "type")]
+    pub type_uri: String,
+    pub title: String,
+    pub status: u16,
+    /// What happened, to what, and what to do: one line for a person.
+    pub detail: String,
+    pub kind: ProblemKind,
+}
+
+impl Problem {
+    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Problem {
+        let title = match kind {
+            ProblemKind::Invalid => "Invalid request",
+            ProblemKind::NotFound => "Not found",
+            ProblemKind::Exists => "Already exists",
+            ProblemKind::Conflict => "Wrong state",
+            ProblemKind::Fenced => "Fenced",
+            ProblemKind::NoSpace => "Not enough space",
+            ProblemKind::Unavailable => "Unavailable",
+            ProblemKind::Internal => "Internal error",
+        };
+        Problem {
+            type_uri: "about:blank".into(),
+            title: title.into(),
+            status: kind.http_status(),
+            detail: detail.into(),
+            kind,
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// One page of a list. `next` is the `after` of the page that follows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// The meta servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClusterInfo {
+    pub cluster: Uuid,
+    /// Raft id of the member that answers.
+    pub member: u64,
+    /// Raft id of the leader, if one is known.
+    pub leader: Option<u64>,
+    pub members: Vec<MemberInfo>,
+    /// Raft log index that this member has applied.
+    pub applied: u64,
+}
+
+/// One meta server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemberInfo {
+    pub id: u64,
+    /// `http://host:port`
+    pub url: String,
+}
+
+/// A daemon introduces itself. Sent at every start; the same name keeps the same node id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RegisterNode {
+    pub name: String,
+    /// Chosen at random by the process when it starts.
+    pub incarnation: Uuid,
+    /// Where the daemon's admin endpoint listens: `http://host:port`.
+    pub admin_url: String,
+    /// `host:port` of each core's data link; the position is the core's number.
+    pub cores: Vec<String>,
+    /// Fails if the cluster has another id: the daemon's disks belong elsewhere.
+    #[serde(default)]
+    pub cluster: Option<Uuid>,
+    pub disks: Vec<RegisterDisk>,
+}
+
+/// A disk that a daemon brings along.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RegisterDisk {
+    /// From the disk's superblock. A uuid that another node registered is refused.
+    pub uuid: Uuid,
+    pub path: String,
+    /// Bytes usable for data.
+    pub capacity: u64,
+    /// Logs on the disk: a chunk lives in shard `chunk % shards`, on core `shard % cores`.
+    pub shards: u16,
+}
+
+/// Answer to [`RegisterNode`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Registered {
+    pub cluster: Uuid,
+    pub node: NodeId,
+    /// Ids of the disks, in the order they were named.
+    pub disks: Vec<DiskId>,
+}
+
+/// Whether a daemon is heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// Heartbeats arrive.
+    Up,
+    /// None arrived for a while.
+    Down,
+    /// This meta server started, or became leader, too recently to say.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeInfo {
+    pub id: NodeId,
+    pub name: String,
+    pub state: NodeState,
+    pub admin_url: String,
+    pub cores: Vec<String>,
+    pub disks: Vec<DiskId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskInfo {
+    pub id: DiskId,
+    pub uuid: Uuid,
+    pub node: NodeId,
+    pub path: String,
+    /// Bytes usable for data.
+    pub capacity: u64,
+    /// Bytes in use as last reported; absent when nothing was heard yet.
+    pub used: Option<u64>,
+    pub shards: u16,
+    /// Replicas placed on the disk.
+    pub replicas: u64,
+}
+
+/// A daemon reports what is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Heartbeat {
+    pub incarnation: Uuid,
+    pub disks: Vec<DiskUsage>,
+    pub volumes: Vec<VolumeReport>,
+    /// Replicas that are gone from disk, as asked for in [`Intent::deletes`].
+    #[serde(default)]
+    pub deleted: Vec<ReplicaRef>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskUsage {
+    pub disk: DiskId,
+    /// Bytes in use.
+    pub used: u64,
+}
+
+/// How a volume does at its gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeReport {
+    pub volume: VolumeId,
+    pub epoch: Epoch,
+    pub state: ServeState,
+    /// Path of the vhost-user socket on the gateway's host; set once the volume is served.
+    #[serde(default)]
+    pub socket: Option<String>,
+    /// What it waits for, or why it failed: one line for a person.
+    #[serde(default)]
+    pub detail: Option<String>,
+    /// Chunks that have all their copies up to date, and chunks that do not.
+    pub healthy_chunks: u32,
+    pub degraded_chunks: u32,
+}
+
+/// Stages of serving a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServeState {
+    /// The gateway fences and reconciles the replicas, or waits for enough of them.
+    Opening,
+    /// The socket is ready.
+    Serving,
+    /// Writing out the last requests; the socket is closed.
+    Closing,
+    /// It cannot be served; `detail` says why.
+    Failed,
+}
+
+/// A replica on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct ReplicaRef {
+    pub disk: DiskId,
+    pub chunk: ChunkId,
+    pub replica: ReplicaId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeartbeatAck {
+    /// Revision of the node's intent: fetch it when it has moved on.
+    pub revision: u64,
+}
+
+/// What a node should do. `revision` moves whenever anything in it changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Intent {
+    pub revision: u64,
+    /// Volumes that this node should serve.
+    pub attach: Vec<AttachIntent>,
+    /// Every node's data links, so that gateways find replicas.
+    pub peers: Vec<PeerInfo>,
+    /// Replicas that nothing needs any more; at most a page of them at a time.
+    pub deletes: Vec<ReplicaRef>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttachIntent {
+    pub volume: VolumeId,
+    pub name: String,
+    /// Distinguishes this attachment from an earlier one of the same volume to the same node.
+    pub attachment: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PeerInfo {
+    pub node: NodeId,
+    pub cores: Vec<String>,
+    /// Disks of the node, and in how many shards each is divided.
+    pub disks: Vec<PeerDisk>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PeerDisk {
+    pub disk: DiskId,
+    pub shards: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreateVolume {
+    pub name: String,
+    /// Bytes: a multiple of 4096, at least 4096.
+    pub size: u64,
+    /// Copies of every block (R), 1 to 5.
+    #[serde(default = "default_copies")]
+    pub copies: u8,
+    /// Copies that must be durable before a write is answered (m), 1 to `copies`.
+    #[serde(default = "default_min_copies")]
+    pub min_copies: u8,
+}
+
+fn default_copies() -> u8 {
+    3
+}
+fn default_min_copies() -> u8 {
+    2
+}
+
+/// Where a volume is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Attachment {
+    pub node: NodeId,
+    pub node_name: String,
+    pub attachment: u64,
+    /// As last reported by the gateway; absent until it did.
+    pub report: Option<VolumeReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeInfo {
+    pub id: VolumeId,
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    pub copies: u8,
+    pub min_copies: u8,
+    /// The newest attachment's epoch; 0 if it was never opened.
+    pub epoch: Epoch,
+    pub version: Version,
+    pub geometry: Geometry,
+    /// Chunks that have been allocated.
+    pub chunks: u32,
+    pub attachment: Option<Attachment>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttachVolume {
+    /// Name of the node; the meta server picks one if absent.
+    #[serde(default)]
+    pub node: Option<String>,
+}
+
+/// A gateway asks for its epoch. The same incarnation may ask again and gets the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OpenVolume {
+    pub node: NodeId,
+    pub incarnation: Uuid,
+    /// From [`AttachIntent`]: an answer to an attachment that is over is refused.
+    pub attachment: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OpenedVolume {
+    pub id: VolumeId,
+    pub name: String,
+    pub epoch: Epoch,
+    pub version: Version,
+    pub size: u64,
+    pub copies: u8,
+    pub min_copies: u8,
+    pub geometry: Geometry,
+    /// Every allocated chunk as of the commit of `epoch`, in index order.
+    pub chunks: Vec<ChunkInfo>,
+}
+
+/// One chunk's place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChunkInfo {
+    /// Position in the volume.
+    pub index: u32,
+    pub chunk: ChunkId,
+    pub config: ConfigNo,
+    pub replicas: Vec<ReplicaPlace>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplicaPlace {
+    pub replica: ReplicaId,
+    pub node: NodeId,
+    pub disk: DiskId,
+}
+
+/// Asks for chunks. Those that exist already are answered as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AllocateChunks {
+    /// Refused unless it is the volume's current epoch.
+    pub epoch: Epoch,
+    /// At most 256 at a time.
+    pub indexes: Vec<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AllocatedChunks {
+    /// In the order asked for.
+    pub chunks: Vec<ChunkInfo>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_plain() {
+        for good in ["a", "vm-1.root_disk", "0", &"x".repeat(MAX_NAME)] {
+            assert!(is_valid_name(good), "{good}");
+        }
+        for bad in ["", "-a", ".a", "a/b", "a b", "ä", "a@b", &"x".repeat(MAX_NAME + 1)] {
+            assert!(!is_valid_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn create_volume_has_defaults_and_json_is_plain() {
+        let c: CreateVolume = serde_json::from_str(r#"{"name":"v","size":4096}"#).unwrap();
+        assert_eq!((c.copies, c.min_copies), (3, 2));
+        let p = Problem::new(ProblemKind::NoSpace, "full");
+        assert!(serde_json::to_string(&p).unwrap().contains(r#""kind":"no-space""#));
+    }
+}

@@ -1,0 +1,130 @@
+//! Identifiers and generations.
+//!
+//! Each is a newtype, so that an epoch cannot be passed where a version is meant. Ids are given out
+//! by the meta server, start at 1 and are never reused; 0 means "none".
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use utoipa::ToSchema;
+
+macro_rules! newtype {
+    ($(#[$doc:meta])* $name:ident, $raw:ty) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub $raw);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+newtype!(
+    /// A virtual disk.
+    VolumeId, u64
+);
+newtype!(
+    /// 64 MiB of a volume's address space: the unit of placement and repair.
+    ChunkId, u64
+);
+newtype!(
+    /// One copy of a chunk on one disk. A replaced disk, or a member that is added again, is a new replica.
+    ReplicaId, u64
+);
+newtype!(
+    /// A storage daemon (one per host).
+    NodeId, u32
+);
+newtype!(
+    /// A disk of a node. An emptied disk comes back under a new id.
+    DiskId, u32
+);
+newtype!(
+    /// Attachment generation of a volume: the fencing token. See `docs/protocol.md`.
+    Epoch, u32
+);
+newtype!(
+    /// Snapshot generation of a volume.
+    Version, u32
+);
+newtype!(
+    /// Number of a chunk's replica set.
+    ConfigNo, u32
+);
+
+impl Epoch {
+    /// The largest epoch that a [`Seq`] can carry.
+    pub const MAX: Epoch = Epoch((1 << 24) - 1);
+
+    /// The epoch that follows, or `None` when the numbers are used up.
+    pub fn next(self) -> Option<Epoch> {
+        (self < Self::MAX).then(|| Epoch(self.0 + 1))
+    }
+}
+
+impl Version {
+    /// The version of a volume that was never snapshotted.
+    pub const FIRST: Version = Version(1);
+}
+
+impl ConfigNo {
+    /// The replica set that a chunk is allocated with.
+    pub const FIRST: ConfigNo = ConfigNo(1);
+}
+
+/// Order of one chunk's writes: `(epoch, counter)`, compared as one number.
+///
+/// 24 bits of epoch and 40 bits of counter: 16 million attachments, and 10^12 writes to one chunk
+/// within one attachment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// Below every write.
+    pub const ZERO: Seq = Seq(0);
+    /// The largest counter within one epoch.
+    pub const MAX_COUNTER: u64 = (1 << 40) - 1;
+
+    /// # Panics
+    /// If either part does not fit: the meta server bounds epochs, the gateway bounds counters.
+    pub fn new(epoch: Epoch, counter: u64) -> Seq {
+        assert!(epoch <= Epoch::MAX && counter <= Self::MAX_COUNTER, "seq out of range: {epoch}/{counter}");
+        Seq((u64::from(epoch.0) << 40) | counter)
+    }
+
+    /// The epoch in which the write was made.
+    pub fn epoch(self) -> Epoch {
+        Epoch((self.0 >> 40) as u32)
+    }
+
+    /// The write's number within its epoch.
+    pub fn counter(self) -> u64 {
+        self.0 & Self::MAX_COUNTER
+    }
+}
+
+impl fmt::Display for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch(), self.counter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seq_orders_by_epoch_then_counter() {
+        let early = Seq::new(Epoch(3), Seq::MAX_COUNTER);
+        let late = Seq::new(Epoch(4), 0);
+        assert!(early < late);
+        assert_eq!((late.epoch(), late.counter()), (Epoch(4), 0));
+        assert_eq!(Epoch::MAX.next(), None);
+    }
+}

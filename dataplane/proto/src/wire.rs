@@ -1,0 +1,684 @@
+//! Frames between daemons: layout, encoding, and checked decoding.
+//!
+//! A frame is a [`FrameHeader`], `meta_len` bytes of message, `data_len` bytes of block data.
+//! Header and message carry their own CRC-32C; block data is covered by the per-block CRCs in the
+//! message, computed where the data left the guest and verified where it lands. All numbers are
+//! little-endian. Whatever does not decode is answered with an error, never trusted.
+//!
+//! Versions of the protocol: 1, the first.
+
+use crate::ids::*;
+use crate::units::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
+use bytes::Bytes;
+use thiserror::Error;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// First bytes of every frame.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"LEVE");
+/// Version of the protocol that this build speaks.
+pub const PROTO_VERSION: u16 = 1;
+/// Most bytes of message in a frame. Bounds what a peer can make us allocate.
+pub const MAX_META: usize = 1 << 20;
+/// Most bytes of block data in a frame.
+pub const MAX_DATA: usize = 4 << 20;
+/// Most blocks in one write or read.
+pub const MAX_BLOCKS: u32 = 256;
+/// Most replicas named in one [`Request::Adopt`], and blocks in one [`Request::Repair`].
+pub const MAX_LIST: usize = BLOCKS_PER_CHUNK as usize;
+
+/// The fixed start of every frame, 40 bytes.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct FrameHeader {
+    pub magic: U32,
+    pub version: U16,
+    /// [`Request`] kind; replies have [`REPLY_BIT`] set.
+    pub kind: U16,
+    /// Chosen by the caller, echoed in the reply.
+    pub id: U64,
+    pub meta_len: U32,
+    pub data_len: U32,
+    /// [`Status`] of a reply; 0 in a request.
+    pub status: U16,
+    pub reserved: [u8; 6],
+    /// CRC-32C of the message.
+    pub meta_crc: U32,
+    /// CRC-32C of the 36 bytes before.
+    pub header_crc: U32,
+}
+const _: () = assert!(size_of::<FrameHeader>() == HEADER_LEN);
+
+/// Bytes of a [`FrameHeader`].
+pub const HEADER_LEN: usize = 40;
+/// Set in `kind` of every reply.
+pub const REPLY_BIT: u16 = 0x8000;
+
+/// Why bytes from a peer were refused.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("malformed frame: {0}")]
+pub struct Malformed(pub &'static str);
+
+type Decoded<T> = Result<T, Malformed>;
+
+impl FrameHeader {
+    /// A header for `meta` followed by `data_len` bytes of data.
+    pub fn new(kind: u16, id: u64, status: Status, meta: &[u8], data_len: usize) -> FrameHeader {
+        assert!(meta.len() <= MAX_META && data_len <= MAX_DATA, "frame too large");
+        let mut h = FrameHeader {
+            magic: MAGIC.into(),
+            version: PROTO_VERSION.into(),
+            kind: kind.into(),
+            id: id.into(),
+            meta_len: (meta.len() as u32).into(),
+            data_len: (data_len as u32).into(),
+            status: (status as u16).into(),
+            reserved: [0; 6],
+            meta_crc: crc32c::crc32c(meta).into(),
+            header_crc: 0.into(),
+        };
+        h.header_crc = crc32c::crc32c(&h.as_bytes()[..HEADER_LEN - 4]).into();
+        h
+    }
+
+    /// Checks the first [`HEADER_LEN`] bytes of `bytes`.
+    pub fn parse(bytes: &[u8]) -> Decoded<FrameHeader> {
+        let (h, _) = FrameHeader::read_from_prefix(bytes).map_err(|_| Malformed("short header"))?;
+        if h.magic.get() != MAGIC {
+            return Err(Malformed("not a Levee frame"));
+        }
+        if h.header_crc.get() != crc32c::crc32c(&bytes[..HEADER_LEN - 4]) {
+            return Err(Malformed("header checksum"));
+        }
+        if h.version.get() != PROTO_VERSION {
+            return Err(Malformed("protocol version"));
+        }
+        if h.meta_len.get() as usize > MAX_META || h.data_len.get() as usize > MAX_DATA {
+            return Err(Malformed("frame too large"));
+        }
+        Ok(h)
+    }
+
+    /// Checks the message that came with this header.
+    pub fn check_meta(&self, meta: &[u8]) -> Decoded<()> {
+        if meta.len() != self.meta_len.get() as usize || crc32c::crc32c(meta) != self.meta_crc.get() {
+            return Err(Malformed("message checksum"));
+        }
+        Ok(())
+    }
+
+    /// Whether the frame is a reply.
+    pub fn is_reply(&self) -> bool {
+        self.kind.get() & REPLY_BIT != 0
+    }
+}
+
+macro_rules! codes {
+    ($(#[$doc:meta])* $name:ident: $raw:ty { $($(#[$vdoc:meta])* $v:ident = $n:expr),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr($raw)]
+        pub enum $name { $($(#[$vdoc])* $v = $n),* }
+        impl $name {
+            /// The value with this code.
+            pub fn from_code(code: $raw) -> Option<$name> {
+                match code { $($n => Some($name::$v),)* _ => None }
+            }
+        }
+    };
+}
+
+codes!(
+    /// Outcome of a request.
+    Status: u16 {
+        Ok = 0,
+        /// The epoch is below the volume's fence: a newer gateway exists. The caller must stop for good.
+        Fenced = 1,
+        /// The epoch is above the volume's fence: send [`Request::Fence`] first.
+        FenceFirst = 2,
+        /// No such replica here.
+        UnknownReplica = 3,
+        /// The config number is below the replica's.
+        StaleConfig = 4,
+        /// The replica has not adopted this epoch: it must not be read.
+        NotAdopted = 5,
+        /// Data did not match its CRC on arrival: send again.
+        BadChecksum = 6,
+        /// The stored copy is corrupt; another replica has to be asked.
+        Corrupt = 7,
+        /// The disk failed.
+        Io = 8,
+        /// No space left on the disk: wait and try again.
+        Full = 9,
+        /// The request itself is wrong.
+        Invalid = 10,
+        /// The daemon is stopping or not ready.
+        Unavailable = 11,
+    }
+);
+
+codes!(
+    /// What a block's entry says.
+    BlockKind: u8 {
+        /// Nothing was ever written: reads as zeros.
+        Absent = 0,
+        /// Written; `crc` covers its 4096 bytes.
+        Data = 1,
+        /// Discarded or zeroed by a write of its own: reads as zeros, and has an order.
+        Zero = 2,
+    }
+);
+
+/// Which replica, for whom. Carried by every request about one chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub volume: VolumeId,
+    pub chunk: ChunkId,
+    pub replica: ReplicaId,
+    /// The disk that holds the replica.
+    pub disk: DiskId,
+    /// Epoch of the asking gateway.
+    pub epoch: Epoch,
+    pub config: ConfigNo,
+}
+
+/// The state of one block of a replica, 24 bytes on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockEntry {
+    /// Index within the chunk.
+    pub block: u32,
+    pub kind: BlockKind,
+    pub version: Version,
+    pub seq: Seq,
+    /// CRC-32C of the block's data; 0 unless `kind` is `Data`.
+    pub crc: u32,
+}
+
+impl BlockEntry {
+    /// The entry of a block that was never written.
+    pub fn absent(block: u32) -> BlockEntry {
+        BlockEntry { block, kind: BlockKind::Absent, version: Version(0), seq: Seq::ZERO, crc: 0 }
+    }
+}
+
+/// What a replica says of itself when it is fenced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaSummary {
+    pub chunk: ChunkId,
+    pub replica: ReplicaId,
+    pub config: ConfigNo,
+    /// Epoch of the last reconciliation that it completed.
+    pub adopted: Epoch,
+    /// May have lost entries to corruption: it says "unknown", never "absent", and counts for no quorum.
+    pub damaged: bool,
+    /// Sum over its entries: equal digests mean equal entries.
+    pub digest: Digest,
+    /// Blocks that have an entry.
+    pub entries: u32,
+    /// The largest seq that it holds.
+    pub max_seq: Seq,
+}
+
+/// Incremental digest over `(block, kind, version, seq, crc)` entries: a sum of 128-bit hashes, so
+/// that entries can be added and taken away in any order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Digest(pub u128);
+
+impl Digest {
+    /// Counts `e` in. Absent entries count nothing.
+    pub fn add(&mut self, e: &BlockEntry) {
+        self.0 = self.0.wrapping_add(Self::hash(e));
+    }
+
+    /// Takes `e`, which was counted in, out again.
+    pub fn remove(&mut self, e: &BlockEntry) {
+        self.0 = self.0.wrapping_sub(Self::hash(e));
+    }
+
+    fn hash(e: &BlockEntry) -> u128 {
+        if e.kind == BlockKind::Absent {
+            return 0;
+        }
+        let a = (u64::from(e.block) << 32) | u64::from(e.crc);
+        let b = (u64::from(e.version.0) << 8) | u64::from(e.kind as u8);
+        let half = |salt: u64| mix(mix(mix(a ^ salt) ^ b) ^ e.seq.0);
+        (u128::from(half(0x9e37_79b9_7f4a_7c15)) << 64) | u128::from(half(0xd1b5_4a32_d192_ed03))
+    }
+}
+
+/// Finaliser of SplitMix64 (Steele, Lea, Flood 2014): every input bit moves every output bit.
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// CRC-32C of each block of a write, in order: a cheap handle on little-endian words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crcs(Bytes);
+
+impl Crcs {
+    /// Computes the checksums of whole blocks.
+    pub fn of(data: &[u8]) -> Crcs {
+        debug_assert_eq!(data.len() % BLOCK_SIZE, 0);
+        Crcs(data.chunks_exact(BLOCK_SIZE).flat_map(|b| crc32c::crc32c(b).to_le_bytes()).collect::<Vec<u8>>().into())
+    }
+
+    /// No blocks of data.
+    pub fn none() -> Crcs {
+        Crcs(Bytes::new())
+    }
+
+    /// Number of blocks.
+    pub fn len(&self) -> usize {
+        self.0.len() / 4
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The checksums in block order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = u32> + '_ {
+        self.0.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]))
+    }
+
+    /// The checksum of the `i`th block.
+    pub fn get(&self, i: usize) -> u32 {
+        let w = &self.0[i * 4..i * 4 + 4];
+        u32::from_le_bytes([w[0], w[1], w[2], w[3]])
+    }
+
+    /// Whether `data` is exactly these blocks.
+    pub fn verify(&self, data: &[u8]) -> bool {
+        data.len() == self.len() * BLOCK_SIZE
+            && data.chunks_exact(BLOCK_SIZE).zip(self.iter()).all(|(b, c)| crc32c::crc32c(b) == c)
+    }
+}
+
+/// What one daemon asks of another. Block data travels beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// First message on a link: who is calling whom.
+    Hello { cluster: [u8; 16], from: NodeId, to: NodeId, core: u16 },
+    /// From now on refuse lower epochs; answer what you hold of the volume on this core.
+    Fence { volume: VolumeId, epoch: Epoch },
+    /// Make an empty replica. `adopted`: it is new with the chunk, so there is nothing to reconcile.
+    Create { target: Target, adopted: bool },
+    /// Write `count` blocks from `block` on. `Data` carries the blocks and their CRCs, `Zero` none.
+    Write { target: Target, kind: BlockKind, version: Version, seq: Seq, block: u32, count: u32, crcs: Crcs },
+    /// Read `count` blocks from `block` on.
+    Read { target: Target, block: u32, count: u32 },
+    /// List the entries from block `from` on, at most `max`.
+    List { target: Target, from: u32, max: u32 },
+    /// Bring blocks to the given states; the data of those with kind `Data` follows in order.
+    Repair { target: Target, entries: Vec<BlockEntry> },
+    /// These replicas hold exactly the reconciled state of `epoch`.
+    Adopt { volume: VolumeId, epoch: Epoch, replicas: Vec<(DiskId, ChunkId, ReplicaId)> },
+    /// Read and check every block of a replica; answer what was found.
+    Scan { target: Target },
+    /// Are you there?
+    Ping,
+}
+
+/// What comes back. Block data travels beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Done; for requests with nothing to say.
+    Done,
+    /// The link is accepted, with this many requests and bytes in flight at most.
+    Hello { max_requests: u32, max_bytes: u32 },
+    /// The fence is durable; the volume's replicas on this core.
+    Fenced { replicas: Vec<ReplicaSummary> },
+    /// One entry per block asked for; the data of those with kind `Data` follows in order.
+    Read { entries: Vec<BlockEntry> },
+    /// Entries in block order, absent ones left out; `more` if the listing goes on.
+    List { entries: Vec<BlockEntry>, more: bool },
+    /// Digest over the entries, number of blocks read, and the blocks that failed their check.
+    Scan { digest: Digest, blocks: u32, bad: Vec<u32> },
+    /// The request failed.
+    Error { status: Status, detail: String },
+}
+
+mod kind {
+    pub const HELLO: u16 = 1;
+    pub const FENCE: u16 = 2;
+    pub const CREATE: u16 = 3;
+    pub const WRITE: u16 = 4;
+    pub const READ: u16 = 5;
+    pub const LIST: u16 = 6;
+    pub const REPAIR: u16 = 7;
+    pub const ADOPT: u16 = 8;
+    pub const SCAN: u16 = 9;
+    pub const PING: u16 = 10;
+}
+
+/// Writes little-endian fields one after the other.
+struct Out<'a>(&'a mut Vec<u8>);
+
+impl Out<'_> {
+    fn u8(&mut self, v: u8) -> &mut Self {
+        self.0.push(v);
+        self
+    }
+    fn u16(&mut self, v: u16) -> &mut Self {
+        self.0.extend_from_slice(&v.to_le_bytes());
+        self
+    }
+    fn u32(&mut self, v: u32) -> &mut Self {
+        self.0.extend_from_slice(&v.to_le_bytes());
+        self
+    }
+    fn u64(&mut self, v: u64) -> &mut Self {
+        self.0.extend_from_slice(&v.to_le_bytes());
+        self
+    }
+    fn target(&mut self, t: &Target) -> &mut Self {
+        self.u64(t.volume.0).u64(t.chunk.0).u64(t.replica.0).u32(t.disk.0).u32(t.epoch.0).u32(t.config.0)
+    }
+    fn entry(&mut self, e: &BlockEntry) {
+        self.u64(e.seq.0).u32(e.version.0).u32(e.crc).u32(e.block).u32(e.kind as u32);
+    }
+    fn entries(&mut self, list: &[BlockEntry]) {
+        self.u32(list.len() as u32);
+        list.iter().for_each(|e| self.entry(e));
+    }
+}
+
+/// Reads little-endian fields; every read is checked against the end.
+struct In(Bytes);
+
+impl In {
+    fn take<const N: usize>(&mut self) -> Decoded<[u8; N]> {
+        let (head, _) = self.0.split_first_chunk::<N>().ok_or(Malformed("short message"))?;
+        let head = *head;
+        let _ = self.0.split_to(N);
+        Ok(head)
+    }
+    fn u8(&mut self) -> Decoded<u8> {
+        Ok(self.take::<1>()?[0])
+    }
+    fn u16(&mut self) -> Decoded<u16> {
+        Ok(u16::from_le_bytes(self.take()?))
+    }
+    fn u32(&mut self) -> Decoded<u32> {
+        Ok(u32::from_le_bytes(self.take()?))
+    }
+    fn u64(&mut self) -> Decoded<u64> {
+        Ok(u64::from_le_bytes(self.take()?))
+    }
+    fn bool(&mut self) -> Decoded<bool> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed("flag")),
+        }
+    }
+    fn epoch(&mut self) -> Decoded<Epoch> {
+        let e = Epoch(self.u32()?);
+        if e > Epoch::MAX { Err(Malformed("epoch out of range")) } else { Ok(e) }
+    }
+    fn target(&mut self) -> Decoded<Target> {
+        Ok(Target {
+            volume: VolumeId(self.u64()?),
+            chunk: ChunkId(self.u64()?),
+            replica: ReplicaId(self.u64()?),
+            disk: DiskId(self.u32()?),
+            epoch: self.epoch()?,
+            config: ConfigNo(self.u32()?),
+        })
+    }
+    fn block_kind(&mut self) -> Decoded<BlockKind> {
+        BlockKind::from_code(self.u8()?).ok_or(Malformed("block kind"))
+    }
+    fn range(&mut self) -> Decoded<(u32, u32)> {
+        let (block, count) = (self.u32()?, self.u32()?);
+        match block.checked_add(count) {
+            Some(end) if end <= BLOCKS_PER_CHUNK && (1..=MAX_BLOCKS).contains(&count) => Ok((block, count)),
+            _ => Err(Malformed("block range")),
+        }
+    }
+    fn entry(&mut self) -> Decoded<BlockEntry> {
+        let (seq, version, crc, block, kind) = (self.u64()?, self.u32()?, self.u32()?, self.u32()?, self.u32()?);
+        let kind = u8::try_from(kind).ok().and_then(BlockKind::from_code).ok_or(Malformed("block kind"))?;
+        if block >= BLOCKS_PER_CHUNK {
+            return Err(Malformed("block out of range"));
+        }
+        Ok(BlockEntry { block, kind, version: Version(version), seq: Seq(seq), crc })
+    }
+    /// A counted list of items of `size` bytes; the count is checked before anything is allocated.
+    fn list<T>(&mut self, size: usize, max: usize, mut item: impl FnMut(&mut In) -> Decoded<T>) -> Decoded<Vec<T>> {
+        let n = self.u32()? as usize;
+        if n > max || n.saturating_mul(size) > self.0.len() {
+            return Err(Malformed("list too long"));
+        }
+        (0..n).map(|_| item(self)).collect()
+    }
+    fn end<T>(self, value: T) -> Decoded<T> {
+        if self.0.is_empty() { Ok(value) } else { Err(Malformed("trailing bytes")) }
+    }
+}
+
+const ENTRY_LEN: usize = 24;
+const SUMMARY_LEN: usize = 57;
+
+/// Most replicas in one [`Reply::Fenced`]: what fits a message.
+pub const MAX_SUMMARIES: usize = MAX_META / SUMMARY_LEN - 1;
+
+impl Request {
+    /// The code that goes into the frame header.
+    pub fn kind(&self) -> u16 {
+        match self {
+            Request::Hello { .. } => kind::HELLO,
+            Request::Fence { .. } => kind::FENCE,
+            Request::Create { .. } => kind::CREATE,
+            Request::Write { .. } => kind::WRITE,
+            Request::Read { .. } => kind::READ,
+            Request::List { .. } => kind::LIST,
+            Request::Repair { .. } => kind::REPAIR,
+            Request::Adopt { .. } => kind::ADOPT,
+            Request::Scan { .. } => kind::SCAN,
+            Request::Ping => kind::PING,
+        }
+    }
+
+    /// Appends the message to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut o = Out(out);
+        match self {
+            Request::Hello { cluster, from, to, core } => {
+                o.0.extend_from_slice(cluster);
+                o.u32(from.0).u32(to.0).u16(*core);
+            }
+            Request::Fence { volume, epoch } => {
+                o.u64(volume.0).u32(epoch.0);
+            }
+            Request::Create { target, adopted } => {
+                o.target(target).u8(u8::from(*adopted));
+            }
+            Request::Write { target, kind, version, seq, block, count, crcs } => {
+                o.target(target).u8(*kind as u8).u32(version.0).u64(seq.0).u32(*block).u32(*count);
+                o.0.extend_from_slice(&crcs.0);
+            }
+            Request::Read { target, block, count } => {
+                o.target(target).u32(*block).u32(*count);
+            }
+            Request::List { target, from, max } => {
+                o.target(target).u32(*from).u32(*max);
+            }
+            Request::Repair { target, entries } => o.target(target).entries(entries),
+            Request::Adopt { volume, epoch, replicas } => {
+                o.u64(volume.0).u32(epoch.0).u32(replicas.len() as u32);
+                for (disk, chunk, replica) in replicas {
+                    o.u32(disk.0).u64(chunk.0).u64(replica.0);
+                }
+            }
+            Request::Scan { target } => {
+                o.target(target);
+            }
+            Request::Ping => {}
+        }
+    }
+
+    /// Decodes a message of `kind` that came with `data_len` bytes of data.
+    ///
+    /// What it returns is well-formed: ranges lie within a chunk, lists within their bounds, and
+    /// the data is as long as the message says. CRCs of the data are left to the receiver.
+    pub fn decode(kind: u16, meta: Bytes, data_len: usize) -> Decoded<Request> {
+        let mut i = In(meta);
+        let request = match kind {
+            kind::HELLO => {
+                Request::Hello { cluster: i.take()?, from: NodeId(i.u32()?), to: NodeId(i.u32()?), core: i.u16()? }
+            }
+            kind::FENCE => Request::Fence { volume: VolumeId(i.u64()?), epoch: i.epoch()? },
+            kind::CREATE => Request::Create { target: i.target()?, adopted: i.bool()? },
+            kind::WRITE => return Self::decode_write(i, data_len),
+            kind::READ => {
+                let target = i.target()?;
+                let (block, count) = i.range()?;
+                Request::Read { target, block, count }
+            }
+            kind::LIST => Request::List { target: i.target()?, from: i.u32()?, max: i.u32()? },
+            kind::REPAIR => return Self::decode_repair(i, data_len),
+            kind::ADOPT => Request::Adopt {
+                volume: VolumeId(i.u64()?),
+                epoch: i.epoch()?,
+                replicas: i.list(20, MAX_LIST, |i| Ok((DiskId(i.u32()?), ChunkId(i.u64()?), ReplicaId(i.u64()?))))?,
+            },
+            kind::SCAN => Request::Scan { target: i.target()? },
+            kind::PING => Request::Ping,
+            _ => return Err(Malformed("unknown request")),
+        };
+        if data_len != 0 {
+            return Err(Malformed("unexpected data"));
+        }
+        i.end(request)
+    }
+
+    fn decode_write(mut i: In, data_len: usize) -> Decoded<Request> {
+        let target = i.target()?;
+        let (kind, version, seq) = (i.block_kind()?, Version(i.u32()?), Seq(i.u64()?));
+        let (block, count) = i.range()?;
+        let blocks = match kind {
+            BlockKind::Data => count as usize,
+            BlockKind::Zero => 0,
+            BlockKind::Absent => return Err(Malformed("write of nothing")),
+        };
+        if i.0.len() != blocks * 4 || data_len != blocks * BLOCK_SIZE {
+            return Err(Malformed("length of write"));
+        }
+        Ok(Request::Write { target, kind, version, seq, block, count, crcs: Crcs(i.0) })
+    }
+
+    fn decode_repair(mut i: In, data_len: usize) -> Decoded<Request> {
+        let target = i.target()?;
+        let entries = i.list(ENTRY_LEN, MAX_LIST, In::entry)?;
+        let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
+        if data_len != blocks * BLOCK_SIZE {
+            return Err(Malformed("length of repair"));
+        }
+        i.end(Request::Repair { target, entries })
+    }
+}
+
+impl Reply {
+    /// An error reply.
+    pub fn error(status: Status, detail: impl Into<String>) -> Reply {
+        Reply::Error { status, detail: detail.into() }
+    }
+
+    /// The status that goes into the frame header.
+    pub fn status(&self) -> Status {
+        match self {
+            Reply::Error { status, .. } => *status,
+            _ => Status::Ok,
+        }
+    }
+
+    /// Appends the message to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut o = Out(out);
+        match self {
+            Reply::Done => {}
+            Reply::Hello { max_requests, max_bytes } => {
+                o.u32(*max_requests).u32(*max_bytes);
+            }
+            Reply::Fenced { replicas } => {
+                o.u32(replicas.len() as u32);
+                for r in replicas {
+                    o.u64(r.chunk.0).u64(r.replica.0).u32(r.config.0).u32(r.adopted.0).u8(u8::from(r.damaged));
+                    o.u64(r.digest.0 as u64).u64((r.digest.0 >> 64) as u64).u32(r.entries).u64(r.max_seq.0);
+                    o.u32(0);
+                }
+            }
+            Reply::Read { entries } => o.entries(entries),
+            Reply::List { entries, more } => {
+                o.u8(u8::from(*more));
+                o.entries(entries);
+            }
+            Reply::Scan { digest, blocks, bad } => {
+                o.u64(digest.0 as u64).u64((digest.0 >> 64) as u64).u32(*blocks).u32(bad.len() as u32);
+                for b in bad {
+                    o.u32(*b);
+                }
+            }
+            Reply::Error { detail, .. } => o.0.extend_from_slice(detail.as_bytes()),
+        }
+    }
+
+    /// Decodes the reply to a request of `kind`.
+    pub fn decode(kind: u16, status: u16, meta: Bytes, data_len: usize) -> Decoded<Reply> {
+        let status = Status::from_code(status).ok_or(Malformed("unknown status"))?;
+        if status != Status::Ok {
+            return Ok(Reply::Error { status, detail: String::from_utf8_lossy(&meta).into_owned() });
+        }
+        let mut i = In(meta);
+        let reply = match kind & !REPLY_BIT {
+            kind::HELLO => Reply::Hello { max_requests: i.u32()?, max_bytes: i.u32()? },
+            kind::FENCE => Reply::Fenced { replicas: i.list(SUMMARY_LEN, MAX_SUMMARIES, Self::decode_summary)? },
+            kind::READ => {
+                let entries = i.list(ENTRY_LEN, MAX_BLOCKS as usize, In::entry)?;
+                let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
+                if data_len != blocks * BLOCK_SIZE {
+                    return Err(Malformed("length of read"));
+                }
+                return i.end(Reply::Read { entries });
+            }
+            kind::LIST => {
+                let more = i.bool()?;
+                Reply::List { entries: i.list(ENTRY_LEN, MAX_LIST, In::entry)?, more }
+            }
+            kind::SCAN => Reply::Scan {
+                digest: Digest(u128::from(i.u64()?) | (u128::from(i.u64()?) << 64)),
+                blocks: i.u32()?,
+                bad: i.list(4, MAX_LIST, In::u32)?,
+            },
+            kind::CREATE | kind::WRITE | kind::REPAIR | kind::ADOPT | kind::PING => Reply::Done,
+            _ => return Err(Malformed("unknown reply")),
+        };
+        if data_len != 0 {
+            return Err(Malformed("unexpected data"));
+        }
+        i.end(reply)
+    }
+
+    fn decode_summary(i: &mut In) -> Decoded<ReplicaSummary> {
+        let summary = ReplicaSummary {
+            chunk: ChunkId(i.u64()?),
+            replica: ReplicaId(i.u64()?),
+            config: ConfigNo(i.u32()?),
+            adopted: i.epoch()?,
+            damaged: i.bool()?,
+            digest: Digest(u128::from(i.u64()?) | (u128::from(i.u64()?) << 64)),
+            entries: i.u32()?,
+            max_seq: Seq(i.u64()?),
+        };
+        let _reserved = i.u32()?;
+        Ok(summary)
+    }
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
