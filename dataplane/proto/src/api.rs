@@ -17,6 +17,14 @@
 //! | `POST /v1/volumes/{name}/open` | [`OpenVolume`] | [`OpenedVolume`] |
 //! | `POST /v1/volumes/{name}/allocate` | [`AllocateChunks`] | [`AllocatedChunks`] |
 //!
+//! A storage daemon's admin endpoint speaks the same way:
+//!
+//! | method and path | answer |
+//! | --- | --- |
+//! | `GET /v1/status` | [`DaemonStatus`] |
+//! | `POST /v1/volumes/{name}/verify` | `application/x-ndjson`: [`VerifyEvent`]s, the last one `done` or `failed` |
+//! | `GET /metrics` | Prometheus text |
+//!
 //! Errors are RFC 9457 problem details: [`Problem`].
 
 use crate::ids::*;
@@ -426,6 +434,58 @@ pub struct AllocateChunks {
 pub struct AllocatedChunks {
     /// In the order asked for.
     pub chunks: Vec<ChunkInfo>,
+}
+
+/// A storage daemon about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DaemonStatus {
+    pub name: String,
+    /// Absent until the daemon has registered.
+    pub node: Option<NodeId>,
+    pub incarnation: Uuid,
+    pub pid: u32,
+    /// Milliseconds since the process started.
+    pub uptime_ms: u64,
+    pub volumes: Vec<VolumeReport>,
+    pub disks: Vec<DiskUsage>,
+}
+
+/// Progress and outcome of comparing all replicas of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum VerifyEvent {
+    /// Waiting for replicas that are still being brought up to date.
+    Waiting {
+        degraded_chunks: u32,
+    },
+    Progress {
+        done: u32,
+        total: u32,
+    },
+    Done(VerifyReport),
+    Failed {
+        detail: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VerifyReport {
+    pub volume: String,
+    pub copies: u8,
+    pub chunks: u32,
+    /// Blocks compared, each in all copies.
+    pub blocks: u64,
+    /// Empty when all copies are equal.
+    pub mismatches: Vec<VerifyMismatch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VerifyMismatch {
+    pub chunk_index: u32,
+    pub node: NodeId,
+    pub disk: DiskId,
+    /// What is wrong with this copy: one line for a person.
+    pub problem: String,
 }
 
 #[cfg(test)]
