@@ -308,8 +308,9 @@ pub enum Request {
     Create { target: Target, adopted: bool },
     /// Write `count` blocks from `block` on. `Data` carries the blocks and their CRCs, `Zero` none.
     Write { target: Target, kind: BlockKind, version: Version, seq: Seq, block: u32, count: u32, crcs: Crcs },
-    /// Read `count` blocks from `block` on.
-    Read { target: Target, block: u32, count: u32 },
+    /// Read `count` blocks from `block` on. `reconcile`: for a takeover, from a replica that has not
+    /// adopted the epoch yet; what it says is evidence then, never an answer to a guest.
+    Read { target: Target, block: u32, count: u32, reconcile: bool },
     /// List the entries from block `from` on, at most `max`.
     List { target: Target, from: u32, max: u32 },
     /// Bring blocks to the given states; the data of those with kind `Data` follows in order.
@@ -501,8 +502,8 @@ impl Request {
                 o.target(target).u8(*kind as u8).u32(version.0).u64(seq.0).u32(*block).u32(*count);
                 o.0.extend_from_slice(&crcs.0);
             }
-            Request::Read { target, block, count } => {
-                o.target(target).u32(*block).u32(*count);
+            Request::Read { target, block, count, reconcile } => {
+                o.target(target).u32(*block).u32(*count).u8(u8::from(*reconcile));
             }
             Request::List { target, from, max } => {
                 o.target(target).u32(*from).u32(*max);
@@ -537,7 +538,7 @@ impl Request {
             kind::READ => {
                 let target = i.target()?;
                 let (block, count) = i.range()?;
-                Request::Read { target, block, count }
+                Request::Read { target, block, count, reconcile: i.bool()? }
             }
             kind::LIST => Request::List { target: i.target()?, from: i.u32()?, max: i.u32()? },
             kind::REPAIR => return Self::decode_repair(i, data_len),

@@ -33,7 +33,7 @@ fn requests() -> Vec<(Request, usize)> {
         (Request::Create { target: target(), adopted: true }, 0),
         (write(BlockKind::Data, Crcs::of(&data)), data.len()),
         (write(BlockKind::Zero, Crcs::none()), 0),
-        (Request::Read { target: target(), block: 0, count: MAX_BLOCKS }, 0),
+        (Request::Read { target: target(), block: 0, count: MAX_BLOCKS, reconcile: true }, 0),
         (Request::List { target: target(), from: 0, max: 10 }, 0),
         (Request::Repair { target: target(), entries: vec![entry(1), BlockEntry::absent(2)] }, BLOCK_SIZE),
         (
@@ -106,7 +106,7 @@ fn lists_are_bounded_before_they_are_allocated() {
 fn ranges_stay_within_a_chunk() {
     for (block, count) in [(0, 0), (BLOCKS_PER_CHUNK, 1), (u32::MAX, 2), (0, MAX_BLOCKS + 1)] {
         let mut meta = vec![];
-        Request::Read { target: target(), block, count }.encode(&mut meta);
+        Request::Read { target: target(), block, count, reconcile: false }.encode(&mut meta);
         assert_eq!(Request::decode(kind::READ, meta.into(), 0), Err(Malformed("block range")));
     }
 }
