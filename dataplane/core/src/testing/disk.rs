@@ -1,0 +1,454 @@
+//! A disk in memory, with a volatile cache and faults.
+
+use super::TestRng;
+use crate::ports::Disk;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// What a disk writes as a whole or not at all.
+const SECTOR: usize = 512;
+const PAGE: usize = levee_proto::BLOCK_SIZE;
+
+/// What happens, when power fails, to writes that no sync has made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashStyle {
+    /// All are lost.
+    LoseAll,
+    /// All that had completed are there.
+    KeepAll,
+    /// Each 512-byte sector of each write, completed or still in flight, is there or not, in any order.
+    Random,
+}
+
+/// A sparse disk that reads as zeros where nothing was written. Clones are handles to the same disk.
+///
+/// Writes land when they complete and survive [`MemDisk::crash`] for certain only after a sync that
+/// began later. Every operation takes a few turns of the executor, so that operations overlap.
+#[derive(Clone)]
+pub struct MemDisk(Rc<RefCell<State>>);
+
+struct State {
+    size: u64,
+    pages: BTreeMap<u64, Box<[u8; PAGE]>>,
+    /// Completed, not yet durable, in order of completion.
+    unsynced: Vec<Landed>,
+    /// Begun, not completed.
+    in_flight: BTreeMap<u64, (u64, Vec<u8>)>,
+    next_id: u64,
+    rng: TestRng,
+    counts: Counts,
+    faults: Faults,
+}
+
+struct Landed {
+    id: u64,
+    pos: u64,
+    old: Vec<u8>,
+    new: Vec<u8>,
+    /// A sync that covered it failed: no later sync makes it durable, as on Linux.
+    doomed: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    reads: u64,
+    writes: u64,
+    syncs: u64,
+    bytes_written: u64,
+}
+
+#[derive(Default)]
+struct Faults {
+    /// Fail the n-th write from now on (0 is the next), and so on.
+    write: Option<u64>,
+    sync: Option<u64>,
+    read: Option<u64>,
+    /// Operations that still begin before the power fails.
+    power: Option<u64>,
+    off: bool,
+}
+
+/// Counts a fault down; true when it strikes, which disarms it.
+fn strikes(countdown: &mut Option<u64>) -> bool {
+    match countdown {
+        Some(0) => {
+            *countdown = None;
+            true
+        }
+        Some(n) => {
+            *n -= 1;
+            false
+        }
+        None => false,
+    }
+}
+
+impl MemDisk {
+    /// An empty disk of `size` bytes; `seed` decides how long operations take and what a crash tears.
+    pub fn new(size: u64, seed: u64) -> MemDisk {
+        assert_eq!(size % PAGE as u64, 0, "size is whole blocks");
+        MemDisk(Rc::new(RefCell::new(State {
+            size,
+            pages: BTreeMap::new(),
+            unsynced: Vec::new(),
+            in_flight: BTreeMap::new(),
+            next_id: 0,
+            rng: TestRng::new(seed),
+            counts: Counts::default(),
+            faults: Faults::default(),
+        })))
+    }
+
+    /// Bytes on the disk.
+    pub fn size(&self) -> u64 {
+        self.0.borrow().size
+    }
+
+    /// An independent disk with the content that this one would have after `style` of crash now.
+    pub fn fork(&self, style: CrashStyle, seed: u64) -> MemDisk {
+        let s = self.0.borrow();
+        let copy = MemDisk(Rc::new(RefCell::new(State {
+            size: s.size,
+            pages: s.pages.clone(),
+            unsynced: s.unsynced.iter().map(Landed::duplicate).collect(),
+            in_flight: s.in_flight.clone(),
+            next_id: s.next_id,
+            rng: TestRng::new(seed),
+            counts: Counts::default(),
+            faults: Faults::default(),
+        })));
+        copy.crash(style);
+        copy
+    }
+
+    /// Power fails and comes back: what was not durable goes as `style` says, faults are cleared.
+    /// Drop the tasks that used the disk first ([`super::TestRuntime::abort_all`]).
+    pub fn crash(&self, style: CrashStyle) {
+        let s = &mut *self.0.borrow_mut();
+        let landed = std::mem::take(&mut s.unsynced);
+        let flying = std::mem::take(&mut s.in_flight);
+        s.faults = Faults::default();
+        if style == CrashStyle::KeepAll {
+            return;
+        }
+        for w in landed.iter().rev() {
+            s.put(w.pos, &w.old);
+        }
+        if style == CrashStyle::LoseAll {
+            return;
+        }
+        let mut writes: Vec<(u64, Vec<u8>)> = landed.into_iter().map(|w| (w.pos, w.new)).collect();
+        writes.extend(flying.into_values());
+        while !writes.is_empty() {
+            let i = s.rng.index(writes.len());
+            let (pos, data) = writes.swap_remove(i);
+            s.land_torn(pos, &data);
+        }
+    }
+
+    /// The process dies but the machine lives: completed writes stay, those in flight land or not.
+    pub fn kill(&self) {
+        let s = &mut *self.0.borrow_mut();
+        s.faults = Faults::default();
+        for (id, (pos, data)) in std::mem::take(&mut s.in_flight) {
+            if s.rng.one_in(2) {
+                s.land(id, pos, data);
+            }
+        }
+    }
+
+    /// The `after`-th write from now (0: the next) fails, having landed in part.
+    pub fn fail_write(&self, after: u64) {
+        self.0.borrow_mut().faults.write = Some(after);
+    }
+
+    /// The `after`-th sync from now fails, and what it should have made durable is not made so
+    /// by a later one either.
+    pub fn fail_sync(&self, after: u64) {
+        self.0.borrow_mut().faults.sync = Some(after);
+    }
+
+    /// The `after`-th read from now fails.
+    pub fn fail_read(&self, after: u64) {
+        self.0.borrow_mut().faults.read = Some(after);
+    }
+
+    /// Power fails when `operations` more have begun: none completes any more. Follow with
+    /// [`MemDisk::crash`].
+    pub fn power_off_after(&self, operations: u64) {
+        self.0.borrow_mut().faults.power = Some(operations);
+    }
+
+    /// Whether [`MemDisk::power_off_after`] has struck.
+    pub fn is_off(&self) -> bool {
+        self.0.borrow().faults.off
+    }
+
+    /// Flips one bit (0 to 7) of the stored byte at `pos`.
+    pub fn flip_bit(&self, pos: u64, bit: u8) {
+        self.edit(pos, 1, |b| b[0] ^= 1 << bit);
+    }
+
+    /// Changes stored bytes behind everyone's back.
+    pub fn edit(&self, pos: u64, len: usize, change: impl FnOnce(&mut [u8])) {
+        let s = &mut *self.0.borrow_mut();
+        let mut bytes = s.get(pos, len);
+        change(&mut bytes);
+        s.put(pos, &bytes);
+    }
+
+    /// The stored bytes, without an operation.
+    pub fn peek(&self, pos: u64, len: usize) -> Vec<u8> {
+        self.0.borrow().get(pos, len)
+    }
+
+    /// Reads begun so far.
+    pub fn reads(&self) -> u64 {
+        self.0.borrow().counts.reads
+    }
+
+    /// Writes begun so far.
+    pub fn writes(&self) -> u64 {
+        self.0.borrow().counts.writes
+    }
+
+    /// Syncs begun so far.
+    pub fn syncs(&self) -> u64 {
+        self.0.borrow().counts.syncs
+    }
+
+    /// Bytes of the writes begun so far.
+    pub fn bytes_written(&self) -> u64 {
+        self.0.borrow().counts.bytes_written
+    }
+
+    /// Passes a few turns, and stops for ever if the power is off.
+    async fn delay(&self) {
+        let turns = {
+            let s = &mut *self.0.borrow_mut();
+            if strikes(&mut s.faults.power) {
+                s.faults.off = true;
+            }
+            1 + s.rng.below(3)
+        };
+        for _ in 0..turns {
+            yield_now().await;
+        }
+        if self.is_off() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Disk for MemDisk {
+    type WriteBuf = Vec<u8>;
+    type ReadBuf = Vec<u8>;
+
+    fn alloc(&self, len: usize) -> Vec<u8> {
+        assert_eq!(len % PAGE, 0, "buffers are whole blocks");
+        vec![0xa5; len]
+    }
+
+    async fn write(&self, pos: u64, buf: Vec<u8>) -> io::Result<()> {
+        let (id, fail) = {
+            let s = &mut *self.0.borrow_mut();
+            s.check_range(pos, buf.len())?;
+            s.counts.writes += 1;
+            s.counts.bytes_written += buf.len() as u64;
+            s.next_id += 1;
+            let id = s.next_id;
+            s.in_flight.insert(id, (pos, buf));
+            (id, strikes(&mut s.faults.write))
+        };
+        self.delay().await;
+        let s = &mut *self.0.borrow_mut();
+        let Some((pos, data)) = s.in_flight.remove(&id) else { return Err(io::Error::other("disk was reset")) };
+        if fail {
+            s.land_torn(pos, &data);
+            return Err(io::Error::other("injected write error"));
+        }
+        s.land(id, pos, data);
+        Ok(())
+    }
+
+    async fn read(&self, pos: u64, len: usize) -> io::Result<Vec<u8>> {
+        let fail = {
+            let s = &mut *self.0.borrow_mut();
+            s.check_range(pos, len)?;
+            s.counts.reads += 1;
+            strikes(&mut s.faults.read)
+        };
+        self.delay().await;
+        if fail { Err(io::Error::other("injected read error")) } else { Ok(self.peek(pos, len)) }
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        let (upto, fail) = {
+            let s = &mut *self.0.borrow_mut();
+            s.counts.syncs += 1;
+            (s.unsynced.len(), strikes(&mut s.faults.sync))
+        };
+        // Writes are removed by id: another sync may shorten the list meanwhile.
+        let covered: Vec<u64> = self.0.borrow().unsynced[..upto].iter().map(|w| w.id).collect();
+        self.delay().await;
+        self.0.borrow_mut().end_sync(&covered, fail)
+    }
+}
+
+impl Landed {
+    fn range(&self) -> std::ops::Range<u64> {
+        self.pos..self.pos + self.new.len() as u64
+    }
+
+    fn duplicate(&self) -> Landed {
+        Landed { id: self.id, pos: self.pos, old: self.old.clone(), new: self.new.clone(), doomed: self.doomed }
+    }
+}
+
+impl State {
+    fn check_range(&self, pos: u64, len: usize) -> io::Result<()> {
+        assert!(pos.is_multiple_of(PAGE as u64) && len.is_multiple_of(PAGE) && len > 0, "unaligned I/O: {pos}+{len}");
+        match pos.checked_add(len as u64) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the disk")),
+        }
+    }
+
+    fn land(&mut self, id: u64, pos: u64, new: Vec<u8>) {
+        let old = self.get(pos, new.len());
+        self.put(pos, &new);
+        self.unsynced.push(Landed { id, pos, old, new, doomed: false });
+    }
+
+    /// Makes the covered writes durable, or dooms them.
+    fn end_sync(&mut self, covered: &[u64], fail: bool) -> io::Result<()> {
+        if fail {
+            self.unsynced.iter_mut().filter(|w| covered.contains(&w.id)).for_each(|w| w.doomed = true);
+            return Err(io::Error::other("injected sync error"));
+        }
+        let durable = |w: &Landed| covered.contains(&w.id) && !w.doomed;
+        let ranges: Vec<_> = self.unsynced.iter().filter(|w| durable(w)).map(Landed::range).collect();
+        let overwritten = |w: &Landed| ranges.iter().any(|r| r.start < w.range().end && w.range().start < r.end);
+        self.unsynced.retain(|w| !durable(w) && !(w.doomed && overwritten(w)));
+        Ok(())
+    }
+
+    fn land_torn(&mut self, pos: u64, data: &[u8]) {
+        // Besides sectors at random: all, none, and a clean front part, which are the likely ones.
+        let style = self.rng.below(4);
+        let front = self.rng.below((data.len() / SECTOR) as u64 + 1);
+        for (i, sector) in data.chunks(SECTOR).enumerate() {
+            let keep = match style {
+                0 => true,
+                1 => (i as u64) < front,
+                2 => self.rng.one_in(2),
+                _ => false,
+            };
+            if keep {
+                self.put(pos + (i * SECTOR) as u64, sector);
+            }
+        }
+    }
+
+    fn get(&self, pos: u64, len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        for_pages(pos, len, |page, at, range| {
+            if let Some(p) = self.pages.get(&page) {
+                let n = range.len();
+                out[range].copy_from_slice(&p[at..at + n]);
+            }
+        });
+        out
+    }
+
+    fn put(&mut self, pos: u64, data: &[u8]) {
+        for_pages(pos, data.len(), |page, at, range| {
+            let n = range.len();
+            let p = self.pages.entry(page).or_insert_with(|| Box::new([0; PAGE]));
+            p[at..at + n].copy_from_slice(&data[range]);
+        });
+    }
+}
+
+/// Calls `f(page, offset in page, range of the buffer)` for each page that `pos..pos + len` touches.
+fn for_pages(pos: u64, len: usize, mut f: impl FnMut(u64, usize, std::ops::Range<usize>)) {
+    let mut done = 0;
+    while done < len {
+        let at = ((pos + done as u64) % PAGE as u64) as usize;
+        let n = (PAGE - at).min(len - done);
+        f((pos + done as u64) / PAGE as u64, at, done..done + n);
+        done += n;
+    }
+}
+
+fn yield_now() -> impl Future<Output = ()> {
+    struct YieldNow(bool);
+    impl Future for YieldNow {
+        type Output = ();
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            if self.0 {
+                return Poll::Ready(());
+            }
+            self.0 = true;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+    YieldNow(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TestRuntime;
+
+    fn filled(disk: &MemDisk, byte: u8) -> Vec<u8> {
+        let mut buf = disk.alloc(PAGE);
+        buf.fill(byte);
+        buf
+    }
+
+    #[test]
+    fn synced_writes_survive_and_unsynced_ones_tear() {
+        let mut torn = 0;
+        for seed in 0..40 {
+            let (rt, disk) = (TestRuntime::new(seed), MemDisk::new(1 << 20, seed));
+            rt.block_on(async {
+                disk.write(0, filled(&disk, 1)).await.unwrap();
+                disk.sync().await.unwrap();
+                disk.write(0, filled(&disk, 2)).await.unwrap();
+            });
+            assert_eq!(disk.fork(CrashStyle::LoseAll, seed).peek(0, PAGE), filled(&disk, 1));
+            assert_eq!(disk.fork(CrashStyle::KeepAll, seed).peek(0, PAGE), filled(&disk, 2));
+            let after = disk.fork(CrashStyle::Random, seed).peek(0, PAGE);
+            assert!(after.iter().all(|b| *b == 1 || *b == 2));
+            torn += u32::from(after.contains(&1) && after.contains(&2));
+        }
+        assert!(torn > 0);
+    }
+
+    #[test]
+    fn faults_strike_once_where_told() {
+        let (rt, disk) = (TestRuntime::new(3), MemDisk::new(1 << 20, 3));
+        disk.fail_write(1);
+        disk.fail_sync(0);
+        disk.fail_read(0);
+        rt.block_on(async {
+            assert!(disk.write(0, filled(&disk, 1)).await.is_ok());
+            assert!(disk.write(0, filled(&disk, 1)).await.is_err());
+            assert!(disk.write(0, filled(&disk, 1)).await.is_ok());
+            assert!(disk.sync().await.is_err() && disk.sync().await.is_ok());
+            assert!(disk.read(0, PAGE).await.is_err() && disk.read(0, PAGE).await.is_ok());
+            assert!(disk.read(1 << 20, PAGE).await.is_err());
+        });
+        disk.power_off_after(0);
+        let off = disk.clone();
+        assert!(rt.run_until(disk.sync(), || off.is_off()).is_none());
+        assert_eq!((disk.writes(), disk.reads(), disk.syncs()), (3, 2, 3));
+    }
+}
