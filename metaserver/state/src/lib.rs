@@ -1,1 +1,32 @@
+//! The replicated state machine of the meta servers: what the cluster *should* be.
+//!
+//! A [`Command`] goes in, an [`Outcome`] comes out, and the [`State`] has moved. Every member applies the
+//! same commands in the same order and must end up with the same bytes, so nothing in here knows a
+//! clock, randomness, threads or the iteration order of a hash map: whatever a decision needs from the
+//! outside (which nodes are alive, a fresh uuid) is part of the command.
+//!
+//! What is observed (heartbeats, reports of gateways) is not replicated and lives with the leader.
+//!
+//! Invariants, all of them asserted by [`State::check`]:
+//! - ids of nodes, disks, volumes, chunks, replicas and attachments are given out once, ever;
+//! - a chunk has exactly as many replicas as its volume has copies, each on another node;
+//! - an epoch only grows, and belongs to one incarnation of one attachment;
+//! - a disk's count of placed replicas includes those that wait to be deleted: space is given out
+//!   again only after the daemon confirmed that it is free.
+#![forbid(unsafe_code)]
 
+mod attach;
+mod check;
+mod command;
+mod intent;
+pub mod limits;
+mod nodes;
+mod placement;
+mod state;
+mod tables;
+mod view;
+mod volumes;
+
+pub use command::{Answer, Command, Outcome};
+pub use state::State;
+pub use tables::{Chunk, Disk, Node, Volume, VolumeAttachment};

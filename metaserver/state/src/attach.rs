@@ -1,0 +1,142 @@
+//! Attachments and epochs.
+//!
+//! An attachment says which node should serve a volume; opening it gives the node's process an epoch.
+//! The epoch is what fences: a detached gateway may still be running, but the next one that opens the
+//! volume has a higher epoch, and replicas refuse the lower.
+
+use crate::command::{Answer, Outcome};
+use crate::state::State;
+use crate::tables::{Volume, VolumeAttachment};
+use levee_proto::api::{OpenVolume, OpenedVolume, Problem, ProblemKind};
+use levee_proto::{NodeId, VolumeId};
+use std::collections::BTreeSet;
+
+impl State {
+    /// Attaching to the node that has the volume already is no change, and so is attaching to any node
+    /// while it is attached somewhere.
+    pub(crate) fn attach(&mut self, name: &str, node: Option<&str>, alive: &BTreeSet<NodeId>) -> Outcome {
+        let id = self.volume_id(name)?;
+        let wanted = node.map(|n| self.node_id(n)).transpose()?;
+        let current = self.tables.volumes.get(&id).and_then(|v| v.attachment.as_ref()).map(|a| a.node);
+        if let Some(current) = current {
+            return match wanted {
+                Some(other) if other != current => Err(Problem::new(
+                    ProblemKind::Conflict,
+                    format!("volume '{name}' is attached to node '{}': detach it first", self.node_name(current)),
+                )),
+                _ => self.volume_answer(id),
+            };
+        }
+        let node = match wanted {
+            Some(node) if alive.contains(&node) => node,
+            Some(node) => {
+                return Err(Problem::new(
+                    ProblemKind::Conflict,
+                    format!(
+                        "volume '{name}' cannot be attached to node '{}', which is down: start its daemon, or choose another node",
+                        self.node_name(node)
+                    ),
+                ));
+            }
+            None => self.least_attached(alive).ok_or_else(|| {
+                Problem::new(
+                    ProblemKind::Conflict,
+                    format!("volume '{name}' cannot be attached: no node is up; start a storage daemon"),
+                )
+            })?,
+        };
+        self.set_attachment(id, node);
+        self.volume_answer(id)
+    }
+
+    fn set_attachment(&mut self, id: VolumeId, node: NodeId) {
+        let attachment = VolumeAttachment { id: self.tables.last.next_attachment(), node, opened_by: None };
+        if let Some(volume) = self.tables.volumes.get_mut(&id) {
+            volume.attachment = Some(attachment);
+            self.index.attached.entry(node).or_default().insert(id);
+            self.touch(node);
+        }
+    }
+
+    fn node_id(&self, name: &str) -> Result<NodeId, Problem> {
+        self.index.node_by_name.get(name).copied().ok_or_else(|| {
+            let shown: String = name.chars().take(levee_proto::api::MAX_NAME).collect();
+            Problem::new(ProblemKind::NotFound, format!("there is no node named '{shown}'"))
+        })
+    }
+
+    fn least_attached(&self, alive: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let load = |id: &NodeId| self.index.attached.get(id).map_or(0, BTreeSet::len);
+        alive.iter().copied().filter(|id| self.tables.nodes.contains_key(id)).min_by_key(|id| (load(id), *id))
+    }
+
+    /// Detaching a detached volume is no change.
+    pub(crate) fn detach(&mut self, name: &str) -> Outcome {
+        let id = self.volume_id(name)?;
+        if let Some(gone) = self.tables.volumes.get_mut(&id).and_then(|v| v.attachment.take()) {
+            self.index.detach(gone.node, id);
+            self.touch(gone.node);
+        }
+        self.volume_answer(id)
+    }
+
+    /// Gives the process its epoch: a new one, unless it asks again.
+    pub(crate) fn open(&mut self, name: &str, request: &OpenVolume) -> Outcome {
+        let id = self.volume_id(name)?;
+        self.check_opener(request)?;
+        let volume = self.tables.volumes.get_mut(&id).ok_or_else(|| over(name))?;
+        let attachment = volume
+            .attachment
+            .as_mut()
+            .filter(|a| a.id == request.attachment && a.node == request.node)
+            .ok_or_else(|| over(name))?;
+        if attachment.opened_by != Some(request.incarnation) {
+            volume.epoch = volume.epoch.next().ok_or_else(|| {
+                Problem::new(
+                    ProblemKind::Conflict,
+                    format!("volume '{name}' has used up its epochs: copy it to a new volume"),
+                )
+            })?;
+            attachment.opened_by = Some(request.incarnation);
+        }
+        Ok(Answer::Opened(opened(id, volume)))
+    }
+
+    /// Only the node's newest process may open: a late request of its predecessor would fence it.
+    fn check_opener(&self, request: &OpenVolume) -> Result<(), Problem> {
+        let node = self.tables.nodes.get(&request.node).ok_or_else(|| {
+            Problem::new(ProblemKind::NotFound, format!("there is no node {}: register it first", request.node))
+        })?;
+        if node.incarnation == request.incarnation {
+            return Ok(());
+        }
+        Err(Problem::new(
+            ProblemKind::Fenced,
+            format!(
+                "this process is not the one that node '{}' last registered: it must stop, or register again",
+                node.name
+            ),
+        ))
+    }
+}
+
+fn over(name: &str) -> Problem {
+    Problem::new(
+        ProblemKind::Fenced,
+        format!("this attachment of volume '{name}' is over: close the volume and follow the intent"),
+    )
+}
+
+fn opened(id: VolumeId, volume: &Volume) -> OpenedVolume {
+    OpenedVolume {
+        id,
+        name: volume.name.clone(),
+        epoch: volume.epoch,
+        version: volume.version,
+        size: volume.size,
+        copies: volume.copies,
+        min_copies: volume.min_copies,
+        geometry: volume.geometry,
+        chunks: volume.chunks.iter().map(|(index, chunk)| chunk.info(*index)).collect(),
+    }
+}

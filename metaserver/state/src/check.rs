@@ -1,0 +1,112 @@
+//! The invariants of the state, checked whole. Slow: for tests, and for snapshots that come from outside.
+
+use crate::state::{Index, State};
+use crate::tables::{Chunk, Volume};
+use levee_proto::{DiskId, Epoch, NodeId, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
+
+macro_rules! ensure {
+    ($ok:expr, $($message:tt)*) => {
+        if !$ok {
+            return Err(format!($($message)*));
+        }
+    };
+}
+
+/// What was seen so far, to find the same id twice and to count.
+#[derive(Default)]
+struct Seen {
+    chunks: BTreeSet<u64>,
+    replicas: BTreeSet<u64>,
+    attachments: BTreeSet<u64>,
+    placed: BTreeMap<DiskId, u64>,
+}
+
+impl State {
+    /// Says which invariant is broken, if one is.
+    pub fn check(&self) -> Result<(), String> {
+        ensure!(self.index == Index::of(&self.tables), "the index differs from the tables");
+        self.check_unique_names()?;
+        self.check_nodes()?;
+        let mut seen = Seen::default();
+        for (id, volume) in &self.tables.volumes {
+            self.check_volume(*id, volume, &mut seen)?;
+        }
+        self.check_disks(&mut seen)
+    }
+
+    fn check_unique_names(&self) -> Result<(), String> {
+        ensure!(self.index.node_by_name.len() == self.tables.nodes.len(), "two nodes have one name");
+        ensure!(self.index.disk_by_uuid.len() == self.tables.disks.len(), "two disks have one uuid");
+        ensure!(self.index.volume_by_name.len() == self.tables.volumes.len(), "two volumes have one name");
+        Ok(())
+    }
+
+    fn check_nodes(&self) -> Result<(), String> {
+        for (id, node) in &self.tables.nodes {
+            ensure!((1..=self.tables.last.node).contains(&id.0), "node {id} was never given out");
+            ensure!(!node.retired.contains(&node.incarnation), "node {id} is served by a retired process");
+            for disk in &node.disks {
+                let owner = self.tables.disks.get(disk).map(|d| d.node);
+                ensure!(owner == Some(*id), "node {id} claims disk {disk} of {owner:?}");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_volume(&self, id: VolumeId, volume: &Volume, seen: &mut Seen) -> Result<(), String> {
+        ensure!((1..=self.tables.last.volume).contains(&id.0), "volume {id} was never given out");
+        ensure!(volume.epoch <= Epoch::MAX, "volume {id} has epoch {}", volume.epoch);
+        ensure!(volume.geometry.is_valid(), "volume {id} has a wrong geometry");
+        if let Some(attachment) = &volume.attachment {
+            let last = self.tables.last.attachment;
+            ensure!((1..=last).contains(&attachment.id), "attachment {} was never given out", attachment.id);
+            ensure!(seen.attachments.insert(attachment.id), "attachment {} is in use twice", attachment.id);
+            ensure!(self.tables.nodes.contains_key(&attachment.node), "volume {id} is attached to no node");
+            ensure!(attachment.opened_by.is_none() || volume.epoch > Epoch(0), "volume {id} is open without an epoch");
+        }
+        let count = volume.geometry.chunk_count(volume.size);
+        for (index, chunk) in &volume.chunks {
+            ensure!(*index < count, "volume {id} has a chunk {index} beyond its end");
+            self.check_chunk(volume, chunk, seen)?;
+        }
+        Ok(())
+    }
+
+    fn check_chunk(&self, volume: &Volume, chunk: &Chunk, seen: &mut Seen) -> Result<(), String> {
+        let id = chunk.id;
+        ensure!((1..=self.tables.last.chunk).contains(&id.0), "chunk {id} was never given out");
+        ensure!(seen.chunks.insert(id.0), "chunk {id} is in use twice");
+        ensure!(chunk.replicas.len() == usize::from(volume.copies), "chunk {id} has too few or many replicas");
+        let nodes: BTreeSet<NodeId> = chunk.replicas.iter().map(|r| r.node).collect();
+        ensure!(nodes.len() == chunk.replicas.len(), "chunk {id} has two replicas on one node");
+        for place in &chunk.replicas {
+            let owner = self.tables.disks.get(&place.disk).map(|d| d.node);
+            ensure!(owner == Some(place.node), "a replica of chunk {id} is on a disk of another node");
+            self.count_replica(place.replica.0, place.disk, seen)?;
+        }
+        Ok(())
+    }
+
+    fn check_disks(&self, seen: &mut Seen) -> Result<(), String> {
+        for (id, disk) in &self.tables.disks {
+            ensure!((1..=self.tables.last.disk).contains(&id.0), "disk {id} was never given out");
+            ensure!(self.tables.nodes.contains_key(&disk.node), "disk {id} is of no node");
+            for gone in &disk.deletes {
+                ensure!(gone.disk == *id, "disk {id} lists a replica of disk {}", gone.disk);
+                ensure!(!seen.chunks.contains(&gone.chunk.0), "chunk {} is in use and deleted", gone.chunk);
+                self.count_replica(gone.replica.0, *id, seen)?;
+            }
+            let counted = seen.placed.get(id).copied().unwrap_or(0);
+            ensure!(disk.placed == counted, "disk {id} counts {} replicas, has {counted}", disk.placed);
+        }
+        Ok(())
+    }
+
+    fn count_replica(&self, replica: u64, disk: DiskId, seen: &mut Seen) -> Result<(), String> {
+        ensure!((1..=self.tables.last.replica).contains(&replica), "replica {replica} was never given out");
+        ensure!(seen.replicas.insert(replica), "replica {replica} is in use twice");
+        *seen.placed.entry(disk).or_default() += 1;
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! Bounds on what the cluster holds and on what one command may carry.
+
+/// Storage daemons in a cluster.
+pub const MAX_NODES: usize = 10_000;
+/// Volumes in a cluster.
+pub const MAX_VOLUMES: usize = 1_000_000;
+/// Disks that one daemon may register.
+pub const MAX_DISKS_PER_NODE: usize = 64;
+/// Data links (cores) that one daemon may register.
+pub const MAX_CORES_PER_NODE: usize = 256;
+/// Shards of one disk.
+pub const MAX_SHARDS: u16 = 1024;
+/// Bytes of a `host:port`, a URL or a path.
+pub const MAX_ADDRESS: usize = 1024;
+/// Bytes of one disk: 1 EiB, so that sums over a cluster stay far from overflow.
+pub const MAX_DISK_CAPACITY: u64 = 1 << 60;
+/// Copies of a block.
+pub const MAX_COPIES: u8 = 5;
+/// Chunks that one command may allocate.
+pub const MAX_ALLOCATE: usize = 256;
+/// Replicas to delete in one intent, and confirmed in one command.
+pub const MAX_DELETES: usize = 1000;
+/// Earlier incarnations of a daemon that are remembered, so that a late message of one is refused.
+pub const MAX_RETIRED_INCARNATIONS: usize = 8;

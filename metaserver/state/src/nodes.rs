@@ -1,0 +1,177 @@
+//! Storage daemons and their disks.
+
+use crate::command::{Answer, Outcome};
+use crate::limits::{MAX_NODES, MAX_RETIRED_INCARNATIONS};
+use crate::state::State;
+use crate::tables::{Disk, Node};
+use levee_proto::api::{Problem, ProblemKind, RegisterDisk, RegisterNode, Registered, ReplicaRef};
+use levee_proto::{DiskId, NodeId};
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+impl State {
+    pub(crate) fn register_node(&mut self, request: &RegisterNode) -> Outcome {
+        let cluster = self.check_cluster(request)?;
+        let known = self.index.node_by_name.get(&request.name).copied();
+        self.check_incarnation(known, request)?;
+        for disk in &request.disks {
+            self.check_disk(known, disk)?;
+        }
+        if known.is_none() && self.tables.nodes.len() >= MAX_NODES {
+            return Err(Problem::new(
+                ProblemKind::NoSpace,
+                format!("node '{}' cannot join: the cluster has its most, {MAX_NODES} nodes", request.name),
+            ));
+        }
+
+        let node = known.unwrap_or_else(|| self.add_node(request));
+        let disks: Vec<DiskId> = request.disks.iter().map(|disk| self.upsert_disk(node, disk)).collect();
+        let links_changed = self.update_node(node, request, disks.iter().copied().collect());
+        if known.is_none() || links_changed {
+            self.touch_all();
+        }
+        Ok(Answer::Registered(Registered { cluster, node, disks }))
+    }
+
+    /// The daemon's disks must not belong to another cluster.
+    fn check_cluster(&self, request: &RegisterNode) -> Result<Uuid, Problem> {
+        let cluster = self.tables.cluster.ok_or_else(|| {
+            Problem::new(ProblemKind::Unavailable, "the cluster is not founded yet: try again in a moment")
+        })?;
+        match request.cluster {
+            Some(other) if other != cluster => Err(Problem::new(
+                ProblemKind::Conflict,
+                format!(
+                    "node '{}' belongs to cluster {other}, this is cluster {cluster}: \
+                     point it at its own meta servers, or give it empty disks",
+                    request.name
+                ),
+            )),
+            _ => Ok(cluster),
+        }
+    }
+
+    /// A message of an earlier process that arrives late must not take the node over from its successor.
+    fn check_incarnation(&self, known: Option<NodeId>, request: &RegisterNode) -> Result<(), Problem> {
+        match known.and_then(|id| self.tables.nodes.get(&id)) {
+            Some(node) if node.retired.contains(&request.incarnation) => Err(Problem::new(
+                ProblemKind::Fenced,
+                format!("another daemon has registered as node '{}' since: this one must stop", request.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_disk(&self, node: Option<NodeId>, disk: &RegisterDisk) -> Result<(), Problem> {
+        let Some(known) = self.index.disk_by_uuid.get(&disk.uuid).and_then(|id| self.tables.disks.get(id)) else {
+            return Ok(());
+        };
+        if Some(known.node) != node {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                format!(
+                    "disk {} ({}) belongs to node '{}': start it there, or format it again to use it here",
+                    disk.uuid,
+                    disk.path,
+                    self.node_name(known.node)
+                ),
+            ));
+        }
+        if known.shards != disk.shards {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                format!(
+                    "disk {} ({}) was registered with {} shards and now has {}: the number is fixed when it is formatted",
+                    disk.uuid, disk.path, known.shards, disk.shards
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn add_node(&mut self, request: &RegisterNode) -> NodeId {
+        self.tables.last.node += 1;
+        let id = NodeId(self.tables.last.node);
+        self.index.node_by_name.insert(request.name.clone(), id);
+        let node = Node {
+            name: request.name.clone(),
+            incarnation: request.incarnation,
+            retired: Vec::new(),
+            admin_url: request.admin_url.clone(),
+            cores: request.cores.clone(),
+            disks: BTreeSet::new(),
+            revision: 0,
+        };
+        self.tables.nodes.insert(id, node);
+        id
+    }
+
+    fn upsert_disk(&mut self, node: NodeId, disk: &RegisterDisk) -> DiskId {
+        if let Some(&id) = self.index.disk_by_uuid.get(&disk.uuid) {
+            if let Some(known) = self.tables.disks.get_mut(&id) {
+                known.path.clone_from(&disk.path);
+                known.capacity = disk.capacity;
+            }
+            return id;
+        }
+        self.tables.last.disk += 1;
+        let id = DiskId(self.tables.last.disk);
+        self.index.disk_by_uuid.insert(disk.uuid, id);
+        let record = Disk {
+            uuid: disk.uuid,
+            node,
+            path: disk.path.clone(),
+            capacity: disk.capacity,
+            shards: disk.shards,
+            placed: 0,
+            deletes: BTreeSet::new(),
+        };
+        self.tables.disks.insert(id, record);
+        id
+    }
+
+    /// Takes over what the daemon says about itself; whether other nodes must hear of it.
+    fn update_node(&mut self, id: NodeId, request: &RegisterNode, disks: BTreeSet<DiskId>) -> bool {
+        let Some(node) = self.tables.nodes.get_mut(&id) else { return false };
+        if node.incarnation != request.incarnation {
+            node.retired.push(node.incarnation);
+            if node.retired.len() > MAX_RETIRED_INCARNATIONS {
+                node.retired.remove(0);
+            }
+            node.incarnation = request.incarnation;
+        }
+        node.admin_url.clone_from(&request.admin_url);
+        let changed = node.cores != request.cores || node.disks != disks;
+        node.cores.clone_from(&request.cores);
+        node.disks = disks;
+        changed
+    }
+
+    fn touch_all(&mut self) {
+        for node in self.tables.nodes.values_mut() {
+            node.revision += 1;
+        }
+    }
+
+    /// Forgets replicas whose deletion the node confirms. Repeats and strangers are ignored: a
+    /// confirmation may be sent twice.
+    pub(crate) fn confirm_deleted(&mut self, node: NodeId, replicas: &[ReplicaRef]) -> Outcome {
+        let mut changed = false;
+        for replica in replicas {
+            let Some(disk) = self.tables.disks.get_mut(&replica.disk).filter(|d| d.node == node) else { continue };
+            if disk.deletes.remove(replica) {
+                disk.placed -= 1;
+                changed = true;
+            }
+        }
+        if changed {
+            self.touch(node);
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Whether any of these is still waiting to be deleted on the node: if not, confirming is a no-op.
+    pub fn awaits_deletion(&self, node: NodeId, replicas: &[ReplicaRef]) -> bool {
+        replicas.iter().any(|r| self.tables.disks.get(&r.disk).is_some_and(|d| d.node == node && d.deletes.contains(r)))
+    }
+}

@@ -1,0 +1,115 @@
+//! The state as a whole: applying commands, and the look-up tables derived from the records.
+
+use crate::command::{Answer, Command, Outcome};
+use crate::tables::Tables;
+use levee_proto::api::{Problem, ProblemKind};
+use levee_proto::{DiskId, NodeId, VolumeId};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// The cluster as it should be.
+///
+/// Serialising it gives the snapshot: only [`Tables`], the rest is derived. Deserialising rebuilds what
+/// is derived and refuses a snapshot that breaks an invariant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub(crate) tables: Tables,
+    pub(crate) index: Index,
+}
+
+/// Look-ups by name and uuid. Always what [`Index::of`] makes of the tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Index {
+    pub node_by_name: BTreeMap<String, NodeId>,
+    pub disk_by_uuid: BTreeMap<Uuid, DiskId>,
+    pub volume_by_name: BTreeMap<String, VolumeId>,
+    /// Attached volumes of each node that has any.
+    pub attached: BTreeMap<NodeId, BTreeSet<VolumeId>>,
+}
+
+impl Index {
+    pub fn of(tables: &Tables) -> Index {
+        let mut index = Index {
+            node_by_name: tables.nodes.iter().map(|(id, n)| (n.name.clone(), *id)).collect(),
+            disk_by_uuid: tables.disks.iter().map(|(id, d)| (d.uuid, *id)).collect(),
+            volume_by_name: tables.volumes.iter().map(|(id, v)| (v.name.clone(), *id)).collect(),
+            attached: BTreeMap::new(),
+        };
+        for (id, volume) in &tables.volumes {
+            if let Some(attachment) = &volume.attachment {
+                index.attached.entry(attachment.node).or_default().insert(*id);
+            }
+        }
+        index
+    }
+
+    pub fn detach(&mut self, node: NodeId, volume: VolumeId) {
+        if let Some(volumes) = self.attached.get_mut(&node) {
+            volumes.remove(&volume);
+            if volumes.is_empty() {
+                self.attached.remove(&node);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Applies one command. A refusal leaves the state as it was.
+    pub fn apply(&mut self, command: &Command) -> Outcome {
+        command.validate()?;
+        match command {
+            Command::Found { cluster } => {
+                self.tables.cluster.get_or_insert(*cluster);
+                Ok(Answer::Done)
+            }
+            Command::RegisterNode(request) => self.register_node(request),
+            Command::CreateVolume(request) => self.create_volume(request),
+            Command::DeleteVolume { name } => self.delete_volume(name),
+            Command::Attach { name, node, alive } => self.attach(name, node.as_deref(), alive),
+            Command::Detach { name } => self.detach(name),
+            Command::Open { name, request } => self.open(name, request),
+            Command::Allocate { name, request, alive } => self.allocate(name, request, alive),
+            Command::ConfirmDeleted { node, replicas } => self.confirm_deleted(*node, replicas),
+        }
+    }
+
+    /// The cluster's id; none until it is founded.
+    pub fn cluster(&self) -> Option<Uuid> {
+        self.tables.cluster
+    }
+
+    pub(crate) fn volume_id(&self, name: &str) -> Result<VolumeId, Problem> {
+        self.index.volume_by_name.get(name).copied().ok_or_else(|| {
+            let shown: String = name.chars().take(levee_proto::api::MAX_NAME).collect();
+            Problem::new(ProblemKind::NotFound, format!("there is no volume named '{shown}'"))
+        })
+    }
+
+    /// The node's name, or its number if it is unknown.
+    pub(crate) fn node_name(&self, id: NodeId) -> String {
+        self.tables.nodes.get(&id).map_or_else(|| id.to_string(), |n| n.name.clone())
+    }
+
+    /// The node's intent has changed.
+    pub(crate) fn touch(&mut self, node: NodeId) {
+        if let Some(node) = self.tables.nodes.get_mut(&node) {
+            node.revision += 1;
+        }
+    }
+}
+
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.tables.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for State {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
+        let tables = Tables::deserialize(deserializer)?;
+        let state = State { index: Index::of(&tables), tables };
+        state.check().map_err(serde::de::Error::custom)?;
+        Ok(state)
+    }
+}

@@ -1,0 +1,122 @@
+//! The records that make up the state. Their serialised form is the snapshot: fields are only added,
+//! with a serde default.
+
+use levee_proto::api::{ReplicaPlace, ReplicaRef};
+use levee_proto::*;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
+
+/// Everything that is replicated. Ordered maps only, so that equal states have equal bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tables {
+    pub cluster: Option<Uuid>,
+    pub last: LastIds,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub disks: BTreeMap<DiskId, Disk>,
+    pub volumes: BTreeMap<VolumeId, Volume>,
+}
+
+/// The largest id of each kind that was ever given out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastIds {
+    pub node: u32,
+    pub disk: u32,
+    pub volume: u64,
+    pub chunk: u64,
+    pub replica: u64,
+    pub attachment: u64,
+}
+
+impl LastIds {
+    pub fn next_volume(&mut self) -> VolumeId {
+        self.volume += 1;
+        VolumeId(self.volume)
+    }
+
+    pub fn next_chunk(&mut self) -> ChunkId {
+        self.chunk += 1;
+        ChunkId(self.chunk)
+    }
+
+    pub fn next_replica(&mut self) -> ReplicaId {
+        self.replica += 1;
+        ReplicaId(self.replica)
+    }
+
+    pub fn next_attachment(&mut self) -> u64 {
+        self.attachment += 1;
+        self.attachment
+    }
+}
+
+/// A storage daemon, as it last registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub name: String,
+    /// The process that registered last.
+    pub incarnation: Uuid,
+    /// Earlier ones, oldest first: a late message of one of them must not depose the newest.
+    pub retired: Vec<Uuid>,
+    pub admin_url: String,
+    pub cores: Vec<String>,
+    /// The disks that it brought along when it last registered.
+    pub disks: BTreeSet<DiskId>,
+    /// Moves whenever the node's intent changes.
+    pub revision: u64,
+}
+
+/// A disk that was registered once. It stays known when its node starts without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    pub uuid: Uuid,
+    pub node: NodeId,
+    pub path: String,
+    /// Bytes usable for data.
+    pub capacity: u64,
+    pub shards: u16,
+    /// Replicas on the disk, those that wait to be deleted included.
+    pub placed: u64,
+    /// Replicas that nothing needs any more and whose deletion the node has not confirmed.
+    pub deletes: BTreeSet<ReplicaRef>,
+}
+
+impl Disk {
+    /// How many replicas fit: none is placed without room for all of its chunk.
+    pub fn slots(&self) -> u64 {
+        self.capacity / CHUNK_SIZE
+    }
+}
+
+/// A virtual disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    pub name: String,
+    pub size: u64,
+    pub copies: u8,
+    pub min_copies: u8,
+    pub geometry: Geometry,
+    /// The newest epoch that was opened; 0 before the first.
+    pub epoch: Epoch,
+    pub version: Version,
+    pub attachment: Option<VolumeAttachment>,
+    /// By position in the volume.
+    pub chunks: BTreeMap<u32, Chunk>,
+}
+
+/// Where a volume should be served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeAttachment {
+    pub id: u64,
+    pub node: NodeId,
+    /// The process that holds the volume's epoch; none until the attachment is opened.
+    pub opened_by: Option<Uuid>,
+}
+
+/// One allocated chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    pub id: ChunkId,
+    pub config: ConfigNo,
+    pub replicas: Vec<ReplicaPlace>,
+}

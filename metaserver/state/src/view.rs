@@ -1,0 +1,119 @@
+//! Reading the state in the API's terms. What is observed rather than replicated is left open: `state`,
+//! `used` and `report` are for the caller to fill in.
+
+use crate::command::{Answer, Outcome};
+use crate::state::State;
+use crate::tables::{Chunk, Disk, Node, Volume};
+use levee_proto::api::*;
+use levee_proto::{DiskId, NodeId, VolumeId};
+use std::ops::Bound;
+
+impl State {
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.tables.nodes.get(&id)
+    }
+
+    pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.tables.nodes.keys().copied()
+    }
+
+    pub fn disk(&self, id: DiskId) -> Option<&Disk> {
+        self.tables.disks.get(&id)
+    }
+
+    pub fn volume(&self, id: VolumeId) -> Option<&Volume> {
+        self.tables.volumes.get(&id)
+    }
+
+    /// How many nodes, disks, volumes there are.
+    pub fn counts(&self) -> [usize; 3] {
+        [self.tables.nodes.len(), self.tables.disks.len(), self.tables.volumes.len()]
+    }
+
+    /// At most `limit` nodes above `after`, in order of id.
+    pub fn nodes_after(&self, after: NodeId, limit: usize) -> Vec<NodeInfo> {
+        let above = (Bound::Excluded(after), Bound::Unbounded);
+        self.tables.nodes.range(above).take(limit).map(|(id, node)| node_info(*id, node)).collect()
+    }
+
+    /// At most `limit` disks above `after`, in order of id.
+    pub fn disks_after(&self, after: DiskId, limit: usize) -> Vec<DiskInfo> {
+        let above = (Bound::Excluded(after), Bound::Unbounded);
+        self.tables.disks.range(above).take(limit).map(|(id, disk)| disk_info(*id, disk)).collect()
+    }
+
+    /// At most `limit` volumes whose names come after `after`, in order of name.
+    pub fn volumes_after(&self, after: &str, limit: usize) -> Vec<VolumeInfo> {
+        let above = (Bound::Excluded(after), Bound::Unbounded);
+        let ids = self.index.volume_by_name.range::<str, _>(above).take(limit);
+        ids.filter_map(|(_, id)| self.volume_info(*id)).collect()
+    }
+
+    pub fn volume_named(&self, name: &str) -> Result<VolumeInfo, Problem> {
+        let id = self.volume_id(name)?;
+        self.volume_info(id).ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("no volume {id}")))
+    }
+
+    pub(crate) fn volume_answer(&self, id: VolumeId) -> Outcome {
+        let info = self.volume_info(id);
+        info.map(Answer::Volume).ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("no volume {id}")))
+    }
+
+    fn volume_info(&self, id: VolumeId) -> Option<VolumeInfo> {
+        let volume = self.tables.volumes.get(&id)?;
+        let attachment = volume.attachment.as_ref().map(|a| Attachment {
+            node: a.node,
+            node_name: self.node_name(a.node),
+            attachment: a.id,
+            report: None,
+        });
+        Some(VolumeInfo {
+            id,
+            name: volume.name.clone(),
+            size: volume.size,
+            copies: volume.copies,
+            min_copies: volume.min_copies,
+            epoch: volume.epoch,
+            version: volume.version,
+            geometry: volume.geometry,
+            chunks: u32::try_from(volume.chunks.len()).unwrap_or(u32::MAX),
+            attachment,
+        })
+    }
+
+    /// The chunks at these positions, in the order asked for.
+    pub(crate) fn chunk_infos(&self, id: VolumeId, indexes: &[u32]) -> Vec<ChunkInfo> {
+        let Some(volume) = self.tables.volumes.get(&id) else { return Vec::new() };
+        indexes.iter().filter_map(|i| Some(volume.chunks.get(i)?.info(*i))).collect()
+    }
+}
+
+impl Chunk {
+    pub(crate) fn info(&self, index: u32) -> ChunkInfo {
+        ChunkInfo { index, chunk: self.id, config: self.config, replicas: self.replicas.clone() }
+    }
+}
+
+fn node_info(id: NodeId, node: &Node) -> NodeInfo {
+    NodeInfo {
+        id,
+        name: node.name.clone(),
+        state: NodeState::Unknown,
+        admin_url: node.admin_url.clone(),
+        cores: node.cores.clone(),
+        disks: node.disks.iter().copied().collect(),
+    }
+}
+
+fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
+    DiskInfo {
+        id,
+        uuid: disk.uuid,
+        node: disk.node,
+        path: disk.path.clone(),
+        capacity: disk.capacity,
+        used: None,
+        shards: disk.shards,
+        replicas: disk.placed,
+    }
+}

@@ -1,0 +1,90 @@
+//! A small cluster to send commands to.
+#![allow(dead_code)]
+
+use levee_meta_state::{Answer, Command, Outcome, State};
+use levee_proto::api::*;
+use levee_proto::*;
+use std::collections::BTreeSet;
+use uuid::Uuid;
+
+pub fn uuid(n: u64) -> Uuid {
+    Uuid::from_u128(u128::from(n) + 1)
+}
+
+pub const CLUSTER: Uuid = Uuid::from_u128(77);
+
+pub fn node_named(name: &str, incarnation: u64, disks: &[(u64, u64)]) -> RegisterNode {
+    RegisterNode {
+        name: name.into(),
+        incarnation: uuid(incarnation),
+        admin_url: "http://127.0.0.1:1".into(),
+        cores: vec!["127.0.0.1:2".into()],
+        cluster: None,
+        disks: disks
+            .iter()
+            .map(|(id, chunks)| RegisterDisk {
+                uuid: uuid(*id),
+                path: format!("/disk{id}"),
+                capacity: chunks * CHUNK_SIZE,
+                shards: 2,
+            })
+            .collect(),
+    }
+}
+
+/// Node `n<i>` with one disk of `chunks`, run by incarnation `100 + i`.
+pub fn cluster(chunks: &[u64]) -> State {
+    let mut state = State::default();
+    state.apply(&Command::Found { cluster: CLUSTER }).unwrap();
+    for (i, chunks) in (1..).zip(chunks) {
+        register(&mut state, &node_named(&format!("n{i}"), 100 + i, &[(1000 + i, *chunks)])).unwrap();
+    }
+    state
+}
+
+pub fn register(state: &mut State, request: &RegisterNode) -> Result<Registered, Problem> {
+    match state.apply(&Command::RegisterNode(request.clone()))? {
+        Answer::Registered(r) => Ok(r),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn create(state: &mut State, name: &str, size: u64, copies: u8) -> Outcome {
+    let min_copies = copies.min(2);
+    state.apply(&Command::CreateVolume(CreateVolume { name: name.into(), size, copies, min_copies }))
+}
+
+pub fn everyone(state: &State) -> BTreeSet<NodeId> {
+    state.node_ids().collect()
+}
+
+pub fn attach(state: &mut State, name: &str, node: Option<&str>) -> Outcome {
+    let alive = everyone(state);
+    state.apply(&Command::Attach { name: name.into(), node: node.map(Into::into), alive })
+}
+
+pub fn attachment(state: &State, name: &str) -> Attachment {
+    state.volume_named(name).unwrap().attachment.expect("attached")
+}
+
+pub fn open(state: &mut State, name: &str, incarnation: u64) -> Result<OpenedVolume, Problem> {
+    let at = attachment(state, name);
+    let request = OpenVolume { node: at.node, incarnation: uuid(incarnation), attachment: at.attachment };
+    match state.apply(&Command::Open { name: name.into(), request })? {
+        Answer::Opened(o) => Ok(o),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn allocate(state: &mut State, name: &str, epoch: Epoch, indexes: &[u32]) -> Result<Vec<ChunkInfo>, Problem> {
+    let alive = everyone(state);
+    let request = AllocateChunks { epoch, indexes: indexes.to_vec() };
+    match state.apply(&Command::Allocate { name: name.into(), request, alive })? {
+        Answer::Allocated(a) => Ok(a.chunks),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn kind(outcome: Outcome) -> ProblemKind {
+    outcome.expect_err("refused").kind
+}
