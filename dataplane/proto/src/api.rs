@@ -233,10 +233,11 @@ pub struct DiskInfo {
 /// A daemon reports what is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Heartbeat {
+    /// The one that the process registered with; an older one is refused as fenced.
     pub incarnation: Uuid,
     pub disks: Vec<DiskUsage>,
     pub volumes: Vec<VolumeReport>,
-    /// Replicas that are gone from disk, as asked for in [`Intent::deletes`].
+    /// Replicas that are gone from disk, as asked for in [`Intent::deletes`]; at most 1000.
     #[serde(default)]
     pub deleted: Vec<ReplicaRef>,
 }
@@ -385,6 +386,7 @@ pub struct AttachVolume {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OpenVolume {
     pub node: NodeId,
+    /// The one that the process registered with ([`RegisterNode::incarnation`]); an older one is refused.
     pub incarnation: Uuid,
     /// From [`AttachIntent`]: an answer to an attachment that is over is refused.
     pub attachment: u64,
