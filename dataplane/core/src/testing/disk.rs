@@ -334,7 +334,8 @@ impl State {
         let durable = |w: &Landed| covered.contains(&w.id) && !w.doomed;
         let ranges: Vec<_> = self.unsynced.iter().filter(|w| durable(w)).map(Landed::range).collect();
         let overwritten = |w: &Landed| ranges.iter().any(|r| r.start < w.range().end && w.range().start < r.end);
-        self.unsynced.retain(|w| !durable(w) && !(w.doomed && overwritten(w)));
+        let gone = |w: &Landed| durable(w) || (w.doomed && overwritten(w));
+        self.unsynced.retain(|w| !gone(w));
         Ok(())
     }
 
