@@ -269,6 +269,21 @@ impl Crcs {
         Crcs(Bytes::new())
     }
 
+    /// Takes over little-endian words; `None` if they are not whole.
+    pub fn from_le_bytes(words: Bytes) -> Option<Crcs> {
+        words.len().is_multiple_of(4).then_some(Crcs(words))
+    }
+
+    /// The little-endian words.
+    pub fn as_le_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Splits off the checksums of the first `n` blocks, by handle.
+    pub fn split_to(&mut self, n: usize) -> Crcs {
+        Crcs(self.0.split_to(n * 4))
+    }
+
     /// Number of blocks.
     pub fn len(&self) -> usize {
         self.0.len() / 4
