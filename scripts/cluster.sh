@@ -4,7 +4,8 @@
 # that folder, so that it never signals a process of anything else, and finds them even where a pid file
 # is missing or stale.
 
-levee() { LEVEE_CLUSTER=http://127.0.0.1:$BASE_PORT "$BIN/levee" "$@"; }
+# Daemons must not inherit what a script keeps open (8: a guest's console).
+levee() { LEVEE_CLUSTER=http://127.0.0.1:$BASE_PORT "$BIN/levee" "$@" 8>&-; }
 
 need_binaries() {
     local name
@@ -45,6 +46,19 @@ first_node_except() {
         [ "$node" = "$1" ] || break
     done
     printf '%s' "$node"
+}
+
+# For whoever reads about a failure: what the cluster says of itself, and the last words of its daemons.
+cluster_state() {
+    local log
+    [ -d "$CLUSTER_DIR" ] || return 0
+    say "The cluster's state:"
+    timeout 10 "$BIN/levee" --cluster "http://127.0.0.1:$BASE_PORT" status 2>&1 | head -n 40
+    for log in "$CLUSTER_DIR"/log/*.log; do
+        [ -s "$log" ] || continue
+        say "The end of $log:"
+        tail -n 8 "$log"
+    done
 }
 
 # Ends the cluster, if there is one, the hard way if need be.
