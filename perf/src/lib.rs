@@ -1,0 +1,14 @@
+//! Load, verification and benchmarks for Levee volumes, as programs outside of the daemons.
+//!
+//! - [`frontend`]: a vhost-user-blk front end that outlives its daemon, as a virtual machine does.
+//! - [`torture`]: verified random load over that front end: every read is checked.
+//! - [`killer`]: a cluster under torture whose daemons are killed at random moments.
+//! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
+//! - [`suite`]: Levee beside raw disks and qemu-storage-daemon, in one run.
+//!
+//! Nothing here links to the daemons: they are driven through their sockets and the `levee` command.
+
+pub mod frontend;
+pub mod limits;
+pub mod rng;
+pub mod torture;
