@@ -2,5 +2,8 @@
 //! replication protocol. No runtime, clock, thread or socket: the world is reached through [`ports`].
 #![forbid(unsafe_code)]
 
+mod bitmap;
+pub mod gateway;
 pub mod ports;
+pub mod sync;
 pub mod testing;

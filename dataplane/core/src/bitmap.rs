@@ -1,0 +1,95 @@
+//! A set of the blocks of one chunk.
+
+use levee_proto::BLOCKS_PER_CHUNK;
+use std::ops::Range;
+
+const WORDS: usize = BLOCKS_PER_CHUNK as usize / 64;
+
+/// Which blocks of a chunk: one bit each (2 KiB).
+#[derive(Clone)]
+pub struct BlockSet {
+    words: Box<[u64; WORDS]>,
+    len: u32,
+}
+
+impl Default for BlockSet {
+    fn default() -> Self {
+        BlockSet { words: Box::new([0; WORDS]), len: 0 }
+    }
+}
+
+impl BlockSet {
+    /// Number of blocks in the set.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether no block is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether `block` is in the set.
+    pub fn contains(&self, block: u32) -> bool {
+        self.words[block as usize / 64] & (1 << (block % 64)) != 0
+    }
+
+    /// Puts a block in.
+    pub fn insert(&mut self, block: u32) {
+        if !self.contains(block) {
+            self.words[block as usize / 64] |= 1 << (block % 64);
+            self.len += 1;
+        }
+    }
+
+    /// Takes a block out.
+    pub fn remove(&mut self, block: u32) {
+        if self.contains(block) {
+            self.words[block as usize / 64] &= !(1 << (block % 64));
+            self.len -= 1;
+        }
+    }
+
+    /// Puts a range of blocks in.
+    pub fn insert_range(&mut self, range: Range<u32>) {
+        range.for_each(|b| self.insert(b));
+    }
+
+    /// The first run of blocks at or after `from`, at most `max` long.
+    pub fn next_run(&self, from: u32, max: u32) -> Option<Range<u32>> {
+        let start = self.first_at(from)?;
+        let end = (start..BLOCKS_PER_CHUNK.min(start + max)).take_while(|b| self.contains(*b)).last()? + 1;
+        Some(start..end)
+    }
+
+    fn first_at(&self, from: u32) -> Option<u32> {
+        let mut word = from as usize / 64;
+        let mut bits = self.words.get(word)? & (u64::MAX << (from % 64));
+        while bits == 0 {
+            word += 1;
+            bits = *self.words.get(word)?;
+        }
+        Some(word as u32 * 64 + bits.trailing_zeros())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_found_in_order() {
+        let mut s = BlockSet::default();
+        s.insert_range(60..70);
+        s.insert(BLOCKS_PER_CHUNK - 1);
+        s.insert(60);
+        assert_eq!(s.len(), 11);
+        assert_eq!(s.next_run(0, 100), Some(60..70));
+        assert_eq!(s.next_run(0, 4), Some(60..64));
+        assert_eq!(s.next_run(64, 100), Some(64..70));
+        assert_eq!(s.next_run(70, 100), Some(BLOCKS_PER_CHUNK - 1..BLOCKS_PER_CHUNK));
+        s.remove(BLOCKS_PER_CHUNK - 1);
+        assert_eq!(s.next_run(70, 100), None);
+        assert_eq!(s.next_run(BLOCKS_PER_CHUNK, 1), None);
+    }
+}

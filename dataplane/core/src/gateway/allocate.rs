@@ -1,0 +1,127 @@
+//! Chunks come into being when a group of them is first written.
+
+use super::chunk::{Chunk, Missing, Stage, Sync};
+use super::{AllocError, Cluster, Gateway, Stopped};
+use crate::ports::Runtime;
+use crate::sync::{Event, join_all};
+use bytes::Bytes;
+use levee_proto::wire::{Reply, Request};
+use std::rc::Rc;
+use std::time::Duration;
+use tracing::warn;
+
+/// Before asking the meta server again.
+const RETRY: Duration = Duration::from_millis(250);
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// The chunk at `index`, allocated with its whole group if it is not there yet. The group after it
+    /// is allocated ahead, so that a sequential writer does not wait for the meta server.
+    pub(super) async fn allocated(&self, index: u32) -> Result<Rc<Chunk>, Stopped> {
+        let group = self.0.volume.geometry.group_of(index);
+        self.allocate_group(group.start);
+        if group.end < self.0.volume.geometry.chunk_count(self.size()) && self.chunk(group.end).is_none() {
+            self.allocate_group(group.end);
+        }
+        loop {
+            self.check_stopped()?;
+            if let Some(chunk) = self.chunk(index) {
+                return Ok(chunk);
+            }
+            let waiting = self.0.allocating.borrow().get(&group.start).map(Event::listen);
+            match waiting {
+                Some(done) => done.await,
+                None => self.allocate_group(group.start),
+            }
+        }
+    }
+
+    /// Begins to allocate a group unless that is going on.
+    fn allocate_group(&self, first: u32) {
+        if self.0.allocating.borrow().contains_key(&first) || self.chunk(first).is_some() {
+            return;
+        }
+        self.0.allocating.borrow_mut().insert(first, Event::new());
+        let this = self.clone();
+        self.0.rt.spawn(async move {
+            this.ask_for_group(first).await;
+            let done = this.0.allocating.borrow_mut().remove(&first);
+            done.iter().for_each(Event::notify);
+        });
+    }
+
+    async fn ask_for_group(&self, first: u32) {
+        let indexes: Vec<u32> = self.0.volume.geometry.group_of(first).collect();
+        while !self.is_stopped() {
+            match self.0.cluster.allocate(indexes.clone()).await {
+                Ok(chunks) => match super::check_chunks(&self.0.volume, &chunks) {
+                    Ok(()) => {
+                        let new: Vec<_> = chunks.into_iter().filter(|c| self.chunk(c.index).is_none()).collect();
+                        join_all(new.into_iter().map(|c| self.create(Chunk::new(c, Stage::Adopting)))).await;
+                        return;
+                    }
+                    Err(why) => warn!(volume = %self.0.volume.name, "the meta server's chunks are refused: {why}"),
+                },
+                Err(AllocError::Fenced(why)) => return self.stop(&why),
+                Err(AllocError::Retry(why)) => {
+                    warn!(volume = %self.0.volume.name, "writes wait for new chunks: {why}");
+                }
+            }
+            self.0.rt.sleep(RETRY).await;
+        }
+    }
+
+    /// Makes the replicas of a chunk that is new in this epoch: there is nothing to reconcile, so they
+    /// are born adopted. Those that cannot be made now are behind, and made when their node is back.
+    async fn create(&self, chunk: Rc<Chunk>) {
+        let members: Vec<usize> = (0..chunk.info.replicas.len()).collect();
+        let born = join_all(members.iter().map(|i| self.create_replica(&chunk, *i, true))).await;
+        {
+            let mut state = chunk.state.borrow_mut();
+            for (member, generation) in state.members.iter_mut().zip(&born) {
+                let session = self.session(member.place.node);
+                member.live = generation.is_some_and(|g| session.is_live(g));
+                member.sync = match member.live {
+                    true => Sync::Current,
+                    false => Sync::Behind(Missing { create: true, ..Missing::unknown() }),
+                };
+            }
+        }
+        self.add_chunk(chunk.clone());
+        chunk.serve_if_adopted(self.min_copies());
+        for place in &chunk.info.replicas {
+            let session = self.session(place.node);
+            // The node may have come back while the others were being made.
+            if session.is_up() && !self.is_member_live(&chunk, place.node) {
+                session.replicas.borrow_mut().remove(&chunk.info.chunk);
+                self.rejoin(&chunk, &session);
+            }
+        }
+        self.0.changed.notify();
+    }
+
+    fn is_member_live(&self, chunk: &Chunk, node: levee_proto::NodeId) -> bool {
+        chunk.member_of(node).is_some_and(|i| chunk.state.borrow().members[i].live)
+    }
+
+    /// Makes one replica. Returns the session in which it was made.
+    pub(super) async fn create_replica(&self, chunk: &Rc<Chunk>, member: usize, adopted: bool) -> Option<u64> {
+        let session = self.session(chunk.info.replicas[member].node);
+        let generation = session.generation.get();
+        if !session.is_up() {
+            return None;
+        }
+        let target = self.target(chunk, member);
+        match self.ask(&session, &target, Request::Create { target, adopted }, Bytes::new()).await {
+            Ok((Reply::Done, _)) => Some(generation),
+            Ok((Reply::Error { status: levee_proto::wire::Status::Fenced, detail }, _)) => {
+                self.stop(&format!("a newer gateway exists: {detail}"));
+                None
+            }
+            Ok((reply, _)) => {
+                self.distrust(&session, &format!("a replica could not be made: {reply:?}"));
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}

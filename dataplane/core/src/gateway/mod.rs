@@ -1,0 +1,309 @@
+//! The gateway's side of the protocol: the single writer of one volume.
+//!
+//! Lives on one executor and belongs to one epoch, which belongs to one process incarnation. It
+//! orders the writes of each chunk, sends each to all copies at once, answers the guest when
+//! `min_copies` have it durably, and reads from copies that are known to hold every acknowledged
+//! write. Rules and reasons: `docs/protocol.md`.
+//!
+//! Invariants:
+//! - A chunk is served only after `min_copies` members have durably adopted this epoch.
+//! - A member is `Current` only if it adopted this epoch and holds, or has been sent in this session,
+//!   every write of it; what it has not acknowledged is listed in `ChunkState::open`.
+//! - A member that misses anything is `Behind`, with the blocks that it misses, and is not read.
+//! - A guest's request waits for as long as it takes. It never fails because copies are away; it fails
+//!   only with [`Stopped`], when a newer gateway exists or the volume is closed.
+
+mod allocate;
+mod chunk;
+mod locks;
+mod read;
+mod reconcile;
+mod resync;
+mod session;
+mod takeover;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod write;
+
+use crate::ports::Runtime;
+use crate::sync::Event;
+use bytes::Bytes;
+use chunk::{Chunk, Stage};
+use levee_proto::api::{ChunkInfo, OpenedVolume};
+use levee_proto::units::Extent;
+use levee_proto::wire::{Reply, Request};
+use levee_proto::{ChunkId, DiskId, NodeId};
+use session::Session;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// The link broke, or no answer came in time: whether the request took effect is unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkDown(pub String);
+
+/// Outcome of a request to a daemon.
+pub type Answer = Result<(Reply, Bytes), LinkDown>;
+
+/// Called once with the outcome.
+pub type Done = Box<dyn FnOnce(Answer)>;
+
+/// Why chunks could not be allocated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllocError {
+    /// A newer epoch exists.
+    Fenced(String),
+    /// For now; why, for a person.
+    Retry(String),
+}
+
+/// The cluster as a gateway needs it.
+pub trait Cluster: 'static {
+    /// Number of cores of a node; 0 while the node is not known.
+    fn cores(&self, node: NodeId) -> u16;
+
+    /// The core of `node` that holds `chunk` on `disk`.
+    fn core_of(&self, node: NodeId, disk: DiskId, chunk: ChunkId) -> u16;
+
+    /// Sends a request. `done` is never called from inside. Requests to one core arrive in call order.
+    fn call(&self, node: NodeId, core: u16, request: Request, data: Bytes, done: Done);
+
+    /// Asks the meta server for chunks of the volume.
+    fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static;
+}
+
+/// The gateway has stopped; why, for a person. The request stays unanswered: the next gateway replays it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped(pub String);
+
+/// Times that a deployment may want to change.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A daemon that leaves a request unanswered for so long is left behind and caught up later.
+    pub answer_timeout: Duration,
+    /// At an open, how long to wait for the copies beyond a quorum before going on without them.
+    pub takeover_grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { answer_timeout: Duration::from_secs(2), takeover_grace: Duration::from_millis(300) }
+    }
+}
+
+/// How redundant a volume is right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Chunks of which every copy is up to date.
+    pub healthy: u32,
+    /// Chunks with at least one copy away or behind.
+    pub degraded: u32,
+    /// Chunks that wait for a quorum and are not served.
+    pub waiting: u32,
+}
+
+/// One open volume. A cheap handle.
+pub struct Gateway<R: Runtime, C: Cluster>(Rc<Inner<R, C>>);
+
+struct Inner<R: Runtime, C: Cluster> {
+    rt: R,
+    cluster: C,
+    /// The node we run on: its copies are read first.
+    node: NodeId,
+    volume: OpenedVolume,
+    options: Options,
+    /// By index; `None`: not allocated, as far as we know.
+    chunks: RefCell<Vec<Option<Rc<Chunk>>>>,
+    sessions: RefCell<BTreeMap<NodeId, Rc<Session>>>,
+    allocating: RefCell<BTreeMap<u32, Event>>,
+    stopped: RefCell<Option<Stopped>>,
+    /// A session came or went, a chunk changed its stage, or the gateway stopped.
+    changed: Event,
+}
+
+impl<R: Runtime, C: Cluster> Clone for Gateway<R, C> {
+    fn clone(&self) -> Self {
+        Gateway(self.0.clone())
+    }
+}
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// Takes the volume over: fences its replicas and reconciles what is in doubt, in the background.
+    /// Requests may be made at once; each waits until its chunk is served.
+    ///
+    /// # Panics
+    /// If the meta server's answer contradicts itself; [`check`] it first.
+    pub fn open(rt: R, cluster: C, node: NodeId, volume: OpenedVolume, options: Options) -> Self {
+        let chunks = RefCell::new(Vec::new());
+        let gateway = Gateway(Rc::new(Inner {
+            rt,
+            cluster,
+            node,
+            volume,
+            options,
+            chunks,
+            sessions: RefCell::default(),
+            allocating: RefCell::default(),
+            stopped: RefCell::new(None),
+            changed: Event::new(),
+        }));
+        for info in gateway.0.volume.chunks.clone() {
+            gateway.add_chunk(Chunk::new(info, Stage::InDoubt));
+        }
+        gateway.spawn_takeover();
+        gateway.spawn_watchdog();
+        gateway
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.0.volume.size
+    }
+
+    /// Completes when every chunk that has its quorum is served.
+    pub async fn ready(&self) -> Result<(), Stopped> {
+        let grace = self.0.rt.now() + self.0.options.takeover_grace * 2;
+        loop {
+            let changed = self.0.changed.listen();
+            self.check_stopped()?;
+            let waiting = self.health().waiting;
+            let late = self.0.rt.now() >= grace;
+            if waiting == 0 || (late && self.chunks().iter().all(|c| c.is_served() || !self.has_quorum(c))) {
+                return Ok(());
+            }
+            crate::sync::timeout(&self.0.rt, Duration::from_millis(20), changed).await;
+        }
+    }
+
+    /// Stops for good: outstanding requests stay unanswered. Idempotent.
+    pub fn stop(&self, why: &str) {
+        if self.0.stopped.borrow().is_some() {
+            return;
+        }
+        info!(volume = %self.0.volume.name, epoch = %self.0.volume.epoch, "gateway stops: {why}");
+        *self.0.stopped.borrow_mut() = Some(Stopped(why.to_string()));
+        let sessions: Vec<_> = self.0.sessions.borrow().values().cloned().collect();
+        sessions.iter().for_each(|s| s.fail("the gateway stopped"));
+        for chunk in self.chunks() {
+            chunk.abandon();
+        }
+        self.0.allocating.borrow().values().for_each(Event::notify);
+        self.0.changed.notify();
+    }
+
+    /// Why it stopped, if it did.
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.0.stopped.borrow().clone()
+    }
+
+    /// Completes when the gateway has stopped.
+    pub async fn wait_stopped(&self) -> Stopped {
+        loop {
+            let changed = self.0.changed.listen();
+            if let Some(s) = self.stopped() {
+                return s;
+            }
+            changed.await;
+        }
+    }
+
+    /// Counts chunks by redundancy.
+    pub fn health(&self) -> Health {
+        let mut health = Health::default();
+        for chunk in self.chunks() {
+            if !chunk.is_served() {
+                health.waiting += 1;
+            } else if chunk.is_healthy() {
+                health.healthy += 1;
+            } else {
+                health.degraded += 1;
+            }
+        }
+        health
+    }
+
+    fn check_stopped(&self) -> Result<(), Stopped> {
+        match &*self.0.stopped.borrow() {
+            Some(s) => Err(s.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.stopped.borrow().is_some()
+    }
+
+    fn min_copies(&self) -> usize {
+        usize::from(self.0.volume.min_copies)
+    }
+
+    /// All allocated chunks, in index order.
+    fn chunks(&self) -> Vec<Rc<Chunk>> {
+        self.0.chunks.borrow().iter().flatten().cloned().collect()
+    }
+
+    fn chunk(&self, index: u32) -> Option<Rc<Chunk>> {
+        self.0.chunks.borrow().get(index as usize).cloned().flatten()
+    }
+
+    fn add_chunk(&self, chunk: Rc<Chunk>) {
+        for place in &chunk.info.replicas {
+            self.session(place.node);
+        }
+        let index = chunk.info.index as usize;
+        let mut chunks = self.0.chunks.borrow_mut();
+        if chunks.len() <= index {
+            chunks.resize(index + 1, None);
+        }
+        chunks[index] = Some(chunk);
+    }
+
+    /// The session with a node; begun when there is none.
+    fn session(&self, node: NodeId) -> Rc<Session> {
+        if let Some(s) = self.0.sessions.borrow().get(&node) {
+            return s.clone();
+        }
+        let session = Session::new(node);
+        self.0.sessions.borrow_mut().insert(node, session.clone());
+        self.spawn_session(session.clone());
+        session
+    }
+
+    fn extents(&self, offset: u64, len: u64) -> impl Iterator<Item = Extent> + use<R, C> {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.0.volume.size), "request beyond the volume's end");
+        self.0.volume.geometry.extents(offset, len)
+    }
+
+    /// A wrong answer from a daemon, or one that says it cannot go on: begin the session anew.
+    fn distrust(&self, session: &Rc<Session>, why: &str) {
+        warn!(volume = %self.0.volume.name, node = %session.node, "{why}; starting over with this node");
+        self.lose(session, why);
+    }
+}
+
+/// Whether an opened volume, as the meta server described it, can be served at all.
+pub fn check(volume: &OpenedVolume) -> Result<(), String> {
+    let blocks = levee_proto::BLOCK_SIZE as u64;
+    if !volume.geometry.is_valid() || volume.size == 0 || volume.size % blocks != 0 {
+        return Err("size or geometry is unusable".into());
+    }
+    if !(1..=5).contains(&volume.copies) || !(1..=volume.copies).contains(&volume.min_copies) {
+        return Err("copies are out of range".into());
+    }
+    check_chunks(volume, &volume.chunks)
+}
+
+/// Whether chunks fit the volume.
+pub fn check_chunks(volume: &OpenedVolume, chunks: &[ChunkInfo]) -> Result<(), String> {
+    let count = volume.geometry.chunk_count(volume.size);
+    for c in chunks {
+        if c.index >= count || c.replicas.len() != usize::from(volume.copies) {
+            return Err(format!("chunk {} has a wrong index or number of copies", c.chunk));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Reads: from one copy that holds every acknowledged write of the range, checked here again.
+
+use super::chunk::Chunk;
+use super::locks::Mode;
+use super::write::blocks_of;
+use super::{Cluster, Gateway, Stopped};
+use crate::ports::Runtime;
+use crate::sync::{join_all, timeout};
+use bytes::{Bytes, BytesMut};
+use levee_proto::units::{BLOCK_SIZE, Extent};
+use levee_proto::wire::{BlockEntry, BlockKind, Reply, Request, Status};
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+use tracing::warn;
+
+/// Before asking again when no copy can be read, unless something changes earlier.
+const RETRY: Duration = Duration::from_millis(50);
+const BLOCK: usize = BLOCK_SIZE;
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// Reads `len` bytes at `offset` (multiples of 512). The pieces follow each other.
+    ///
+    /// # Panics
+    /// If the range reaches beyond the volume.
+    pub async fn read(&self, offset: u64, len: usize) -> Result<Vec<Bytes>, Stopped> {
+        let first = self.0.volume.geometry.locate(offset, len as u64);
+        if first.len as usize == len && offset + len as u64 <= self.size() {
+            return Ok(vec![self.read_extent(first).await?]);
+        }
+        let reads: Vec<_> = self.extents(offset, len as u64).map(|e| self.read_extent(e)).collect();
+        join_all(reads).await.into_iter().collect()
+    }
+
+    async fn read_extent(&self, e: Extent) -> Result<Bytes, Stopped> {
+        let Some(chunk) = self.chunk(e.chunk_index) else {
+            self.check_stopped()?;
+            return Ok(Bytes::from(vec![0; e.len as usize]));
+        };
+        let blocks = blocks_of(&e);
+        let _held = chunk.locks.acquire(blocks.clone(), Mode::Shared).await;
+        let whole = self.read_locked(&chunk, blocks.clone()).await?;
+        let at = e.offset as usize - blocks.start as usize * BLOCK;
+        Ok(whole.slice(at..at + e.len as usize))
+    }
+
+    /// Reads whole blocks that the caller holds. Asks one copy after the other for as long as it takes.
+    pub(super) async fn read_locked(&self, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Bytes, Stopped> {
+        self.until_served(chunk).await?;
+        let mut tried = 0u8;
+        loop {
+            let changed = chunk.changed.listen();
+            self.check_stopped()?;
+            let Some(member) = self.readable(chunk, &blocks, tried) else {
+                tried = 0;
+                timeout(&self.0.rt, RETRY, changed).await;
+                continue;
+            };
+            tried |= 1 << member;
+            if let Some((entries, data)) = self.read_from(chunk, member, blocks.clone(), false).await {
+                return Ok(assemble(&entries, data));
+            }
+        }
+    }
+
+    /// A member that has every acknowledged write of the blocks, the local one first; not one of `tried`.
+    fn readable(&self, chunk: &Chunk, blocks: &Range<u32>, tried: u8) -> Option<usize> {
+        let state = chunk.state.borrow();
+        let has_all = |i: usize| state.open.iter().all(|op| !op.overlaps(blocks) || op.acked_by(i));
+        let fit = |(i, m): &(usize, &super::chunk::Member)| {
+            m.live && m.is_current() && tried & (1 << i) == 0 && has_all(*i)
+        };
+        let mut candidates = state.members.iter().enumerate().filter(fit).map(|(i, _)| i);
+        let first = candidates.next()?;
+        let local = |i: &usize| state.members[*i].place.node == self.0.node;
+        if local(&first) { Some(first) } else { Some(candidates.find(local).unwrap_or(first)) }
+    }
+
+    /// Reads from one member. `None` if it cannot be used; what follows from that has been done.
+    pub(super) async fn read_from(
+        &self,
+        chunk: &Rc<Chunk>,
+        member: usize,
+        blocks: Range<u32>,
+        reconcile: bool,
+    ) -> Option<(Vec<BlockEntry>, Bytes)> {
+        let session = self.session(chunk.info.replicas[member].node);
+        let target = self.target(chunk, member);
+        let request = Request::Read { target, block: blocks.start, count: blocks.end - blocks.start, reconcile };
+        match self.ask(&session, &target, request, Bytes::new()).await {
+            Ok((Reply::Read { entries }, data)) if answers(&entries, &blocks) => {
+                if is_intact(&entries, &data) {
+                    return Some((entries, data));
+                }
+                self.distrust(&session, "data does not match its checksum on arrival");
+            }
+            Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
+                self.stop(&format!("a newer gateway exists: {detail}"));
+            }
+            Ok((Reply::Error { status: Status::Corrupt, detail }, _)) => {
+                warn!(chunk = %chunk.info.chunk, node = %session.node, "bad copy: {detail}");
+                if chunk.mark_corrupt(member, blocks) {
+                    session.changed.notify();
+                }
+            }
+            Ok((Reply::Error { detail, .. }, _)) => self.distrust(&session, &format!("a read was refused: {detail}")),
+            Ok(_) => self.distrust(&session, "a read got a wrong answer"),
+            Err(_) => {}
+        }
+        None
+    }
+}
+
+/// Whether the entries are those of `blocks`, in order.
+fn answers(entries: &[BlockEntry], blocks: &Range<u32>) -> bool {
+    entries.len() == blocks.len() && entries.iter().zip(blocks.clone()).all(|(e, b)| e.block == b)
+}
+
+/// Whether the data is what the entries say.
+fn is_intact(entries: &[BlockEntry], data: &[u8]) -> bool {
+    let stated = entries.iter().filter(|e| e.kind == BlockKind::Data);
+    data.chunks_exact(BLOCK).zip(stated).all(|(b, e)| crc32c::crc32c(b) == e.crc)
+}
+
+/// The blocks as the guest sees them: what has no data reads as zeros.
+fn assemble(entries: &[BlockEntry], data: Bytes) -> Bytes {
+    if data.len() == entries.len() * BLOCK {
+        return data;
+    }
+    let mut whole = BytesMut::zeroed(entries.len() * BLOCK);
+    let places = whole.chunks_exact_mut(BLOCK).zip(entries).filter(|(_, e)| e.kind == BlockKind::Data);
+    for ((place, _), block) in places.zip(data.chunks_exact(BLOCK)) {
+        place.copy_from_slice(block);
+    }
+    whole.freeze()
+}

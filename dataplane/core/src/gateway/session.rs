@@ -1,0 +1,265 @@
+//! One gateway's dealings with one daemon: fencing it, outstanding requests, and losing it.
+//!
+//! A session is up from the answer to its fence until anything goes wrong; then every outstanding
+//! request fails once, the node's replicas are behind, and it starts over. An answer that comes after
+//! that is dropped.
+
+use super::chunk::{Chunk, Stage};
+use super::{Answer, Cluster, Done, Gateway, LinkDown, Stopped};
+use crate::ports::Runtime;
+use crate::sync::{Event, join_all, oneshot};
+use bytes::Bytes;
+use levee_proto::wire::{ReplicaSummary, Reply, Request, Status, Target};
+use levee_proto::{ChunkId, NodeId};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tracing::{debug, warn};
+
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// Bytes of answered writes that a daemon may still have to make durable before it is left behind.
+const MAX_OWED_BYTES: u64 = 128 << 20;
+/// A request that reads a whole replica may take so many times the usual answer time.
+const PATIENCE: u32 = 30;
+/// How often outstanding requests are looked at.
+const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+struct Call {
+    deadline: Duration,
+    done: Done,
+}
+
+/// Dealings with one node.
+pub(super) struct Session {
+    pub node: NodeId,
+    /// Counts sessions: what belongs to an older one is void.
+    pub generation: Cell<u64>,
+    up: Cell<bool>,
+    /// The node's answer to the fence; what is missing there does not exist at the node.
+    pub replicas: RefCell<BTreeMap<ChunkId, ReplicaSummary>>,
+    calls: RefCell<BTreeMap<u64, Call>>,
+    next_call: Cell<u64>,
+    owed: Cell<u64>,
+    /// It went down, or there is work for it.
+    pub changed: Event,
+}
+
+impl Session {
+    pub fn new(node: NodeId) -> Rc<Session> {
+        Rc::new(Session {
+            node,
+            generation: Cell::new(0),
+            up: Cell::new(false),
+            replicas: RefCell::default(),
+            calls: RefCell::default(),
+            next_call: Cell::new(0),
+            owed: Cell::new(0),
+            changed: Event::new(),
+        })
+    }
+
+    /// Whether the node is fenced and answers.
+    pub fn is_up(&self) -> bool {
+        self.up.get()
+    }
+
+    /// Whether session number `generation` is still going on.
+    pub fn is_live(&self, generation: u64) -> bool {
+        self.up.get() && self.generation.get() == generation
+    }
+
+    /// Ends the session: every outstanding request fails.
+    pub fn fail(&self, why: &str) {
+        self.up.set(false);
+        self.generation.set(self.generation.get() + 1);
+        self.owed.set(0);
+        let calls = std::mem::take(&mut *self.calls.borrow_mut());
+        for call in calls.into_values() {
+            (call.done)(Err(LinkDown(why.to_string())));
+        }
+        self.changed.notify();
+    }
+
+    fn register(&self, deadline: Duration, done: Done) -> u64 {
+        let id = self.next_call.get();
+        self.next_call.set(id + 1);
+        self.calls.borrow_mut().insert(id, Call { deadline, done });
+        id
+    }
+
+    fn take(&self, id: u64) -> Option<Done> {
+        Some(self.calls.borrow_mut().remove(&id)?.done)
+    }
+
+    /// The node has yet to write `bytes` that the guest has its answer to. Whether that is too much.
+    pub fn owe(&self, bytes: usize) -> bool {
+        self.owed.set(self.owed.get() + bytes as u64);
+        self.owed.get() > MAX_OWED_BYTES
+    }
+
+    /// It has written them.
+    pub fn repay(&self, bytes: usize) {
+        self.owed.set(self.owed.get().saturating_sub(bytes as u64));
+    }
+
+    fn is_overdue(&self, now: Duration) -> bool {
+        self.calls.borrow().values().any(|c| c.deadline < now)
+    }
+}
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// Sends a request about a chunk within the current session. `done` is never called from inside.
+    pub(super) fn send(&self, session: &Rc<Session>, target: &Target, request: Request, data: Bytes, done: Done) {
+        let core = self.0.cluster.core_of(session.node, target.disk, target.chunk);
+        self.send_to_core(session, core, request, data, done);
+    }
+
+    fn send_to_core(&self, session: &Rc<Session>, core: u16, request: Request, data: Bytes, done: Done) {
+        let timeout = self.0.options.answer_timeout;
+        let patience = if matches!(request, Request::Scan { .. }) { timeout * PATIENCE } else { timeout };
+        let id = session.register(self.0.rt.now() + patience, done);
+        let (this, weak) = (self.clone(), Rc::downgrade(session));
+        let finish = move |answer: Answer| {
+            let Some(session) = weak.upgrade() else { return };
+            let Some(done) = session.take(id) else { return };
+            let lost = answer.as_ref().err().map(|e| e.0.clone());
+            if let Some(why) = lost {
+                this.lose(&session, &why);
+            }
+            done(answer);
+        };
+        self.0.cluster.call(session.node, core, request, data, Box::new(finish));
+    }
+
+    /// As [`Gateway::send`], waiting for the answer.
+    pub(super) async fn ask(&self, session: &Rc<Session>, target: &Target, request: Request, data: Bytes) -> Answer {
+        let (tx, rx) = oneshot();
+        self.send(session, target, request, data, Box::new(move |answer| tx.send(answer)));
+        rx.await.unwrap_or_else(|| Err(LinkDown("the gateway stopped".into())))
+    }
+
+    pub(super) async fn ask_core(&self, session: &Rc<Session>, core: u16, request: Request) -> Answer {
+        let (tx, rx) = oneshot();
+        self.send_to_core(session, core, request, Bytes::new(), Box::new(move |answer| tx.send(answer)));
+        rx.await.unwrap_or_else(|| Err(LinkDown("the gateway stopped".into())))
+    }
+
+    /// The node is not to be relied on: its members are behind from now on, and the session starts over.
+    pub(super) fn lose(&self, session: &Rc<Session>, why: &str) {
+        if session.is_up() {
+            warn!(volume = %self.0.volume.name, node = %session.node, "lost: {why}");
+            for chunk in self.chunks() {
+                chunk.lose_members_of(session.node);
+            }
+        }
+        session.fail(why);
+        self.0.changed.notify();
+    }
+
+    pub(super) fn spawn_session(&self, session: Rc<Session>) {
+        let this = self.clone();
+        self.0.rt.spawn(async move { this.run_session(session).await });
+    }
+
+    async fn run_session(&self, session: Rc<Session>) {
+        let mut backoff = BACKOFF_MIN;
+        while !self.is_stopped() {
+            match self.fence(&session).await {
+                Ok(replicas) => {
+                    backoff = BACKOFF_MIN;
+                    *session.replicas.borrow_mut() = replicas;
+                    session.up.set(true);
+                    self.node_joined(&session);
+                    self.catch_up(&session).await;
+                }
+                Err(FenceError::Deposed(s)) => return self.stop(&s.0),
+                Err(FenceError::Down(why)) => debug!(node = %session.node, "not reached: {why}"),
+            }
+            self.0.rt.sleep(backoff).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Fences all cores of the node and gathers what they hold of the volume.
+    async fn fence(&self, session: &Rc<Session>) -> Result<BTreeMap<ChunkId, ReplicaSummary>, FenceError> {
+        let cores = self.0.cluster.cores(session.node);
+        if cores == 0 {
+            return Err(FenceError::Down("its address is not known".into()));
+        }
+        let (volume, epoch) = (self.0.volume.id, self.0.volume.epoch);
+        let asks = (0..cores).map(|core| self.ask_core(session, core, Request::Fence { volume, epoch }));
+        let mut all = BTreeMap::new();
+        for answer in join_all(asks).await {
+            match answer {
+                Ok((Reply::Fenced { replicas }, _)) => all.extend(replicas.into_iter().map(|r| (r.chunk, r))),
+                Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
+                    return Err(FenceError::Deposed(Stopped(format!("a newer gateway exists: {detail}"))));
+                }
+                Ok((Reply::Error { detail, .. }, _)) => return Err(FenceError::Down(detail)),
+                Ok(_) => return Err(FenceError::Down("it gave a wrong answer".into())),
+                Err(LinkDown(why)) => return Err(FenceError::Down(why)),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The node is fenced: its members of decided chunks get writes again, and are caught up.
+    fn node_joined(&self, session: &Rc<Session>) {
+        debug!(volume = %self.0.volume.name, node = %session.node, "fenced");
+        for chunk in self.chunks() {
+            if chunk.stage() != Stage::InDoubt {
+                self.rejoin(&chunk, session);
+            }
+        }
+        self.0.changed.notify();
+    }
+
+    /// Lets a node's member take part again; what it misses follows.
+    pub(super) fn rejoin(&self, chunk: &Rc<Chunk>, session: &Rc<Session>) {
+        let Some(i) = chunk.member_of(session.node) else { return };
+        let replica = chunk.info.replicas[i].replica;
+        let summary = session.replicas.borrow().get(&chunk.info.chunk).copied();
+        let known = summary.filter(|s| s.replica == replica);
+        let sound = known.is_some_and(|s| s.adopted == self.0.volume.epoch && !s.damaged);
+        if chunk.readmit(i, known.is_some(), sound) {
+            self.resend_open(chunk, i);
+        }
+        session.changed.notify();
+    }
+
+    /// Leaves daemons behind that do not answer in time.
+    pub(super) fn spawn_watchdog(&self) {
+        let this = self.clone();
+        self.0.rt.spawn(async move {
+            while !this.is_stopped() {
+                this.0.rt.sleep(WATCH_INTERVAL).await;
+                let now = this.0.rt.now();
+                let sessions: Vec<_> = this.0.sessions.borrow().values().cloned().collect();
+                for session in sessions.iter().filter(|s| s.is_overdue(now)) {
+                    this.lose(session, "no answer in time");
+                }
+            }
+        });
+    }
+
+    /// The request's address.
+    pub(super) fn target(&self, chunk: &Chunk, member: usize) -> Target {
+        let place = chunk.info.replicas[member];
+        Target {
+            volume: self.0.volume.id,
+            chunk: chunk.info.chunk,
+            replica: place.replica,
+            disk: place.disk,
+            epoch: self.0.volume.epoch,
+            config: chunk.info.config,
+        }
+    }
+}
+
+enum FenceError {
+    /// A newer gateway exists.
+    Deposed(Stopped),
+    Down(String),
+}

@@ -1,0 +1,108 @@
+//! Comparing all copies of a volume, by digest and by content.
+
+use super::chunk::Chunk;
+use super::locks::Mode;
+use super::{Cluster, Gateway, Stopped};
+use crate::ports::Runtime;
+use crate::sync::{join_all, timeout};
+use bytes::Bytes;
+use levee_proto::BLOCKS_PER_CHUNK;
+use levee_proto::api::{VerifyEvent, VerifyMismatch, VerifyReport};
+use levee_proto::wire::{Digest, Reply, Request};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How often copies that are still behind are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// Compares the copies chunk by chunk: equal digests say that they hold the same versions of the
+    /// same blocks with the same checksums, and each copy reads every block back against its checksum.
+    /// Waits at most `patience` for copies that are behind. Writes to a chunk wait while it is compared.
+    pub async fn verify(&self, patience: Duration, mut tell: impl FnMut(VerifyEvent)) -> Result<VerifyReport, Stopped> {
+        self.until_healthy(patience, &mut tell).await?;
+        let chunks = self.chunks();
+        let mut report = VerifyReport {
+            volume: self.0.volume.name.clone(),
+            copies: self.0.volume.copies,
+            chunks: chunks.len() as u32,
+            blocks: 0,
+            mismatches: vec![],
+        };
+        for (done, chunk) in chunks.iter().enumerate() {
+            tell(VerifyEvent::Progress { done: done as u32, total: chunks.len() as u32 });
+            self.verify_chunk(chunk, &mut report).await?;
+        }
+        Ok(report)
+    }
+
+    async fn until_healthy(&self, patience: Duration, tell: &mut impl FnMut(VerifyEvent)) -> Result<(), Stopped> {
+        let end = self.0.rt.now() + patience;
+        loop {
+            let changed = self.0.changed.listen();
+            self.check_stopped()?;
+            let health = self.health();
+            let behind = health.degraded + health.waiting;
+            if behind == 0 || self.0.rt.now() >= end {
+                return Ok(());
+            }
+            tell(VerifyEvent::Waiting { degraded_chunks: behind });
+            timeout(&self.0.rt, LOOK, changed).await;
+        }
+    }
+
+    async fn verify_chunk(&self, chunk: &Rc<Chunk>, report: &mut VerifyReport) -> Result<(), Stopped> {
+        let _held = chunk.locks.acquire(0..BLOCKS_PER_CHUNK, Mode::Exclusive).await;
+        // Writes that are answered may still be on their way to the last copy.
+        while chunk.is_healthy() && !chunk.state.borrow().open.is_empty() {
+            self.check_stopped()?;
+            timeout(&self.0.rt, LOOK / 10, chunk.changed.listen()).await;
+        }
+        let members = 0..chunk.info.replicas.len();
+        let scans = join_all(members.map(|i| self.scan(chunk, i))).await;
+        let agreed = most_common(scans.iter().flatten().map(|s| s.digest));
+        for (place, scan) in chunk.info.replicas.iter().zip(&scans) {
+            let problem = match scan {
+                Err(why) => why.clone(),
+                Ok(s) if !s.bad.is_empty() => format!("{} blocks do not match their checksums: {:?}", s.bad.len(), s.bad),
+                Ok(s) if Some(s.digest) != agreed => "it differs from the other copies".to_string(),
+                Ok(_) => continue,
+            };
+            report.mismatches.push(VerifyMismatch {
+                chunk_index: chunk.info.index,
+                node: place.node,
+                disk: place.disk,
+                problem,
+            });
+        }
+        report.blocks += scans.iter().flatten().map(|s| u64::from(s.blocks)).max().unwrap_or(0);
+        Ok(())
+    }
+
+    async fn scan(&self, chunk: &Rc<Chunk>, member: usize) -> Result<Scan, String> {
+        let session = self.session(chunk.info.replicas[member].node);
+        if !chunk.state.borrow().members[member].live {
+            return Err("it cannot be reached".into());
+        }
+        if !chunk.state.borrow().members[member].is_current() {
+            return Err("it is not up to date yet".into());
+        }
+        let target = self.target(chunk, member);
+        match self.ask(&session, &target, Request::Scan { target }, Bytes::new()).await {
+            Ok((Reply::Scan { digest, blocks, bad }, _)) => Ok(Scan { digest, blocks, bad }),
+            Ok((reply, _)) => Err(format!("it could not be read: {reply:?}")),
+            Err(e) => Err(format!("it could not be reached: {}", e.0)),
+        }
+    }
+}
+
+struct Scan {
+    digest: Digest,
+    blocks: u32,
+    bad: Vec<u32>,
+}
+
+fn most_common(digests: impl Iterator<Item = Digest>) -> Option<Digest> {
+    let all: Vec<Digest> = digests.collect();
+    all.iter().copied().max_by_key(|d| all.iter().filter(|o| *o == d).count())
+}

@@ -1,0 +1,250 @@
+//! Writes: ordered, sent to all copies at once, answered when enough have them durably.
+
+use super::chunk::{Chunk, Stage, WriteOp};
+use super::locks::Mode;
+use super::session::Session;
+use super::{Answer, Cluster, Gateway, Stopped};
+use crate::ports::Runtime;
+use crate::sync::{join_all, oneshot};
+use bytes::{Bytes, BytesMut};
+use levee_proto::units::{BLOCK_SIZE, Extent};
+use levee_proto::wire::{BlockKind, Crcs, Reply, Request, Status};
+use std::cell::Cell;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Before a write is sent again to a full disk.
+const FULL_RETRY: Duration = Duration::from_millis(200);
+const BLOCK: u32 = BLOCK_SIZE as u32;
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// Writes `data` at `offset` (bytes, multiples of 512). `Ok` means durable on `min_copies` copies.
+    ///
+    /// The request takes its place in the order when the future is first polled.
+    ///
+    /// # Panics
+    /// If the range reaches beyond the volume.
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), Stopped> {
+        let len = data.len() as u64;
+        let first = self.0.volume.geometry.locate(offset, len);
+        if u64::from(first.len) == len && offset + len <= self.size() {
+            return self.write_extent(first, data).await;
+        }
+        let mut at = 0;
+        let writes: Vec<_> = self
+            .extents(offset, len)
+            .map(|e| {
+                let piece = data.slice(at..at + e.len as usize);
+                at += e.len as usize;
+                self.write_extent(e, piece)
+            })
+            .collect();
+        join_all(writes).await.into_iter().collect()
+    }
+
+    /// Zeroes a range (bytes, multiples of 512); its space is given back.
+    pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Stopped> {
+        let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, true)).collect::<Vec<_>>();
+        join_all(zeroes).await.into_iter().collect()
+    }
+
+    /// Gives the whole blocks of a range back; they read as zeros from then on.
+    pub async fn discard(&self, offset: u64, len: u64) -> Result<(), Stopped> {
+        let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, false)).collect::<Vec<_>>();
+        join_all(zeroes).await.into_iter().collect()
+    }
+
+    async fn write_extent(&self, e: Extent, data: Bytes) -> Result<(), Stopped> {
+        let chunk = match self.chunk(e.chunk_index) {
+            Some(c) => c,
+            None => self.allocated(e.chunk_index).await?,
+        };
+        let blocks = blocks_of(&e);
+        let _held = chunk.locks.acquire(blocks.clone(), Mode::Exclusive).await;
+        let aligned = e.offset.is_multiple_of(BLOCK) && e.len.is_multiple_of(BLOCK);
+        let data = if aligned { data } else { self.merge(&chunk, &e, blocks.clone(), &data).await? };
+        self.write_locked(&chunk, BlockKind::Data, blocks, data).await
+    }
+
+    /// Whole blocks made of what is stored and the new bytes. The blocks are held by the caller.
+    async fn merge(&self, chunk: &Rc<Chunk>, e: &Extent, blocks: Range<u32>, data: &[u8]) -> Result<Bytes, Stopped> {
+        let old = self.read_locked(chunk, blocks.clone()).await?;
+        let mut whole = BytesMut::from(&old[..]);
+        let at = (e.offset - blocks.start * BLOCK) as usize;
+        whole[at..at + data.len()].copy_from_slice(data);
+        Ok(whole.freeze())
+    }
+
+    /// `edges`: blocks that are only partly in the range are zeroed in part, else left alone.
+    async fn zero_extent(&self, e: Extent, edges: bool) -> Result<(), Stopped> {
+        let Some(chunk) = self.chunk(e.chunk_index) else { return Ok(()) };
+        let whole = e.offset.div_ceil(BLOCK)..(e.offset + e.len) / BLOCK;
+        if whole.is_empty() {
+            return if edges { self.write_extent(e, Bytes::from(vec![0; e.len as usize])).await } else { Ok(()) };
+        }
+        let head = whole.start * BLOCK - e.offset;
+        let tail = e.offset + e.len - whole.end * BLOCK;
+        {
+            let _held = chunk.locks.acquire(whole.clone(), Mode::Exclusive).await;
+            self.write_locked(&chunk, BlockKind::Zero, whole.clone(), Bytes::new()).await?;
+        }
+        if edges && head > 0 {
+            self.write_extent(Extent { len: head, ..e }, Bytes::from(vec![0; head as usize])).await?;
+        }
+        if edges && tail > 0 {
+            let part = Extent { offset: whole.end * BLOCK, len: tail, ..e };
+            self.write_extent(part, Bytes::from(vec![0; tail as usize])).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes whole blocks that the caller holds exclusively.
+    async fn write_locked(
+        &self,
+        chunk: &Rc<Chunk>,
+        kind: BlockKind,
+        blocks: Range<u32>,
+        data: Bytes,
+    ) -> Result<(), Stopped> {
+        self.until_served(chunk).await?;
+        let (answer, answered) = oneshot();
+        let op = Rc::new(WriteOp {
+            seq: chunk.next_seq(self.0.volume.epoch),
+            version: self.0.volume.version,
+            kind,
+            block: blocks.start,
+            count: blocks.end - blocks.start,
+            crcs: if kind == BlockKind::Data { Crcs::of(&data) } else { Crcs::none() },
+            data,
+            acked: Cell::new(0),
+            answer: Cell::new(Some(answer)),
+            answered: Cell::new(false),
+        });
+        self.start(chunk, &op);
+        match answered.await {
+            Some(()) => Ok(()),
+            None => Err(self.stopped().unwrap_or_else(|| Stopped("the gateway stopped".into()))),
+        }
+    }
+
+    /// Waits until the chunk is served.
+    pub(super) async fn until_served(&self, chunk: &Rc<Chunk>) -> Result<(), Stopped> {
+        loop {
+            let changed = chunk.changed.listen();
+            self.check_stopped()?;
+            if chunk.is_served() {
+                return Ok(());
+            }
+            changed.await;
+        }
+    }
+
+    fn start(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>) {
+        debug_assert_eq!(chunk.stage(), Stage::Served);
+        let mut live = 0u8;
+        {
+            let mut state = chunk.state.borrow_mut();
+            state.open.push_back(op.clone());
+            for (i, member) in state.members.iter_mut().enumerate() {
+                if member.live {
+                    live |= 1 << i;
+                } else {
+                    member.miss(op.blocks());
+                }
+            }
+        }
+        for i in (0..chunk.info.replicas.len()).filter(|i| live & (1 << i) != 0) {
+            self.send_write(chunk, op, i);
+        }
+    }
+
+    /// Sends again what a member that is live again has not acknowledged.
+    pub(super) fn resend_open(&self, chunk: &Rc<Chunk>, member: usize) {
+        let open: Vec<_> = chunk.state.borrow().open.iter().filter(|op| !op.acked_by(member)).cloned().collect();
+        open.iter().for_each(|op| self.send_write(chunk, op, member));
+    }
+
+    fn send_write(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize) {
+        let session = self.session(chunk.info.replicas[member].node);
+        let target = self.target(chunk, member);
+        let request = Request::Write {
+            target,
+            kind: op.kind,
+            version: op.version,
+            seq: op.seq,
+            block: op.block,
+            count: op.count,
+            crcs: op.crcs.clone(),
+        };
+        let (this, chunk, op2, s2) = (self.clone(), chunk.clone(), op.clone(), session.clone());
+        let done = Box::new(move |answer| this.write_answered(&chunk, &op2, member, &s2, answer));
+        self.send(&session, &target, request, op.data.clone(), done);
+    }
+
+    fn write_answered(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize, session: &Rc<Session>, answer: Answer) {
+        match answer {
+            Ok((Reply::Done, _)) => self.acknowledge(chunk, op, member, session),
+            Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
+                self.stop(&format!("a newer gateway exists: {detail}"));
+            }
+            Ok((Reply::Error { status: Status::Full, .. }, _)) => self.write_later(chunk, op, member, session),
+            Ok((Reply::Error { detail, .. }, _)) => self.distrust(session, &format!("a write was refused: {detail}")),
+            Ok(_) => self.distrust(session, "a write got a wrong answer"),
+            // The session has ended, and with it the member misses the blocks.
+            Err(_) => {}
+        }
+    }
+
+    fn acknowledge(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize, session: &Rc<Session>) {
+        op.acked.set(op.acked.get() | (1 << member));
+        if op.answered.get() {
+            session.repay(op.data.len());
+        } else if op.acked.get().count_ones() as usize >= self.min_copies() {
+            op.answered.set(true);
+            if let Some(answer) = op.answer.take() {
+                answer.send(());
+            }
+            self.charge_late_members(chunk, op);
+        }
+        if op.answered.get() {
+            chunk.retire();
+        }
+    }
+
+    /// The guest has its answer; those who have not written yet owe it, up to a bound.
+    fn charge_late_members(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>) {
+        let late = |i: &usize| chunk.state.borrow().members[*i].live && !op.acked_by(*i);
+        let late: Vec<usize> = (0..chunk.info.replicas.len()).filter(late).collect();
+        for i in late {
+            let session = self.session(chunk.info.replicas[i].node);
+            if session.owe(op.data.len()) {
+                self.lose(&session, "it is too far behind");
+            }
+        }
+    }
+
+    /// The member's disk is full. If the guest has its answer, the member is caught up later; else
+    /// the write is sent again until there is space.
+    fn write_later(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize, session: &Rc<Session>) {
+        let (this, chunk, op, session) = (self.clone(), chunk.clone(), op.clone(), session.clone());
+        let generation = session.generation.get();
+        self.0.rt.spawn(async move {
+            this.0.rt.sleep(FULL_RETRY).await;
+            if !session.is_live(generation) {
+                return;
+            }
+            if op.answered.get() {
+                chunk.give_up(&op, member);
+                session.changed.notify();
+            } else {
+                this.send_write(&chunk, &op, member);
+            }
+        });
+    }
+}
+
+/// The blocks that an extent touches.
+pub(super) fn blocks_of(e: &Extent) -> Range<u32> {
+    e.offset / BLOCK..(e.offset + e.len).div_ceil(BLOCK)
+}
