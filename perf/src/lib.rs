@@ -8,7 +8,10 @@
 //!
 //! Nothing here links to the daemons: they are driven through their sockets and the `levee` command.
 
+pub mod cluster;
 pub mod frontend;
+pub mod killer;
 pub mod limits;
+pub mod process;
 pub mod rng;
 pub mod torture;

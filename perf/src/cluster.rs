@@ -1,0 +1,117 @@
+//! A cluster on this machine, driven through the `levee` command as an operator would.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::process::{Daemon, daemons_of};
+
+/// A cluster in a folder of its own. Dropping it ends its daemons; the folder stays.
+pub struct Cluster {
+    levee: PathBuf,
+    /// Absolute, without links.
+    dir: PathBuf,
+    base_port: u16,
+}
+
+/// A volume that is served.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Attached {
+    /// Name of the gateway's node.
+    pub node: String,
+    pub epoch: u64,
+    pub socket: PathBuf,
+}
+
+impl Cluster {
+    /// Starts a new cluster in `dir`. What an earlier run left there is deleted, if it was a cluster.
+    pub fn create(dir: &Path, base_port: u16) -> Result<Cluster> {
+        let levee = beside_this_program("levee")?;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
+        let cluster = Cluster { levee, dir, base_port };
+        if cluster.dir.join("cluster.json").exists() {
+            cluster.destroy()?;
+        }
+        cluster.up()?;
+        Ok(cluster)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Starts whatever does not run.
+    pub fn up(&self) -> Result<()> {
+        let port = self.base_port.to_string();
+        self.levee(&["up", "--base-port", &port, "--detach"]).map(drop)
+    }
+
+    pub fn create_volume(&self, name: &str, size: u64) -> Result<()> {
+        self.levee(&["volume", "create", name, "--size", &size.to_string()]).map(drop)
+    }
+
+    pub fn attach(&self, name: &str) -> Result<Attached> {
+        let answer = self.levee(&["volume", "attach", name, "--timeout", "60s"])?;
+        serde_json::from_value(answer).context("`levee volume attach --json` printed something else than expected")
+    }
+
+    /// Compares all copies of the volume; an error if they differ.
+    pub fn verify(&self, name: &str) -> Result<Value> {
+        self.levee(&["volume", "verify", name])
+    }
+
+    pub fn daemons(&self) -> Result<Vec<Daemon>> {
+        daemons_of(&self.dir)
+    }
+
+    pub fn down(&self) -> Result<()> {
+        self.levee(&["down"]).map(drop)
+    }
+
+    /// Stops the cluster and deletes its folder.
+    pub fn destroy(&self) -> Result<()> {
+        self.levee(&["down", "--destroy"]).map(drop)
+    }
+
+    /// Runs one command; answers with the JSON document it printed.
+    fn levee(&self, arguments: &[&str]) -> Result<Value> {
+        let shown = format!("levee {}", arguments.join(" "));
+        let output = Command::new(&self.levee)
+            .args(arguments)
+            .arg("--json")
+            .arg("--dir")
+            .arg(&self.dir)
+            .env_remove("LEVEE_CLUSTER")
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {}", self.levee.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("`{shown}` failed ({}): {}", output.status, said.trim());
+        }
+        if output.stdout.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&output.stdout).with_context(|| format!("`{shown}` printed no JSON document"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for daemon in self.daemons().unwrap_or_default() {
+            let _ = daemon.kill();
+        }
+    }
+}
+
+/// A program in the folder of the running one.
+pub fn beside_this_program(name: &str) -> Result<PathBuf> {
+    let here = std::env::current_exe().context("cannot find out where this program is")?;
+    let path = here.with_file_name(name);
+    ensure!(path.is_file(), "cannot find {}: run `make build` first", path.display());
+    Ok(path)
+}
