@@ -1,0 +1,250 @@
+//! The command line's grammar and its help.
+
+use crate::limits::{MAX_CORES, MAX_DISKS_PER_NODE, MAX_NODES};
+use crate::values;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Parser)]
+#[command(
+    name = "levee",
+    version,
+    about = "Elastic block storage for virtual machines",
+    long_about = "Elastic block storage for virtual machines: volumes live in several copies on the disks of many servers.",
+    after_help = "Examples:
+  levee up --detach                     start a cluster on this machine
+  levee volume create vm1 --size 10G    create a volume
+  levee volume attach vm1               serve it to virtual machines on a node
+  levee qemu vm1                        show the QEMU command that uses it
+
+Exit status: 0 done, 1 failed, 2 wrong usage."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Args)]
+pub struct Global {
+    /// The cluster's meta servers [default: $LEVEE_CLUSTER, else the cluster in --dir, else http://127.0.0.1:7400]
+    #[arg(long, global = true, value_name = "URL[,URL...]", value_delimiter = ',', value_parser = values::url)]
+    pub cluster: Vec<String>,
+    /// Folder of a cluster on this machine that `levee up` started [default: ./levee-data]
+    #[arg(long, global = true)]
+    pub dir: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Start a whole cluster on this machine, or what is missing of it
+    Up(Up),
+    /// Stop the cluster on this machine; its data is kept
+    Down(Down),
+    /// Show how the cluster does
+    #[command(after_help = "Examples:
+  levee status
+  levee --cluster http://10.0.0.1:7400,http://10.0.0.2:7400 status
+  levee status --json")]
+    Status,
+    /// Create, show, attach and check volumes
+    #[command(subcommand)]
+    Volume(Volume),
+    /// Show the storage nodes
+    #[command(subcommand)]
+    Node(Node),
+    /// Show the nodes' disks
+    #[command(subcommand)]
+    Disk(Disk),
+    /// Print, or run, the QEMU command that uses a volume
+    Qemu(Qemu),
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+A second `levee up` in the same folder starts what is not running and keeps ports, disks and data; a larger
+--nodes adds nodes. Meta server I listens on port BASE+I-1; node J has its admin endpoint on port
+BASE+100+10*(J-1) and its cores on the ports after that.
+
+Examples:
+  levee up                              three nodes and a meta server; Ctrl-C stops them
+  levee up --detach --dir /srv/levee    the same in the background; `levee down` stops them
+  levee up --metas 3 --nodes 5 --disks-per-node 2 --disk-size 100G
+  levee up --detach node-2              start just that daemon again")]
+pub struct Up {
+    /// Start only these daemons, such as meta-1 or node-2 [default: all that do not run]
+    #[arg(value_name = "NAME", value_parser = values::name)]
+    pub names: Vec<String>,
+    /// Storage nodes [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_NODES)))]
+    pub nodes: Option<u16>,
+    /// Meta servers: 1, 3 or 5 [default: 1]
+    #[arg(long, value_parser = ["1", "3", "5"])]
+    pub metas: Option<String>,
+    /// First port [default: 7400]
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u16).range(1024..))]
+    pub base_port: Option<u16>,
+    /// Disks of each node: files in its folder [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_DISKS_PER_NODE)))]
+    pub disks_per_node: Option<u16>,
+    /// Size of each disk [default: 16G]
+    #[arg(long, value_name = "SIZE", value_parser = values::whole_blocks)]
+    pub disk_size: Option<u64>,
+    /// Cores of each node [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_CORES)))]
+    pub cores: Option<u16>,
+    /// Leave the cluster running in the background
+    #[arg(long)]
+    pub detach: bool,
+    /// How long the daemons may take to be ready
+    #[arg(long, value_parser = values::duration, default_value = "60s")]
+    pub timeout: Duration,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  levee down                            stop everything in ./levee-data
+  levee down node-2                     stop one daemon; `levee up` starts it again
+  levee down node-2 --kill              the same without warning, as if it crashed
+  levee down --dir /srv/levee --destroy delete the cluster and everything stored in it")]
+pub struct Down {
+    /// Stop only these daemons, such as meta-1 or node-2 [default: all]
+    #[arg(value_name = "NAME", value_parser = values::name)]
+    pub names: Vec<String>,
+    /// How long a daemon may take to stop before it is killed
+    #[arg(long, value_parser = values::duration, default_value = "20s")]
+    pub timeout: Duration,
+    /// Kill at once
+    #[arg(long)]
+    pub kill: bool,
+    /// Delete the cluster's data as well
+    #[arg(long, conflicts_with = "names")]
+    pub destroy: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Volume {
+    /// Create a volume
+    #[command(after_help = "Examples:
+  levee volume create vm1 --size 10G
+  levee volume create scratch --size 512M --copies 2 --min-copies 1")]
+    Create {
+        #[arg(value_parser = values::name)]
+        name: String,
+        /// Size, such as 10G or 512M: a multiple of 4 KiB
+        #[arg(long, value_parser = values::volume_size)]
+        size: u64,
+        /// Copies of every block
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
+        copies: u8,
+        /// Copies that must be durable before a write is answered [default: 2, or 1 with a single copy]
+        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
+        min_copies: Option<u8>,
+    },
+    /// List all volumes
+    #[command(after_help = "Examples:
+  levee volume list
+  levee volume list --json")]
+    List,
+    /// Show one volume
+    #[command(after_help = "Example:
+  levee volume show vm1")]
+    Show {
+        #[arg(value_parser = values::name)]
+        name: String,
+    },
+    /// Delete a volume and its data; it must be detached
+    #[command(after_help = "Example:
+  levee volume delete vm1")]
+    Delete {
+        #[arg(value_parser = values::name)]
+        name: String,
+    },
+    /// Serve a volume on a node, and wait until it is ready for a virtual machine
+    #[command(after_help = "Examples:
+  levee volume attach vm1
+  levee volume attach vm1 --node node-2 --timeout 1m
+  levee volume attach vm1 --json        prints volume, node, epoch and the path of the vhost-user socket")]
+    Attach {
+        #[arg(value_parser = values::name)]
+        name: String,
+        /// Node that serves it [default: the meta server picks one]
+        #[arg(long, value_parser = values::name)]
+        node: Option<String>,
+        /// How long to wait until it is served
+        #[arg(long, value_parser = values::duration, default_value = "30s")]
+        timeout: Duration,
+    },
+    /// Stop serving a volume
+    #[command(after_help = "Example:
+  levee volume detach vm1")]
+    Detach {
+        #[arg(value_parser = values::name)]
+        name: String,
+    },
+    /// Compare all copies of a volume, block by block
+    #[command(after_help = "\
+A volume that is not attached is attached for the time of the check.
+
+Examples:
+  levee volume verify vm1
+  levee volume verify vm1 --json        exit status 1 if copies differ")]
+    Verify {
+        #[arg(value_parser = values::name)]
+        name: String,
+        /// How long to wait until the volume is served
+        #[arg(long, value_parser = values::duration, default_value = "30s")]
+        timeout: Duration,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Node {
+    /// List all nodes
+    #[command(after_help = "Example:
+  levee node list")]
+    List,
+}
+
+#[derive(Subcommand)]
+pub enum Disk {
+    /// List all disks
+    #[command(after_help = "Example:
+  levee disk list")]
+    List,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:
+  levee qemu vm1
+  levee qemu vm1 --memory 4G --cpus 4 -- -nographic
+  levee qemu vm1 --run -- -drive file=boot.qcow2,if=virtio -nographic")]
+pub struct Qemu {
+    /// Volume to use; it must be attached on this machine
+    #[arg(value_parser = values::name)]
+    pub volume: String,
+    /// Start QEMU
+    #[arg(long)]
+    pub run: bool,
+    /// The guest's memory
+    #[arg(long, value_name = "SIZE", value_parser = values::whole_blocks, default_value = "1G")]
+    pub memory: u64,
+    /// The guest's processors
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub cpus: u16,
+    /// Queues of the disk [default: one per processor, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: Option<u16>,
+    /// The QEMU program
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub qemu: PathBuf,
+    /// Further arguments for QEMU
+    #[arg(last = true, value_name = "QEMU ARGS")]
+    pub args: Vec<OsString>,
+}

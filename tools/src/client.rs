@@ -1,0 +1,363 @@
+//! Typed clients of the meta servers' API and of a storage daemon's admin endpoint.
+//!
+//! A request goes to one meta server after the other until one answers. A request that changes
+//! something is repeated only when it is certain that the first attempt did nothing.
+
+use crate::limits::*;
+use levee_proto::api::*;
+use reqwest::{Method, Response};
+use serde::{Serialize, de::DeserializeOwned};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No server took the request.
+    #[error("cannot reach {what}: {reason}; is it running? ({hint})")]
+    Unreachable { what: String, reason: String, hint: String },
+    /// The request was sent and no answer came.
+    #[error(
+        "{url} did not answer: {reason}; whether the request took effect is not known, so look before repeating it"
+    )]
+    NoAnswer { url: String, reason: String },
+    /// The server refused.
+    #[error("{0}")]
+    Problem(Problem),
+    /// Something answered, but not as the API says.
+    #[error("{url} answered unexpectedly: {detail}; is it a Levee server of this version?")]
+    Unexpected { url: String, detail: String },
+}
+
+pub type Result<T> = std::result::Result<T, ClientError>;
+
+/// What became of one attempt at one server.
+enum Attempt {
+    /// The request was not delivered.
+    NotTaken(String),
+    /// It was sent, but the answer is missing.
+    Lost(String),
+}
+
+fn http_client() -> reqwest::Client {
+    // A proxy from the environment has no business between the parts of a cluster.
+    reqwest::Client::builder()
+        .no_proxy()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .build()
+        .expect("a client without TLS has nothing that can fail")
+}
+
+/// The meta servers of one cluster.
+pub struct MetaClient {
+    http: reqwest::Client,
+    urls: Vec<String>,
+    /// What to do when none answers.
+    hint: String,
+    /// The server that answered last.
+    preferred: Cell<usize>,
+}
+
+impl MetaClient {
+    /// `urls` are roots without a slash at the end, at least one.
+    pub fn new(urls: Vec<String>, hint: String) -> MetaClient {
+        MetaClient { http: http_client(), urls, hint, preferred: Cell::new(0) }
+    }
+
+    pub async fn cluster(&self) -> Result<ClusterInfo> {
+        self.call(Method::GET, "/v1/cluster", None::<&()>).await
+    }
+
+    pub async fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        self.list("/v1/nodes").await
+    }
+
+    pub async fn disks(&self) -> Result<Vec<DiskInfo>> {
+        self.list("/v1/disks").await
+    }
+
+    pub async fn volumes(&self) -> Result<Vec<VolumeInfo>> {
+        self.list("/v1/volumes").await
+    }
+
+    pub async fn volume(&self, name: &str) -> Result<VolumeInfo> {
+        self.call(Method::GET, &format!("/v1/volumes/{name}"), None::<&()>).await
+    }
+
+    pub async fn create_volume(&self, request: &CreateVolume) -> Result<VolumeInfo> {
+        self.call(Method::POST, "/v1/volumes", Some(request)).await
+    }
+
+    pub async fn delete_volume(&self, name: &str) -> Result<()> {
+        self.send(Method::DELETE, &format!("/v1/volumes/{name}"), None::<&()>).await.map(|_| ())
+    }
+
+    pub async fn attach(&self, name: &str, request: &AttachVolume) -> Result<VolumeInfo> {
+        self.call(Method::POST, &format!("/v1/volumes/{name}/attach"), Some(request)).await
+    }
+
+    pub async fn detach(&self, name: &str) -> Result<VolumeInfo> {
+        self.call(Method::POST, &format!("/v1/volumes/{name}/detach"), None::<&()>).await
+    }
+
+    async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        let mut items = Vec::new();
+        let mut after: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let query = match &after {
+                Some(after) => format!("{path}?limit={MAX_PAGE}&after={}", percent_encode(after)),
+                None => format!("{path}?limit={MAX_PAGE}"),
+            };
+            let page: Page<T> = self.call(Method::GET, &query, None::<&()>).await?;
+            items.extend(page.items);
+            match page.next {
+                None => return Ok(items),
+                same if same == after => break,
+                next => after = next,
+            }
+        }
+        Err(self.unexpected(path, "the list never ends".into()))
+    }
+
+    async fn call<B: Serialize, T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&B>) -> Result<T> {
+        let answer = self.send(method, path, body).await?;
+        serde_json::from_slice(&answer).map_err(|e| self.unexpected(path, e.to_string()))
+    }
+
+    fn unexpected(&self, path: &str, detail: String) -> ClientError {
+        ClientError::Unexpected { url: format!("{}{path}", self.urls[self.preferred.get()]), detail }
+    }
+
+    /// Sends a request to the servers in turn, again while they have no leader.
+    async fn send<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Vec<u8>> {
+        let started = Instant::now();
+        loop {
+            match self.send_round(&method, path, body).await {
+                Err(ClientError::Problem(problem))
+                    if problem.kind == ProblemKind::Unavailable && started.elapsed() < NO_LEADER_TIMEOUT => {}
+                outcome => return outcome,
+            }
+            tokio::time::sleep(POLL_PAUSE).await;
+        }
+    }
+
+    async fn send_round<B: Serialize>(&self, method: &Method, path: &str, body: Option<&B>) -> Result<Vec<u8>> {
+        let mut reasons = Vec::new();
+        let mut unavailable = None;
+        for turn in 0..self.urls.len() {
+            let index = (self.preferred.get() + turn) % self.urls.len();
+            let url = &self.urls[index];
+            match attempt(&self.http, method, &format!("{url}{path}"), body).await {
+                Ok(Err(ClientError::Problem(p))) if p.kind == ProblemKind::Unavailable => unavailable = Some(p),
+                Ok(answer) => {
+                    self.preferred.set(index);
+                    return answer;
+                }
+                Err(Attempt::Lost(reason)) if *method != Method::GET => {
+                    return Err(ClientError::NoAnswer { url: url.clone(), reason });
+                }
+                Err(Attempt::NotTaken(reason) | Attempt::Lost(reason)) => reasons.push((url, reason)),
+            }
+        }
+        Err(match unavailable {
+            Some(problem) => ClientError::Problem(problem),
+            None => self.unreachable(&reasons),
+        })
+    }
+
+    fn unreachable(&self, reasons: &[(&String, String)]) -> ClientError {
+        let hint = self.hint.clone();
+        if let [(url, reason)] = reasons {
+            return ClientError::Unreachable {
+                what: format!("the meta server at {url}"),
+                reason: reason.clone(),
+                hint,
+            };
+        }
+        let reason = reasons.iter().map(|(url, reason)| format!("{url}: {reason}")).collect::<Vec<_>>().join(", ");
+        ClientError::Unreachable { what: "any meta server".into(), reason, hint }
+    }
+}
+
+/// A storage daemon's admin endpoint.
+pub struct AdminClient {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl AdminClient {
+    pub fn new(url: impl Into<String>) -> AdminClient {
+        AdminClient { http: http_client(), url: url.into() }
+    }
+
+    pub async fn status(&self) -> Result<DaemonStatus> {
+        let url = format!("{}/v1/status", self.url);
+        let answer = match attempt(&self.http, &Method::GET, &url, None::<&()>).await {
+            Ok(answer) => answer?,
+            Err(Attempt::NotTaken(reason) | Attempt::Lost(reason)) => return Err(self.unreachable(reason)),
+        };
+        serde_json::from_slice(&answer).map_err(|e| ClientError::Unexpected { url, detail: e.to_string() })
+    }
+
+    /// Starts the comparison of all copies of a volume.
+    pub async fn verify(&self, volume: &str) -> Result<VerifyStream> {
+        let url = format!("{}/v1/volumes/{volume}/verify", self.url);
+        let response = match tokio::time::timeout(EVENT_TIMEOUT, self.http.post(&url).send()).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(e)) => return Err(self.unreachable(reason_of(&e))),
+            Err(_) => return Err(self.unreachable("timed out".into())),
+        };
+        if !response.status().is_success() {
+            return Err(refusal(&url, response).await);
+        }
+        Ok(VerifyStream { url, response, buffer: Vec::new(), ended: false })
+    }
+
+    fn unreachable(&self, reason: String) -> ClientError {
+        ClientError::Unreachable {
+            what: format!("the storage daemon at {}", self.url),
+            reason,
+            hint: "`levee node list` shows the nodes".into(),
+        }
+    }
+}
+
+/// The events of a verification, as they come.
+pub struct VerifyStream {
+    url: String,
+    response: Response,
+    buffer: Vec<u8>,
+    ended: bool,
+}
+
+impl VerifyStream {
+    /// The next event; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Result<Option<VerifyEvent>> {
+        loop {
+            let line_end = self.buffer.iter().position(|&b| b == b'\n');
+            let line: Vec<u8> = match line_end {
+                Some(end) => self.buffer.drain(..=end).collect(),
+                None if self.ended && self.buffer.is_empty() => return Ok(None),
+                None if self.ended => std::mem::take(&mut self.buffer),
+                None => {
+                    self.fill().await?;
+                    continue;
+                }
+            };
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            return serde_json::from_slice(&line).map(Some).map_err(|e| self.unexpected(e.to_string()));
+        }
+    }
+
+    async fn fill(&mut self) -> Result<()> {
+        match tokio::time::timeout(EVENT_TIMEOUT, self.response.chunk()).await {
+            Ok(Ok(Some(chunk))) => self.buffer.extend_from_slice(&chunk),
+            Ok(Ok(None)) => self.ended = true,
+            Ok(Err(e)) => return Err(self.unexpected(format!("the stream broke off: {}", reason_of(&e)))),
+            Err(_) => return Err(self.unexpected(format!("nothing came for {} s", EVENT_TIMEOUT.as_secs()))),
+        }
+        if self.buffer.len() > MAX_EVENT {
+            return Err(self.unexpected(format!("a line of more than {MAX_EVENT} bytes")));
+        }
+        Ok(())
+    }
+
+    fn unexpected(&self, detail: String) -> ClientError {
+        ClientError::Unexpected { url: self.url.clone(), detail }
+    }
+}
+
+/// One request to one server: the outer result tells whether it answered, the inner what.
+async fn attempt<B: Serialize>(
+    http: &reqwest::Client,
+    method: &Method,
+    url: &str,
+    body: Option<&B>,
+) -> std::result::Result<Result<Vec<u8>>, Attempt> {
+    let mut request = http.request(method.clone(), url).timeout(REQUEST_TIMEOUT);
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    let response = request.send().await.map_err(|e| {
+        if e.is_connect() || e.is_builder() { Attempt::NotTaken(reason_of(&e)) } else { Attempt::Lost(reason_of(&e)) }
+    })?;
+    if !response.status().is_success() {
+        return Ok(Err(refusal(url, response).await));
+    }
+    read_body(response).await.map(Ok).map_err(Attempt::Lost)
+}
+
+async fn read_body(mut response: Response) -> std::result::Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| reason_of(&e))? {
+        if body.len() + chunk.len() > MAX_ANSWER {
+            return Err(format!("the answer has more than {MAX_ANSWER} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// The error that a server's refusal means.
+async fn refusal(url: &str, response: Response) -> ClientError {
+    let status = response.status();
+    match read_body(response).await {
+        Ok(body) => match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => ClientError::Problem(problem),
+            Err(_) => ClientError::Unexpected { url: url.into(), detail: format!("status {status}") },
+        },
+        Err(reason) => ClientError::Unexpected { url: url.into(), detail: format!("status {status}, {reason}") },
+    }
+}
+
+/// The innermost cause, in words that help.
+fn reason_of(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "timed out".into();
+    }
+    let mut cause: &dyn std::error::Error = error;
+    loop {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            match io.kind() {
+                std::io::ErrorKind::ConnectionRefused => return "connection refused".into(),
+                std::io::ErrorKind::ConnectionReset => return "connection reset".into(),
+                std::io::ErrorKind::TimedOut => return "timed out".into(),
+                _ => {}
+            }
+        }
+        match cause.source() {
+            Some(source) => cause = source,
+            None => return cause.to_string(),
+        }
+    }
+}
+
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// Calls `look` until it has something, for at most `timeout`.
+pub async fn wait_for<T, E>(
+    timeout: Duration,
+    mut look: impl AsyncFnMut() -> std::result::Result<Option<T>, E>,
+) -> std::result::Result<Option<T>, E> {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(Some(found));
+        }
+        if started.elapsed() >= timeout {
+            return Ok(None);
+        }
+        tokio::time::sleep(POLL_PAUSE).await;
+    }
+}

@@ -1,0 +1,66 @@
+//! `levee node list` and `levee disk list`.
+
+use crate::client::MetaClient;
+use crate::output::Output;
+use levee_proto::api::{DiskInfo, NodeInfo, NodeState};
+use levee_proto::ids::NodeId;
+use levee_proto::units::show_size;
+
+pub async fn nodes(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
+    let nodes = meta.nodes().await?;
+    out.result(&nodes, || match nodes.as_slice() {
+        [] => "No node has registered.".into(),
+        nodes => node_table(nodes, out),
+    })
+}
+
+pub fn node_table(nodes: &[NodeInfo], out: &Output) -> String {
+    let rows = nodes.iter().map(|node| {
+        vec![
+            node.id.to_string(),
+            node.name.clone(),
+            state_word(node.state).into(),
+            node.cores.len().to_string(),
+            node.disks.len().to_string(),
+            node.admin_url.clone(),
+        ]
+    });
+    out.table(&["ID", "NODE", "STATE", "CORES", "DISKS", "ADMIN"], rows)
+}
+
+fn state_word(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Up => "up",
+        NodeState::Down => "down",
+        NodeState::Unknown => "unknown",
+    }
+}
+
+pub async fn disks(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
+    let disks = meta.disks().await?;
+    // Programs get the ids; only people need the nodes' names.
+    let nodes = if out.json { Vec::new() } else { meta.nodes().await? };
+    out.result(&disks, || match disks.as_slice() {
+        [] => "No disk has been registered.".into(),
+        disks => disk_table(disks, &nodes, out),
+    })
+}
+
+fn disk_table(disks: &[DiskInfo], nodes: &[NodeInfo], out: &Output) -> String {
+    let rows = disks.iter().map(|disk| {
+        vec![
+            disk.id.to_string(),
+            node_name(disk.node, nodes),
+            show_size(disk.capacity),
+            disk.used.map_or("unknown".into(), show_size),
+            disk.replicas.to_string(),
+            disk.path.clone(),
+        ]
+    });
+    out.table(&["ID", "NODE", "CAPACITY", "USED", "REPLICAS", "PATH"], rows)
+}
+
+/// A node's name, or its number if it is not known.
+pub fn node_name(id: NodeId, nodes: &[NodeInfo]) -> String {
+    nodes.iter().find(|node| node.id == id).map_or_else(|| format!("node {id}"), |node| node.name.clone())
+}

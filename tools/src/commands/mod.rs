@@ -1,0 +1,41 @@
+//! The commands that speak to a cluster, one file each.
+
+mod attach;
+mod lists;
+mod qemu;
+mod status;
+mod verify;
+mod volume;
+
+use crate::cli::{Cli, Command, Disk, Node, Volume};
+use crate::cluster;
+use crate::local;
+use crate::output::Output;
+
+pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Up(args) => local::up::up(args, &cluster::local_dir(global), out).await,
+        Command::Down(args) => local::down::down(args, &cluster::local_dir(global), out).await,
+        Command::Status => status::status(&cluster::connect(global)?, out).await,
+        Command::Volume(command) => run_volume(command, &cli, out).await,
+        Command::Node(Node::List) => lists::nodes(&cluster::connect(global)?, out).await,
+        Command::Disk(Disk::List) => lists::disks(&cluster::connect(global)?, out).await,
+        Command::Qemu(args) => qemu::qemu(args, &cluster::connect(global)?, out).await,
+    }
+}
+
+async fn run_volume(command: &Volume, cli: &Cli, out: &Output) -> anyhow::Result<()> {
+    let meta = cluster::connect(&cli.global)?;
+    match command {
+        Volume::Create { name, size, copies, min_copies } => {
+            volume::create(&meta, name, *size, *copies, *min_copies, out).await
+        }
+        Volume::List => volume::list(&meta, out).await,
+        Volume::Show { name } => volume::show(&meta, name, out).await,
+        Volume::Delete { name } => volume::delete(&meta, name, out).await,
+        Volume::Attach { name, node, timeout } => attach::attach(&meta, name, node.as_deref(), *timeout, out).await,
+        Volume::Detach { name } => volume::detach(&meta, name, out).await,
+        Volume::Verify { name, timeout } => verify::verify(&meta, name, *timeout, out).await,
+    }
+}

@@ -1,0 +1,122 @@
+//! `levee status`: the cluster at a glance.
+
+use super::lists::node_table;
+use crate::client::MetaClient;
+use crate::output::Output;
+use levee_proto::api::{ClusterInfo, DiskInfo, NodeInfo, NodeState, ServeState, VolumeInfo};
+use levee_proto::units::show_size;
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    cluster: String,
+    leader: Option<u64>,
+    members: Vec<Member>,
+    nodes: &'a [NodeInfo],
+    disks: DiskTotals,
+    volumes: VolumeTotals,
+}
+
+#[derive(Serialize)]
+struct Member {
+    id: u64,
+    url: String,
+    answers: bool,
+}
+
+#[derive(Default, Serialize)]
+struct DiskTotals {
+    count: usize,
+    /// Bytes.
+    capacity: u64,
+    /// Bytes.
+    used: u64,
+}
+
+#[derive(Default, Serialize)]
+struct VolumeTotals {
+    count: usize,
+    attached: usize,
+    serving: usize,
+    degraded: usize,
+    /// Bytes.
+    size: u64,
+}
+
+pub async fn status(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
+    let info = meta.cluster().await?;
+    let (nodes, disks, volumes) = (meta.nodes().await?, meta.disks().await?, meta.volumes().await?);
+    let status = Status {
+        cluster: info.cluster.to_string(),
+        leader: info.leader,
+        members: ask_members(&info).await,
+        nodes: &nodes,
+        disks: disk_totals(&disks),
+        volumes: volume_totals(&volumes),
+    };
+    out.result(&status, || describe(&status, out))
+}
+
+/// Which members answer for themselves.
+async fn ask_members(info: &ClusterInfo) -> Vec<Member> {
+    let mut members = Vec::new();
+    for member in &info.members {
+        let answers = member.id == info.member
+            || MetaClient::new(vec![member.url.clone()], String::new()).cluster().await.is_ok();
+        members.push(Member { id: member.id, url: member.url.clone(), answers });
+    }
+    members
+}
+
+fn disk_totals(disks: &[DiskInfo]) -> DiskTotals {
+    disks.iter().fold(DiskTotals::default(), |sum, disk| DiskTotals {
+        count: sum.count + 1,
+        capacity: sum.capacity.saturating_add(disk.capacity),
+        used: sum.used.saturating_add(disk.used.unwrap_or(0)),
+    })
+}
+
+fn volume_totals(volumes: &[VolumeInfo]) -> VolumeTotals {
+    volumes.iter().fold(VolumeTotals::default(), |sum, volume| {
+        let report = volume.attachment.as_ref().and_then(|attachment| attachment.report.as_ref());
+        VolumeTotals {
+            count: sum.count + 1,
+            attached: sum.attached + usize::from(volume.attachment.is_some()),
+            serving: sum.serving + usize::from(report.is_some_and(|r| r.state == ServeState::Serving)),
+            degraded: sum.degraded + usize::from(report.is_some_and(|r| r.degraded_chunks > 0)),
+            size: sum.size.saturating_add(volume.size),
+        }
+    })
+}
+
+fn describe(status: &Status<'_>, out: &Output) -> String {
+    let answering = status.members.iter().filter(|member| member.answers).count();
+    let leader = status.leader.map_or("no leader".into(), |id| format!("leader {id}"));
+    let up = status.nodes.iter().filter(|node| node.state == NodeState::Up).count();
+    let DiskTotals { count: disks, capacity, used } = status.disks;
+    let volumes = &status.volumes;
+    let mut text = format!(
+        "Cluster       {}\n\
+         Meta servers  {answering} of {} answer, {leader}\n\
+         Nodes         {up} of {} up\n\
+         Disks         {disks}, {} of {} used\n\
+         Volumes       {}, {} attached, {} serving, {} degraded\n",
+        status.cluster,
+        status.members.len(),
+        status.nodes.len(),
+        show_size(used),
+        show_size(capacity),
+        volumes.count,
+        volumes.attached,
+        volumes.serving,
+        volumes.degraded,
+    );
+    for silent in status.members.iter().filter(|member| !member.answers) {
+        text.push_str(&format!("Meta server {} at {} does not answer.\n", silent.id, silent.url));
+    }
+    if !status.nodes.is_empty() {
+        text.push('\n');
+        text.push_str(&node_table(status.nodes, out));
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! Every bound of the command line, in one place.
+
+use std::time::Duration;
+
+/// Longest wait for a TCP connection to a server.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for the whole answer to one request.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a request is repeated while the meta servers have no leader.
+pub const NO_LEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two looks at something that is waited for.
+pub const POLL_PAUSE: Duration = Duration::from_millis(100);
+/// Largest answer that is read, bytes.
+pub const MAX_ANSWER: usize = 64 << 20;
+/// Longest line of a progress stream, bytes.
+pub const MAX_EVENT: usize = 16 << 20;
+/// Longest silence of a progress stream.
+pub const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Most pages of a list that are followed.
+pub const MAX_PAGES: usize = 100_000;
+
+/// Ports of one node in an embedded cluster: its admin endpoint and its cores.
+pub const PORTS_PER_NODE: u16 = 10;
+/// Where the nodes' ports begin, counted from the base port.
+pub const NODE_PORTS_OFFSET: u16 = 100;
+/// Most cores of a node in an embedded cluster.
+pub const MAX_CORES: u16 = 8;
+/// Most nodes of an embedded cluster.
+pub const MAX_NODES: u16 = 100;
+/// Most disks of a node in an embedded cluster.
+pub const MAX_DISKS_PER_NODE: u16 = 16;
+/// Free space below which an embedded cluster is not created, bytes.
+pub const MIN_FREE_SPACE: u64 = 256 << 20;
+/// Longest path of a Unix socket that the kernel takes, bytes.
+pub const MAX_SOCKET_PATH: usize = 107;
+/// What must remain of [`MAX_SOCKET_PATH`] for the socket's own name.
+pub const SOCKET_NAME_ROOM: usize = 40;
+/// How long a second `levee up` or `levee down` waits for the first.
+pub const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a log's end is looked at for the reason of a failed start, bytes.
+pub const LOG_TAIL: u64 = 16 << 10;
+/// Longest wait for a killed process to disappear.
+pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,96 @@
+//! What may stand on the command line: sizes, names, durations, URLs. Each parser refuses what the
+//! servers would refuse, so that a mistake costs no round trip.
+
+use levee_proto::BLOCK_SIZE;
+use levee_proto::api::{MAX_NAME, is_valid_name};
+use levee_proto::units::{MAX_VOLUME_SIZE, parse_size, show_size};
+use std::time::Duration;
+
+/// Size of a volume, bytes: whole blocks, at least one.
+pub fn volume_size(text: &str) -> Result<u64, String> {
+    let size = whole_blocks(text)?;
+    if size > MAX_VOLUME_SIZE {
+        return Err(format!("a volume has at most {}", show_size(MAX_VOLUME_SIZE)));
+    }
+    Ok(size)
+}
+
+/// A size of whole blocks, at least one, bytes.
+pub fn whole_blocks(text: &str) -> Result<u64, String> {
+    let size = parse_size(text)?;
+    if size == 0 || !size.is_multiple_of(BLOCK_SIZE as u64) {
+        return Err(format!("the size must be a multiple of {BLOCK_SIZE} bytes, and not 0"));
+    }
+    Ok(size)
+}
+
+/// Name of a volume or a node.
+pub fn name(text: &str) -> Result<String, String> {
+    if is_valid_name(text) {
+        return Ok(text.into());
+    }
+    Err(format!("a name consists of up to {MAX_NAME} letters, digits, '.', '_' and '-', the first a letter or digit"))
+}
+
+/// A duration: `30s`, `500ms`, `2m`; a bare number means seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let t = text.trim();
+    let split = t.find(|c: char| !c.is_ascii_digit()).unwrap_or(t.len());
+    let (number, unit) = t.split_at(split);
+    let complaint = || format!("'{text}' is not a duration: use a number with ms, s, m or h, such as 30s");
+    let number: u64 = number.parse().map_err(|_| complaint())?;
+    let ms = match unit.trim() {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(complaint()),
+    };
+    number.checked_mul(ms).map(Duration::from_millis).ok_or_else(complaint)
+}
+
+/// The root URL of a server, without a slash at the end; `host:port` is taken as `http://host:port`.
+pub fn url(text: &str) -> Result<String, String> {
+    let t = text.trim();
+    let full = if t.contains("://") { t.to_string() } else { format!("http://{t}") };
+    let complaint = || format!("'{text}' is not the URL of a server: use http://HOST:PORT");
+    let parsed = reqwest::Url::parse(&full).map_err(|_| complaint())?;
+    let plain = parsed.path() == "/" && parsed.query().is_none() && parsed.fragment().is_none();
+    if parsed.scheme() != "http" || parsed.host_str().is_none() || !plain {
+        return Err(complaint());
+    }
+    Ok(full.trim_end_matches('/').into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_whole_blocks() {
+        assert_eq!(volume_size("10G"), Ok(10 << 30));
+        for bad in ["0", "1", "4097", "x", "", "2P", "-4096"] {
+            assert!(volume_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "s", "1d", "1.5s", "-1s", "99999999999999999999s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_are_roots() {
+        assert_eq!(url("http://a:1/"), Ok("http://a:1".into()));
+        assert_eq!(url("10.0.0.1:7400"), Ok("http://10.0.0.1:7400".into()));
+        for bad in ["", "https://a", "http://a/v1", "http://", "ftp://a", "http://a?x=1"] {
+            assert!(url(bad).is_err(), "{bad}");
+        }
+    }
+}
