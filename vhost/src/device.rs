@@ -1,0 +1,46 @@
+//! What a device needs of the disk behind it.
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+/// Why a request did not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoError {
+    /// The request failed; the guest sees an I/O error.
+    Failed,
+    /// The disk is shutting down or fenced. The request is *not* completed: it stays in flight, and
+    /// the next daemon that the front end connects to takes it up again.
+    Stopped,
+}
+
+/// The disk behind a device, used on the executor that serves it.
+///
+/// Offsets and lengths are bytes, multiples of [`SECTOR_SIZE`](crate::limits::SECTOR_SIZE), inside
+/// [`BlockDevice::capacity`] and bounded by [`crate::limits`]; this crate has checked them.
+///
+/// Each method is called and polled once before the next request is looked at, in the order the guest
+/// submitted them: an implementation takes a request's place in its write order before its first
+/// await. Many requests are in flight at once, and complete in any order.
+pub trait BlockDevice: 'static {
+    /// Bytes, a multiple of the sector size. May grow; see [`ServerHandle::resized`](crate::ServerHandle::resized).
+    fn capacity(&self) -> u64;
+
+    /// The serial number the guest sees; cut at 20 bytes.
+    fn id(&self) -> String;
+
+    /// Reads `len` bytes: pieces that together are exactly that long.
+    fn read(&self, offset: u64, len: usize) -> impl Future<Output = Result<Vec<Bytes>, IoError>>;
+
+    /// Writes `data`.
+    fn write(&self, offset: u64, data: Bytes) -> impl Future<Output = Result<(), IoError>>;
+
+    /// The guest no longer needs what is in the range. A hint: unaligned edges may be kept.
+    fn discard(&self, offset: u64, len: u64) -> impl Future<Output = Result<(), IoError>>;
+
+    /// Makes the range read as zeroes; with `unmap` its space may be given back.
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> impl Future<Output = Result<(), IoError>>;
+
+    /// Makes every write completed before this call durable.
+    fn flush(&self) -> impl Future<Output = Result<(), IoError>>;
+}
