@@ -1,0 +1,77 @@
+//! The HTTP API: routes, their OpenAPI document, and answers to what fits no route.
+
+mod cluster;
+mod extract;
+mod forward;
+mod nodes;
+mod problem;
+mod volumes;
+
+pub use problem::Failure;
+
+use crate::app::App;
+use crate::limits::MAX_BODY;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use axum::{Json, Router};
+use levee_proto::api::ProblemKind;
+use std::sync::Arc;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Levee meta server",
+    description = "Errors are RFC 9457 problem details. Any member of the group answers; sizes are in bytes."
+))]
+struct Document;
+
+/// Everything but `/raft`.
+pub fn router(app: Arc<App>) -> Router {
+    let (by_leader, documented) = documented_routes().split_for_parts();
+    let (local, mut document) = local_routes().split_for_parts();
+    document.merge(documented);
+    let by_leader = by_leader.route_layer(from_fn_with_state(app.clone(), forward::to_leader));
+    by_leader
+        .merge(local)
+        .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+        .route("/metrics", get(cluster::metrics))
+        .route("/healthz", get(cluster::healthz))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app)
+}
+
+/// Answered by the leader, whichever member is asked.
+fn documented_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(nodes::register, nodes::list_nodes))
+        .routes(routes!(nodes::list_disks))
+        .routes(routes!(nodes::heartbeat))
+        .routes(routes!(nodes::intent))
+        .routes(routes!(volumes::create, volumes::list))
+        .routes(routes!(volumes::show, volumes::delete))
+        .routes(routes!(volumes::attach))
+        .routes(routes!(volumes::detach))
+        .routes(routes!(volumes::open))
+        .routes(routes!(volumes::allocate))
+}
+
+/// Answered by the member that is asked.
+fn local_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(cluster::cluster))
+}
+
+async fn no_route(request: Request) -> Failure {
+    let path: String = request.uri().path().chars().take(200).collect();
+    Failure::new(ProblemKind::NotFound, format!("there is nothing at {path}: see /v1/openapi.json"))
+}
+
+async fn no_method(request: Request) -> Failure {
+    let path: String = request.uri().path().chars().take(200).collect();
+    let detail = format!("{path} does not take {}: see /v1/openapi.json", request.method());
+    Failure::new(ProblemKind::Invalid, detail).with_status(405)
+}

@@ -1,0 +1,154 @@
+//! Storage daemons: registration, heartbeats, intents; nodes and disks as lists.
+
+use super::Failure;
+use super::extract::{Answer, Body, Paging, Path, Query, page};
+use crate::app::App;
+use crate::proposer::unexpected;
+use axum::extract::State;
+use levee_meta_state as state;
+use levee_meta_state::Command;
+use levee_meta_state::limits::MAX_DELETES;
+use levee_proto::api::*;
+use levee_proto::{DiskId, NodeId};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use utoipa::IntoParams;
+
+/// Introduces a daemon; sent at each of its starts
+#[utoipa::path(post, path = "/v1/nodes", tag = "nodes", request_body = RegisterNode,
+    responses((status = 200, body = Registered), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn register(
+    State(app): State<Arc<App>>,
+    Body(request): Body<RegisterNode>,
+) -> Result<Answer<Registered>, Failure> {
+    match app.proposer.propose(Command::RegisterNode(request)).await? {
+        state::Answer::Registered(registered) => {
+            app.observed(|observed, now| observed.registered(registered.node, now));
+            Ok(Answer(registered))
+        }
+        other => Err(unexpected(other).into()),
+    }
+}
+
+/// The storage daemons
+#[utoipa::path(get, path = "/v1/nodes", tag = "nodes", params(Paging),
+    responses((status = 200, body = Page<NodeInfo>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn list_nodes(
+    State(app): State<Arc<App>>,
+    Query(paging): Query<Paging>,
+) -> Result<Answer<Page<NodeInfo>>, Failure> {
+    let (limit, after) = (paging.limit()?, paging.after_number()?);
+    app.barrier.pass().await?;
+    let mut nodes = app.replicated.read(|state| state.nodes_after(NodeId(after), limit + 1));
+    app.observed(|observed, now| nodes.iter_mut().for_each(|n| n.state = observed.node_state(n.id, now)));
+    Ok(Answer(page(nodes, limit, |n| n.id.to_string())))
+}
+
+/// The disks of all nodes
+#[utoipa::path(get, path = "/v1/disks", tag = "nodes", params(Paging),
+    responses((status = 200, body = Page<DiskInfo>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn list_disks(
+    State(app): State<Arc<App>>,
+    Query(paging): Query<Paging>,
+) -> Result<Answer<Page<DiskInfo>>, Failure> {
+    let (limit, after) = (paging.limit()?, paging.after_number()?);
+    app.barrier.pass().await?;
+    let mut disks = app.replicated.read(|state| state.disks_after(DiskId(after), limit + 1));
+    app.observed(|observed, _| disks.iter_mut().for_each(|d| observed.fill_disk(d)));
+    Ok(Answer(page(disks, limit, |d| d.id.to_string())))
+}
+
+/// A daemon reports what is
+#[utoipa::path(post, path = "/v1/nodes/{id}/heartbeat", tag = "nodes", request_body = Heartbeat,
+    params(("id" = NodeId, Path, description = "The node")),
+    responses((status = 200, body = HeartbeatAck), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn heartbeat(
+    State(app): State<Arc<App>>,
+    Path(node): Path<NodeId>,
+    Body(mut beat): Body<Heartbeat>,
+) -> Result<Answer<HeartbeatAck>, Failure> {
+    let deleted = std::mem::take(&mut beat.deleted);
+    if deleted.len() > MAX_DELETES {
+        return Err(Failure::new(
+            ProblemKind::Invalid,
+            format!("at most {MAX_DELETES} deleted replicas in a heartbeat"),
+        ));
+    }
+    check_incarnation(&app, node, &beat).await?;
+    app.observed(|observed, now| observed.heartbeat(node, beat, now));
+    if app.replicated.read(|state| state.awaits_deletion(node, &deleted)) {
+        app.proposer.propose(Command::ConfirmDeleted { node, replicas: deleted }).await?;
+    }
+    let revision = app.replicated.read(|state| state.intent_revision(node)).ok_or_else(|| no_node(node))?;
+    Ok(Answer(HeartbeatAck { revision }))
+}
+
+/// Only the process that registered last speaks for the node. A refusal must not come from a leader that
+/// has not caught up: the daemon would stop for nothing.
+async fn check_incarnation(app: &App, node: NodeId, beat: &Heartbeat) -> Result<(), Failure> {
+    let registered = || app.replicated.read(|state| state.node(node).map(|n| n.incarnation));
+    if registered() == Some(beat.incarnation) {
+        return Ok(());
+    }
+    app.barrier.pass().await?;
+    match registered() {
+        None => Err(no_node(node)),
+        Some(incarnation) if incarnation == beat.incarnation => Ok(()),
+        Some(_) => Err(Failure::new(
+            ProblemKind::Fenced,
+            format!("another daemon has registered as node {node} since: this one must stop"),
+        )),
+    }
+}
+
+fn no_node(node: NodeId) -> Failure {
+    Failure::new(ProblemKind::NotFound, format!("there is no node {node}: register it first"))
+}
+
+/// What a daemon has, and how long it is willing to wait for something else.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct IntentQuery {
+    /// Revision of the intent that the node has; absent for the first one.
+    after: Option<u64>,
+    /// Most milliseconds to wait for another revision, up to 30000.
+    #[serde(default)]
+    wait_ms: u64,
+}
+
+/// What a node should do; waits while it is no other than the node has
+#[utoipa::path(get, path = "/v1/nodes/{id}/intent", tag = "nodes",
+    params(("id" = NodeId, Path, description = "The node"), IntentQuery),
+    responses((status = 200, body = Intent), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn intent(
+    State(app): State<Arc<App>>,
+    Path(node): Path<NodeId>,
+    Query(query): Query<IntentQuery>,
+) -> Result<Answer<Intent>, Failure> {
+    let wait = Duration::from_millis(query.wait_ms.min(MAX_WAIT_MS));
+    // Whether it moved or the time is over: the answer below is the truth of that moment.
+    let _ = tokio::time::timeout(wait, moved(&app, node, query.after)).await;
+    app.barrier.pass().await?;
+    app.replicated.read(|state| state.intent(node)).map(Answer).ok_or_else(|| no_node(node))
+}
+
+/// Returns once the node's intent is another than `after`, the leader is, or the member stops.
+async fn moved(app: &App, node: NodeId, after: Option<u64>) {
+    let mut intents = app.replicated.intents();
+    let mut raft = app.raft.metrics();
+    let mut stopping = app.stopping.clone();
+    let deposed = raft.wait_for(|m| m.current_leader != Some(app.id));
+    let changed = async {
+        while after.is_some() && app.replicated.read(|state| state.intent_revision(node)) == after {
+            if intents.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = changed => {}
+        _ = deposed => {}
+        _ = stopping.wait_for(|stop| *stop) => {}
+    }
+}

@@ -1,0 +1,134 @@
+//! Volumes: their life, where they are attached, and what their gateways ask for.
+
+use super::Failure;
+use super::extract::{Answer, Body, Paging, Path, Query, page};
+use crate::app::App;
+use crate::proposer::unexpected;
+use axum::extract::State;
+use axum::http::StatusCode;
+use levee_meta_state as state;
+use levee_meta_state::Command;
+use levee_proto::api::*;
+use std::sync::Arc;
+
+/// Runs a command that answers with the volume, and adds what its gateway reports.
+async fn change(app: &App, command: Command) -> Result<VolumeInfo, Failure> {
+    match app.proposer.propose(command).await? {
+        state::Answer::Volume(mut volume) => {
+            fill(app, std::slice::from_mut(&mut volume));
+            Ok(volume)
+        }
+        other => Err(unexpected(other).into()),
+    }
+}
+
+fn fill(app: &App, volumes: &mut [VolumeInfo]) {
+    app.observed(|observed, _| {
+        app.replicated.read(|state| volumes.iter_mut().for_each(|v| observed.fill_volume(state, v)));
+    });
+}
+
+/// Creates a volume
+#[utoipa::path(post, path = "/v1/volumes", tag = "volumes", request_body = CreateVolume,
+    responses((status = 201, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn create(
+    State(app): State<Arc<App>>,
+    Body(request): Body<CreateVolume>,
+) -> Result<(StatusCode, Answer<VolumeInfo>), Failure> {
+    let volume = change(&app, Command::CreateVolume(request)).await?;
+    Ok((StatusCode::CREATED, Answer(volume)))
+}
+
+/// The volumes, in order of their names
+#[utoipa::path(get, path = "/v1/volumes", tag = "volumes", params(Paging),
+    responses((status = 200, body = Page<VolumeInfo>), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Query(paging): Query<Paging>,
+) -> Result<Answer<Page<VolumeInfo>>, Failure> {
+    let limit = paging.limit()?;
+    app.barrier.pass().await?;
+    let after = paging.after.as_deref().unwrap_or_default();
+    let mut volumes = app.replicated.read(|state| state.volumes_after(after, limit + 1));
+    fill(&app, &mut volumes);
+    Ok(Answer(page(volumes, limit, |v| v.name.clone())))
+}
+
+/// One volume
+#[utoipa::path(get, path = "/v1/volumes/{name}", tag = "volumes",
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeInfo>, Failure> {
+    app.barrier.pass().await?;
+    let mut volume = app.replicated.read(|state| state.volume_named(&name))?;
+    fill(&app, std::slice::from_mut(&mut volume));
+    Ok(Answer(volume))
+}
+
+/// Deletes a volume that is not attached
+#[utoipa::path(delete, path = "/v1/volumes/{name}", tag = "volumes",
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 204), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<StatusCode, Failure> {
+    app.proposer.propose(Command::DeleteVolume { name }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Has a node serve the volume
+#[utoipa::path(post, path = "/v1/volumes/{name}/attach", tag = "volumes", request_body = AttachVolume,
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn attach(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<AttachVolume>,
+) -> Result<Answer<VolumeInfo>, Failure> {
+    let chosen = request.node.is_some();
+    let alive = app.observed(|observed, now| {
+        let look = |state: &state::State| {
+            if chosen { observed.alive(state, now) } else { observed.best(state, now) }
+        };
+        app.replicated.read(look)
+    });
+    let volume = change(&app, Command::Attach { name, node: request.node, alive }).await?;
+    Ok(Answer(volume))
+}
+
+/// Has the volume's node stop serving it
+#[utoipa::path(post, path = "/v1/volumes/{name}/detach", tag = "volumes",
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn detach(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeInfo>, Failure> {
+    Ok(Answer(change(&app, Command::Detach { name }).await?))
+}
+
+/// A gateway asks for its epoch and the volume's map
+#[utoipa::path(post, path = "/v1/volumes/{name}/open", tag = "gateways", request_body = OpenVolume,
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = OpenedVolume), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn open(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<OpenVolume>,
+) -> Result<Answer<OpenedVolume>, Failure> {
+    match app.proposer.propose(Command::Open { name, request }).await? {
+        state::Answer::Opened(opened) => Ok(Answer(opened)),
+        other => Err(unexpected(other).into()),
+    }
+}
+
+/// A gateway asks for chunks
+#[utoipa::path(post, path = "/v1/volumes/{name}/allocate", tag = "gateways", request_body = AllocateChunks,
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = AllocatedChunks), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn allocate(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<AllocateChunks>,
+) -> Result<Answer<AllocatedChunks>, Failure> {
+    let alive = app.observed(|observed, now| app.replicated.read(|state| observed.alive(state, now)));
+    match app.proposer.propose(Command::Allocate { name, request, alive }).await? {
+        state::Answer::Allocated(allocated) => Ok(Answer(allocated)),
+        other => Err(unexpected(other).into()),
+    }
+}

@@ -1,0 +1,67 @@
+//! What request handlers work with.
+
+use crate::barrier::Barrier;
+use crate::observe::Observed;
+use crate::proposer::Proposer;
+use crate::raft::{Raft, Replicated};
+use openraft::RaftMetrics;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// One member.
+pub struct App {
+    pub id: u64,
+    /// URLs of all members, this one included.
+    pub members: BTreeMap<u64, String>,
+    pub raft: Raft,
+    pub replicated: Replicated,
+    pub proposer: Proposer,
+    pub barrier: Barrier,
+    /// To pass requests on to the leader.
+    pub http: reqwest::Client,
+    /// Becomes true when the process should end.
+    pub stopping: watch::Receiver<bool>,
+    observed: Mutex<Observed>,
+}
+
+pub type RaftWatch = watch::Receiver<RaftMetrics<u64, openraft::BasicNode>>;
+
+impl App {
+    pub fn new(
+        id: u64,
+        members: BTreeMap<u64, String>,
+        raft: Raft,
+        replicated: Replicated,
+        http: reqwest::Client,
+        stopping: watch::Receiver<bool>,
+    ) -> App {
+        App {
+            id,
+            members,
+            proposer: Proposer::start(raft.clone()),
+            barrier: Barrier::start(raft.clone()),
+            raft,
+            replicated,
+            http,
+            stopping,
+            observed: Mutex::new(Observed::new(0, Instant::now())),
+        }
+    }
+
+    /// The leader, if one is known.
+    pub fn leader(&self) -> Option<u64> {
+        self.raft.metrics().borrow().current_leader
+    }
+
+    /// Works with the observations of this term. `work` must be quick.
+    pub fn observed<T>(&self, work: impl FnOnce(&mut Observed, Instant) -> T) -> T {
+        let term = self.raft.metrics().borrow().current_term;
+        let now = Instant::now();
+        // A heartbeat is stored whole or not at all: a poisoned lock guards usable observations.
+        let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);
+        observed.enter(term, now);
+        work(&mut observed, now)
+    }
+}

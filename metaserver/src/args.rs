@@ -1,0 +1,97 @@
+//! The command line.
+
+use clap::Parser;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Meta server of a Levee cluster.
+///
+/// One, three or five of them form a group that keeps working while a minority is down. Any member
+/// answers API requests. On the first start of a group, the member with the lowest id sets it up.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "levee-metad", version, after_help = EXAMPLE, max_term_width = 100)]
+pub struct Args {
+    /// Number of this member within the group; it never changes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub id: u64,
+
+    /// Where to serve the API and the other members
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400")]
+    pub listen: String,
+
+    /// Folder for this member's data; created if absent
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// All members, this one included; without it the member is a group of one
+    #[arg(long, value_name = "N=URL,...", value_delimiter = ',', value_parser = parse_peer)]
+    pub peers: Vec<(u64, String)>,
+
+    /// Log entries between two snapshots of the state
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub snapshot_every: u64,
+}
+
+const EXAMPLE: &str = "\
+Example, three members on three hosts; this one is the first:
+  levee-metad --id 1 --listen 10.0.0.1:7400 --dir /var/lib/levee/meta \\
+    --peers 1=http://10.0.0.1:7400,2=http://10.0.0.2:7400,3=http://10.0.0.3:7400
+
+Stops cleanly on SIGTERM. RUST_LOG sets what is logged to standard error, such as RUST_LOG=debug.";
+
+fn parse_peer(text: &str) -> Result<(u64, String), String> {
+    let (id, url) = text.split_once('=').ok_or("use N=http://HOST:PORT")?;
+    let id: u64 = id.trim().parse().ok().filter(|id| *id > 0).ok_or("the part before '=' must be a member's number")?;
+    let url = url.trim().trim_end_matches('/');
+    let plain = reqwest::Url::parse(url)
+        .is_ok_and(|u| u.scheme() == "http" && u.host_str().is_some() && u.path() == "/" && u.query().is_none());
+    if !plain {
+        return Err("the part after '=' must be http://HOST:PORT".into());
+    }
+    Ok((id, url.to_string()))
+}
+
+impl Args {
+    /// The group's members; what is wrong with them, if anything is.
+    pub fn members(&self, own_url: &str) -> Result<BTreeMap<u64, String>, String> {
+        if self.peers.is_empty() {
+            return Ok(BTreeMap::from([(self.id, own_url.to_string())]));
+        }
+        let members: BTreeMap<u64, String> = self.peers.iter().cloned().collect();
+        if members.len() < self.peers.len() {
+            return Err("--peers names a member twice".into());
+        }
+        if !members.contains_key(&self.id) {
+            return Err(format!("--peers must name all members, this one (--id {}) included", self.id));
+        }
+        Ok(members)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(words.split_whitespace())
+    }
+
+    #[test]
+    fn members_come_from_peers_or_are_this_one() {
+        let alone = parse("levee-metad --id 3 --dir d").unwrap();
+        assert_eq!(alone.members("http://me").unwrap(), BTreeMap::from([(3, "http://me".into())]));
+        let three = parse("levee-metad --id 1 --dir d --peers 1=http://a:1,2=http://b:2/").unwrap();
+        assert_eq!(three.members("").unwrap()[&2], "http://b:2");
+        let stranger = parse("levee-metad --id 4 --dir d --peers 1=http://a:1").unwrap();
+        assert!(stranger.members("").is_err());
+        let twice = parse("levee-metad --id 1 --dir d --peers 1=http://a:1,1=http://b:1").unwrap();
+        assert!(twice.members("").is_err());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for bad in ["--id 0 --dir d", "--dir d", "--id 1 --dir d --peers 1", "--id 1 --dir d --peers 1=ftp://x:1"] {
+            assert!(parse(&format!("levee-metad {bad}")).is_err(), "{bad}");
+        }
+    }
+}

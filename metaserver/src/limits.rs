@@ -1,0 +1,50 @@
+//! Every bound of the meta server.
+
+use std::time::Duration;
+
+/// Bytes of one API request's body.
+pub const MAX_BODY: usize = 2 << 20;
+/// Bytes of one Raft message's body: [`MAX_ENTRIES_PER_MESSAGE`] entries with room to spare.
+pub const MAX_RAFT_BODY: usize = 128 << 20;
+/// Bytes of one piece of a snapshot.
+pub const SNAPSHOT_CHUNK: u64 = 1 << 20;
+/// Log entries in one Raft message.
+pub const MAX_ENTRIES_PER_MESSAGE: u64 = 16;
+
+/// Commands in one Raft entry.
+pub const MAX_BATCH: usize = 256;
+/// Bytes, about, of one Raft entry; a single command may be larger, up to [`MAX_BODY`].
+pub const MAX_BATCH_WEIGHT: usize = 1 << 20;
+/// Requests that wait to be proposed, and reads that wait for the leadership check.
+pub const MAX_QUEUE: usize = 4096;
+/// Jobs that wait for the database's writer thread.
+pub const MAX_WRITES: usize = 64;
+
+/// Items in a page of a list if the request names no number.
+pub const DEFAULT_PAGE: usize = 100;
+
+/// How long a request waits for its commit or its leadership check.
+pub const COMMIT_WAIT: Duration = Duration::from_secs(10);
+/// How long a request waits for a leader to be known.
+pub const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// Pause before a request looks for the leader again.
+pub const LEADER_RETRY: Duration = Duration::from_millis(50);
+/// How long a request that was passed on may take: a long poll and a commit.
+pub const FORWARD_WAIT: Duration = Duration::from_secs(45);
+/// How long another member may take to accept a connection.
+pub const CONNECT_WAIT: Duration = Duration::from_millis(1000);
+/// How long requests in flight may take after the signal to stop.
+pub const STOP_WAIT: Duration = Duration::from_secs(2);
+
+/// A node that was not heard for this long is down. Daemons send a heartbeat every second.
+pub const NODE_DOWN_AFTER: Duration = Duration::from_secs(3);
+
+/// Raft: milliseconds between heartbeats, also the time that one append may take.
+pub const HEARTBEAT_MS: u64 = 400;
+/// Raft: milliseconds without a leader before an election; each member draws its own within.
+pub const ELECTION_MS: std::ops::Range<u64> = 1200..2400;
+/// Raft: milliseconds that one piece of a snapshot may take.
+pub const SNAPSHOT_CHUNK_MS: u64 = 10_000;
+
+/// Bytes of database pages kept in memory.
+pub const DATABASE_CACHE: usize = 8 << 20;

@@ -1,0 +1,113 @@
+//! Packs the commands that wait into one Raft entry.
+//!
+//! While one entry is being committed the next one fills: a commit costs a flush on a majority of the
+//! members, and sharing it is what makes thousands of small requests a second possible.
+
+use crate::limits::*;
+use crate::raft::{Batch, Raft};
+use levee_meta_state::{Answer, Command, Outcome};
+use levee_proto::api::{Problem, ProblemKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::{mpsc, oneshot};
+
+type Reply = oneshot::Sender<Outcome>;
+type Waiting = (Command, Reply);
+
+/// Takes commands from requests.
+#[derive(Clone)]
+pub struct Proposer {
+    queue: mpsc::Sender<Waiting>,
+    counts: Arc<Counts>,
+}
+
+/// What went through since the start.
+#[derive(Default)]
+pub struct Counts {
+    pub commands: AtomicU64,
+    pub entries: AtomicU64,
+}
+
+impl Proposer {
+    pub fn start(raft: Raft) -> Proposer {
+        let (queue, waiting) = mpsc::channel(MAX_QUEUE);
+        let counts = Arc::new(Counts::default());
+        tokio::spawn(collect(raft, waiting, counts.clone()));
+        Proposer { queue, counts }
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Commits the command and answers its outcome. `Unavailable` means that the outcome is unknown:
+    /// the command may still take effect.
+    pub async fn propose(&self, command: Command) -> Outcome {
+        command.validate()?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.try_send((command, reply)).map_err(|_| unavailable("too many requests are waiting"))?;
+        match tokio::time::timeout(COMMIT_WAIT, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(unavailable("this member is stopping")),
+            Err(_) => Err(unavailable("a majority of the meta servers does not answer")),
+        }
+    }
+}
+
+pub(crate) fn unavailable(why: &str) -> Problem {
+    Problem::new(ProblemKind::Unavailable, format!("{why}: try again in a moment"))
+}
+
+async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<Counts>) {
+    while let Some(first) = waiting.recv().await {
+        let (commands, replies) = gather(first, &mut waiting);
+        if commands.is_empty() {
+            continue;
+        }
+        counts.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
+        counts.entries.fetch_add(1, Ordering::Relaxed);
+        // Giving up the wait does not take the entry back, it lets those behind it have their turn.
+        let outcomes = match tokio::time::timeout(COMMIT_WAIT, raft.client_write(Batch(commands))).await {
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(error)) => {
+                tracing::debug!("a proposal failed: {error}");
+                Err(unavailable("the meta servers are choosing a leader"))
+            }
+            Err(_) => Err(unavailable("a majority of the meta servers does not answer")),
+        };
+        answer(replies, outcomes);
+    }
+}
+
+/// What is queued now, up to the bounds; requests that were given up are left out.
+fn gather(first: Waiting, waiting: &mut mpsc::Receiver<Waiting>) -> (Vec<Command>, Vec<Reply>) {
+    let (mut commands, mut replies, mut weight) = (Vec::new(), Vec::new(), 0);
+    let mut next = Some(first);
+    while let Some((command, reply)) = next {
+        if !reply.is_closed() {
+            weight += command.weight();
+            commands.push(command);
+            replies.push(reply);
+        }
+        let full = commands.len() >= MAX_BATCH || weight >= MAX_BATCH_WEIGHT;
+        next = if full { None } else { waiting.try_recv().ok() };
+    }
+    (commands, replies)
+}
+
+fn answer(replies: Vec<Reply>, outcomes: Result<Vec<Outcome>, Problem>) {
+    // A requester that is gone needs no answer.
+    match outcomes {
+        Ok(outcomes) => replies.into_iter().zip(outcomes).for_each(|(reply, outcome)| {
+            let _ = reply.send(outcome);
+        }),
+        Err(problem) => replies.into_iter().for_each(|reply| {
+            let _ = reply.send(Err(problem.clone()));
+        }),
+    }
+}
+
+/// The answer is of another kind than the command: a bug.
+pub(crate) fn unexpected(answer: Answer) -> Problem {
+    Problem::new(ProblemKind::Internal, format!("unexpected answer {answer:?}: please report this"))
+}

@@ -1,0 +1,107 @@
+//! The Raft log and vote in the database.
+//!
+//! The commit index is not stored: after a restart the state is the newest snapshot until a leader says
+//! how far the log behind it is committed.
+
+use super::database::{self, Database};
+use super::{Entry, LogId, NodeError, Types};
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
+use std::fmt::Debug;
+use std::ops::RangeBounds;
+
+/// A handle to the member's log.
+#[derive(Clone)]
+pub struct LogStore {
+    database: Database,
+}
+
+impl LogStore {
+    pub fn new(database: Database) -> LogStore {
+        LogStore { database }
+    }
+}
+
+pub(super) fn any(error: anyhow::Error) -> AnyError {
+    AnyError::error(format!("{error:#}"))
+}
+
+fn read_error(error: anyhow::Error) -> NodeError {
+    StorageIOError::read_logs(any(error)).into()
+}
+
+fn write_error(error: anyhow::Error) -> NodeError {
+    StorageIOError::write_logs(any(error)).into()
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, NodeError> {
+        self.database.entries((range.start_bound().cloned(), range.end_bound().cloned())).map_err(read_error)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, NodeError> {
+        let purged: Option<LogId> = self.database.get(database::PURGED).map_err(read_error)?;
+        let last = self.database.last_entry().map_err(read_error)?;
+        Ok(LogState { last_purged_log_id: purged, last_log_id: last.map(|e| e.log_id).or(purged) })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote<u64>) -> Result<(), NodeError> {
+        let vote = *vote;
+        let saved = self.database.write(move |tx| database::put(tx, database::VOTE, &vote)).await;
+        saved.map_err(|e| StorageIOError::write_vote(any(e)).into())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, NodeError> {
+        self.database.get(database::VOTE).map_err(|e| StorageIOError::read_vote(any(e)).into())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<Types>) -> Result<(), NodeError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let rows = entries
+            .into_iter()
+            .map(|entry| Ok((entry.log_id.index, serde_json::to_vec(&entry)?)))
+            .collect::<anyhow::Result<Vec<(u64, Vec<u8>)>>>()
+            .map_err(write_error)?;
+        let written = self.database.write(move |tx| {
+            let mut table = tx.open_table(database::LOG)?;
+            for (index, bytes) in &rows {
+                table.insert(index, bytes.as_slice())?;
+            }
+            Ok(())
+        });
+        let written = written.await.map_err(|e| std::io::Error::other(format!("{e:#}")));
+        callback.log_io_completed(written);
+        Ok(())
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), NodeError> {
+        let cut = self.database.write(move |tx| {
+            tx.open_table(database::LOG)?.retain_in(log_id.index.., |_, _| false)?;
+            Ok(())
+        });
+        cut.await.map_err(write_error)
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), NodeError> {
+        let purged = self.database.write(move |tx| {
+            database::put(tx, database::PURGED, &log_id)?;
+            tx.open_table(database::LOG)?.retain_in(..=log_id.index, |_, _| false)?;
+            Ok(())
+        });
+        purged.await.map_err(write_error)
+    }
+}
