@@ -159,6 +159,11 @@ pub(crate) async fn receive(
 ) -> Reason {
     let mut pacer = Pacer::default();
     loop {
+        // First what came together with the hello, then what each read brings.
+        if let Err(reason) = deliver_frames(link, buf, &mut deliver) {
+            return reason;
+        }
+        settle();
         let room = buf.room();
         let len = room.len();
         let read = link.stream.read(room).await;
@@ -171,10 +176,6 @@ pub(crate) async fn receive(
             Err(e) => return format!("the connection broke: {e}").into(),
         };
         buf.advance(n);
-        if let Err(reason) = deliver_frames(link, buf, &mut deliver) {
-            return reason;
-        }
-        settle();
         if n == len { pacer.pause().await } else { pacer.reset() }
     }
 }

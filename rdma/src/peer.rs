@@ -323,7 +323,6 @@ async fn run(peer: &Rc<Peer>, link: Rc<Link>, grant: Credits, mut buf: RecvBuffe
     }
     glommio::spawn_local(transmit(link.clone())).detach();
     glommio::spawn_local(watch(peer.clone(), link.clone())).detach();
-    peer.pump();
     let reason = receive(&link, &mut buf, |frame| peer.deliver(frame), || peer.pump()).await;
     link.close(reason.clone());
     link.closed().unwrap_or(reason)

@@ -169,7 +169,7 @@ fn what_cannot_be_sent_is_refused_and_harms_nothing() {
     run(|| async {
         let server = serve(Rc::new(Echo::default())).await;
         let client = client(&server);
-        let hello = Request::Hello { cluster: CLUSTER, from: CALLER, to: SERVER, core: 3 };
+        let hello = Request::Hello { cluster: cluster(), from: CALLER, to: SERVER, core: 3 };
         assert!(matches!(client.request(hello, Bytes::new()).await, Err(LinkError::Invalid(_))));
         let huge = Bytes::from(vec![0; 5 << 20]);
         assert!(matches!(client.request(numbered(1), huge).await, Err(LinkError::Invalid(_))));

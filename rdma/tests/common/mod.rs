@@ -13,9 +13,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub const CLUSTER: [u8; 16] = [7; 16];
 pub const SERVER: NodeId = NodeId(2);
 pub const CALLER: NodeId = NodeId(1);
+
+/// The cluster of this test process: tests that run beside it cannot be taken for its peers.
+pub fn cluster() -> [u8; 16] {
+    (u128::from(std::process::id()) + (1 << 64)).to_le_bytes()
+}
 
 /// Runs a test on an executor set up like a daemon's.
 pub fn run<F: Future<Output = ()> + 'static>(test: impl FnOnce() -> F + Send + 'static) {
@@ -41,7 +45,7 @@ pub fn keep_awake() {
 }
 
 pub fn identity() -> Identity {
-    Identity { cluster: CLUSTER, node: SERVER, core: 3 }
+    Identity { cluster: cluster(), node: SERVER, core: 3 }
 }
 
 /// Bounds so generous that no noise on the machine breaks a link.
@@ -51,7 +55,7 @@ pub fn patient() -> ClientLimits {
 
 pub fn config(address: impl ToString) -> ClientConfig {
     ClientConfig {
-        cluster: CLUSTER,
+        cluster: cluster(),
         from: CALLER,
         to: SERVER,
         core: 3,
