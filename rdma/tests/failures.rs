@@ -158,9 +158,8 @@ fn the_grant_is_kept_and_what_exceeds_the_queue_is_overload() {
             sleep(Duration::from_millis(1)).await;
         }
         assert_eq!(service.most.get(), 4);
-        let answered = answers.0.borrow();
-        let ok: std::collections::BTreeSet<u32> =
-            answered.iter().filter(|(n, a)| *a == Ok((echo(*n), Bytes::new()))).map(|(n, _)| *n).collect();
+        let good = |(n, answer): &(u32, Answer)| (*answer == Ok((echo(*n), Bytes::new()))).then_some(*n);
+        let ok: std::collections::BTreeSet<u32> = answers.0.borrow().iter().filter_map(good).collect();
         assert_eq!(ok, (0..34).collect());
         server.stop().await;
     });
