@@ -29,6 +29,7 @@ pub struct Cli {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// The cluster's meta servers [default: $LEVEE_CLUSTER, else the cluster in --dir, else http://127.0.0.1:7400]
     #[arg(long, global = true, value_name = "URL[,URL...]", value_delimiter = ',', value_parser = values::url)]
@@ -68,9 +69,9 @@ pub enum Command {
 
 #[derive(Args)]
 #[command(after_help = "\
-A second `levee up` in the same folder starts what is not running and keeps ports, disks and data; a larger
---nodes adds nodes. Meta server I listens on port BASE+I-1; node J has its admin endpoint on port
-BASE+100+10*(J-1) and its cores on the ports after that.
+A second `levee up` in the same folder starts what is not running and keeps ports, disks and data;
+a larger --nodes adds nodes. Meta server I listens on port BASE+I-1; node J has its admin endpoint
+on port BASE+100+10*(J-1) and its cores on the ports after that.
 
 Examples:
   levee up                              three nodes and a meta server; Ctrl-C stops them

@@ -94,7 +94,7 @@ fn find(name: &str) -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe().context("cannot find out where this program is")?;
     let beside = here.parent().map(|folder| folder.join(name));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).map(|folder| folder.join(name));
+    let in_path = std::env::split_paths(&path).filter(|folder| folder.is_absolute()).map(|folder| folder.join(name));
     beside.into_iter().chain(in_path).find(|candidate| is_program(candidate)).ok_or_else(|| {
         anyhow::anyhow!("cannot find {name}: install it beside {} or in a folder of PATH", here.display())
     })

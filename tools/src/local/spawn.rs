@@ -12,9 +12,21 @@ pub fn detached(program: &Path, args: &[OsString], log: &Path) -> io::Result<Chi
     let log = OpenOptions::new().create(true).append(true).open(log)?;
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
-    // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe.
+    // SAFETY: `leave_parent` makes two system calls and nothing else between fork and exec.
     unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(io::Error::from));
+        command.pre_exec(leave_parent);
     }
     command.spawn()
+}
+
+/// Gives the new process its own session, and none of the descriptors that this one was started
+/// with: a daemon must not keep somebody's pipe or lock open.
+fn leave_parent() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    // SAFETY: marks descriptors to be closed by exec; no memory is touched. Where the kernel cannot
+    // do it, they are inherited, which does no harm to the daemon itself.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+    Ok(())
 }
