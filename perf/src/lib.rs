@@ -12,6 +12,8 @@ pub mod cluster;
 pub mod frontend;
 pub mod killer;
 pub mod limits;
+pub mod load;
 pub mod process;
 pub mod rng;
+pub mod suite;
 pub mod torture;

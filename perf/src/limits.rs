@@ -30,3 +30,11 @@ pub const MAX_FINDINGS: usize = 20;
 pub const MAX_UNITS: u64 = 1 << 26;
 /// Largest discard or write-zeroes of a torture run, bytes.
 pub const MAX_RANGE: u64 = 1 << 20;
+/// Descriptors in a virtqueue of the load generator, three per request.
+pub const LOAD_RING_SIZE: u16 = 256;
+/// Most requests in flight on one queue of the load generator.
+pub const LOAD_MAX_DEPTH: usize = LOAD_RING_SIZE as usize / 3;
+/// The load generator gives up when nothing completes for so long.
+pub const LOAD_STALL: Duration = Duration::from_secs(30);
+/// Largest request of the load generator, bytes.
+pub const LOAD_MAX_BLOCK: usize = 4 << 20;

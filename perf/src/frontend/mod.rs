@@ -17,5 +17,6 @@ mod ring;
 mod session;
 
 pub use device::{Completion, FrontEnd, FrontEndOptions, Reconnect, Tag};
+pub use memory::GuestMemory;
 pub use request::{Operation, Shape};
 pub use session::DeviceConfig;

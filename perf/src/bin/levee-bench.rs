@@ -1,0 +1,139 @@
+//! `levee-bench`: load on a vhost-user-blk socket, and comparisons.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use levee_perf::load::{self, LoadOptions, Pattern, Until};
+use levee_perf::suite::{self, SuiteOptions};
+use levee_proto::units::parse_size;
+
+/// Measures a vhost-user-blk device.
+#[derive(Parser)]
+#[command(
+    name = "levee-bench",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
+  levee-bench --socket vol.sock --rw randread --qd 32
+  levee-bench --socket vol.sock --rw write --bs 128K --qd 8    OVERWRITES the volume
+  levee-bench suite --time 5                                   compare with the raw disk and its peers"
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    load: Load,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare Levee with the raw disk and qemu-storage-daemon, in one run on one file system
+    Suite(Suite),
+}
+
+#[derive(clap::Args)]
+struct Suite {
+    /// Seconds for each point
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    time: f64,
+    /// Folder for the files and the cluster; needs about 30 GiB
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 18600, value_name = "PORT")]
+    base_port: u16,
+    /// Where the figures go, as JSON
+    #[arg(long, default_value = "target/bench/latest.json", value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Load {
+    /// Socket of the volume, as `levee volume attach` prints it
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// What to do; writes OVERWRITE the volume
+    #[arg(long, value_enum, default_value = "randread")]
+    rw: Pattern,
+    /// Size of a request
+    #[arg(long, default_value = "4K", value_parser = parse_size, value_name = "SIZE")]
+    bs: u64,
+    /// Requests in flight on each queue
+    #[arg(long, default_value_t = 1)]
+    qd: usize,
+    #[arg(long, default_value_t = 1)]
+    queues: usize,
+    /// Seconds
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    time: f64,
+    /// How much of the volume is used, from its start [default: all]
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    size: Option<u64>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match bench(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("levee-bench: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(args: Args) -> Result<()> {
+    match args.command {
+        Some(Command::Suite(suite)) => compare(suite),
+        None => measure(args.load),
+    }
+}
+
+fn compare(suite: Suite) -> Result<()> {
+    let table = suite::run(&SuiteOptions {
+        dir: suite.dir,
+        base_port: suite.base_port,
+        time: Duration::try_from_secs_f64(suite.time)?,
+        out: suite.out.clone(),
+        progress: |line| eprintln!("{line}"),
+    })?;
+    print!("{table}");
+    println!("figures: {}", suite.out.display());
+    Ok(())
+}
+
+fn measure(load: Load) -> Result<()> {
+    let report = load::run(&LoadOptions {
+        socket: load.socket.context("--socket is missing: name the volume's socket")?,
+        pattern: load.rw,
+        block: usize::try_from(load.bs)?,
+        depth: load.qd,
+        queues: load.queues,
+        until: Until::Elapsed(Duration::try_from_secs_f64(load.time)?),
+        area: load.size,
+    })?;
+    if load.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(());
+    }
+    let l = report.latency_us;
+    println!(
+        "{} bs={} qd={} queues={}: {:.0} IOPS, {:.1} MiB/s; latency us: mean {:.0}, p50 {:.0}, p99 {:.0}, p99.9 {:.0}, max {:.0}",
+        report.rw,
+        report.bs,
+        report.qd,
+        report.queues,
+        report.iops,
+        report.mib_per_s,
+        l.mean,
+        l.p50,
+        l.p99,
+        l.p999,
+        l.max
+    );
+    Ok(())
+}
