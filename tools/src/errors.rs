@@ -17,6 +17,13 @@ pub struct Usage(pub String);
 #[derive(Debug)]
 pub struct Found(pub String);
 
+impl Found {
+    /// For what goes wrong when the document is out already: there must not be a second one.
+    pub fn after_document(error: anyhow::Error) -> anyhow::Error {
+        if error.is::<ReaderGone>() { error } else { Found(format!("{error:#}")).into() }
+    }
+}
+
 /// The reader of standard output has gone away: nothing is left to say.
 #[derive(Debug)]
 pub struct ReaderGone;

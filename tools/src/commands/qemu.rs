@@ -2,6 +2,7 @@
 
 use crate::cli::Qemu;
 use crate::client::MetaClient;
+use crate::errors::Found;
 use crate::output::Output;
 use anyhow::Context;
 use levee_proto::api::{ServeState, VolumeInfo};
@@ -36,7 +37,11 @@ pub async fn qemu(args: &Qemu, meta: &MetaClient, out: &Output) -> anyhow::Resul
     if !args.run || out.json {
         out.result(&report, || report.command.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "))?;
     }
-    if args.run { start(&command, out) } else { Ok(()) }
+    if !args.run {
+        return Ok(());
+    }
+    let failed = start(&command, out);
+    if out.json { failed.map_err(Found::after_document) } else { failed }
 }
 
 /// The volume's node and socket, if it is served on this machine.

@@ -39,7 +39,9 @@ pub async fn verify(meta: &MetaClient, name: &str, timeout: Duration, out: &Outp
     bar.finish_and_clear();
     let (report, nodes) = outcome?;
     conclude(&report, &nodes, out)?;
-    detached.with_context(|| format!("volume {name} was verified, but cannot be detached again"))
+    detached
+        .with_context(|| format!("volume {name} was verified, but cannot be detached again"))
+        .map_err(Found::after_document)
 }
 
 /// Runs the comparison at the volume's gateway.

@@ -8,6 +8,7 @@ use super::process::PidFile;
 use super::start::Start;
 use super::{disks, layout::Binaries};
 use crate::cli::Up;
+use crate::errors::Found;
 use crate::limits::{MAX_SOCKET_PATH, SOCKET_NAME_ROOM};
 use crate::output::Output;
 use crate::signals::Signals;
@@ -76,7 +77,7 @@ pub async fn up(args: &Up, dir: &Path, out: &Output) -> anyhow::Result<()> {
         return told;
     }
     // Whoever reads the output may be gone: the cluster is kept all the same.
-    keeper::keep(&layout, &file, start.started, &mut signals, out).await
+    keeper::keep(&layout, &file, start.started, &mut signals, out).await.map_err(Found::after_document)
 }
 
 /// What this command is going to do.

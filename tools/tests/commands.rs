@@ -1,0 +1,407 @@
+//! The commands against a meta server and a gateway that answer as told: exit status, the shape of
+//! the JSON, and what is said when something is wrong.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Mutex};
+use support::http::{Request, Response, serve};
+use support::{Ran, built, levee};
+
+const UUID: &str = "6f0c3a52-3b1e-4b62-9d53-0f6a4b1c2d3e";
+
+/// Answers to `METHOD /path?query`; the last of several is repeated.
+type Script = BTreeMap<String, Vec<Response>>;
+
+/// A server that follows a script, and what it was asked.
+struct Server {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start(script: impl IntoIterator<Item = (&'static str, Response)>) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut answers = Script::new();
+        for (request, response) in script {
+            answers.entry(request.into()).or_default().push(response);
+        }
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (answers, log) = (Mutex::new(answers), asked.clone());
+        serve(listener, move |request: &Request| {
+            let line = format!("{} {}", request.method, request.target);
+            let body = String::from_utf8_lossy(&request.body).into_owned();
+            log.lock().unwrap().push(if body.is_empty() { line.clone() } else { format!("{line} {body}") });
+            let mut answers = answers.lock().unwrap();
+            match answers.get_mut(&line) {
+                Some(list) if list.len() > 1 => list.remove(0),
+                Some(list) => copy(&list[0]),
+                None => problem(500, "internal", &format!("not in the script: {line}")),
+            }
+        });
+        Server { url, asked }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// Runs a command on this cluster.
+    fn run(&self, args: &[&str]) -> Ran {
+        run(args, &self.url)
+    }
+}
+
+fn run(args: &[&str], cluster: &str) -> Ran {
+    let folder = tempfile::tempdir().unwrap();
+    Ran::of(levee(built(), folder.path()).args(["--cluster", cluster]).args(args))
+}
+
+fn copy(response: &Response) -> Response {
+    Response { status: response.status, content_type: response.content_type, body: response.body.clone() }
+}
+
+fn ok(body: Value) -> Response {
+    Response::json(200, body)
+}
+
+fn problem(status: u16, kind: &str, detail: &str) -> Response {
+    let body = json!({"type": "about:blank", "title": "T", "status": status, "detail": detail, "kind": kind});
+    Response { content_type: "application/problem+json", ..Response::json(status, body) }
+}
+
+fn volume(attachment: Value) -> Value {
+    json!({"id": 7, "name": "vm1", "size": 1u64 << 30, "copies": 3, "min_copies": 2, "epoch": 4, "version": 1,
+           "geometry": {"stripe_unit": 1 << 20, "group_chunks": 4}, "chunks": 4, "attachment": attachment})
+}
+
+fn attachment(report: Value) -> Value {
+    json!({"node": 1, "node_name": "node-1", "attachment": 3, "report": report})
+}
+
+fn report(state: &str, socket: Option<&str>, detail: Option<&str>) -> Value {
+    json!({"volume": 7, "epoch": 4, "state": state, "socket": socket, "detail": detail,
+           "healthy_chunks": 4, "degraded_chunks": 0})
+}
+
+fn serving() -> Response {
+    ok(volume(attachment(report("serving", Some("/run/vm1.sock"), None))))
+}
+
+fn node(id: u32, admin_url: &str) -> Value {
+    json!({"id": id, "name": format!("node-{id}"), "state": "up", "admin_url": admin_url,
+           "cores": ["127.0.0.1:1"], "disks": [id]})
+}
+
+/// An address at which nobody listens: no other test can be given this port.
+fn dead_url() -> String {
+    "http://127.0.0.1:1".into()
+}
+
+#[test]
+fn wrong_usage_is_told_from_failure() {
+    let refused: [&[&str]; 13] = [
+        &[],
+        &["frobnicate"],
+        &["volume"],
+        &["volume", "create", "v"],
+        &["volume", "create", "v", "--size", "0"],
+        &["volume", "create", "v", "--size", "4097"],
+        &["volume", "create", "v", "--size", "ten"],
+        &["volume", "create", "a/b", "--size", "1G"],
+        &["volume", "create", "v", "--size", "1G", "--copies", "6"],
+        &["volume", "create", "v", "--size", "1G", "--copies", "1", "--min-copies", "2"],
+        &["volume", "attach", "v", "--timeout", "soon"],
+        &["up", "--metas", "2"],
+        &["up", "--cores", "9"],
+    ];
+    for args in refused {
+        let ran = run(args, "http://127.0.0.1:1").expect(2);
+        assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{args:?}");
+    }
+    let ran = run(&["volume", "create", "v", "--size", "0", "--json"], "http://127.0.0.1:1").expect(2);
+    assert_eq!(ran.json()["error"]["kind"], "usage");
+    run(&["status"], "http://h/path").expect(2);
+}
+
+#[test]
+fn every_command_has_help_with_examples() {
+    let commands: [&[&str]; 15] = [
+        &[],
+        &["up"],
+        &["down"],
+        &["status"],
+        &["volume", "create"],
+        &["volume", "list"],
+        &["volume", "show"],
+        &["volume", "delete"],
+        &["volume", "attach"],
+        &["volume", "detach"],
+        &["volume", "verify"],
+        &["node", "list"],
+        &["disk", "list"],
+        &["qemu"],
+        &["--json", "status"],
+    ];
+    for command in commands {
+        let help = run(&[command, &["--help"]].concat(), "http://127.0.0.1:1").expect(0).stdout;
+        assert!(help.contains("Example") && help.contains("levee"), "{command:?}: {help}");
+    }
+}
+
+#[test]
+fn a_server_that_does_not_run_is_named() {
+    let url = dead_url();
+    let ran = run(&["volume", "list"], &url).expect(1);
+    assert_eq!(
+        ran.stderr,
+        format!(
+            "levee: cannot reach the meta server at {url}: connection refused; is it running? \
+             (`levee up` starts a cluster on this machine)\n"
+        )
+    );
+    let ran = run(&["volume", "list", "--json"], &url).expect(1);
+    assert_eq!(ran.json()["error"]["kind"], "unreachable");
+}
+
+#[test]
+fn the_cluster_is_found() {
+    let server = Server::start([("GET /v1/volumes?limit=1000", ok(json!({"items": []})))]);
+    // By the environment.
+    let folder = tempfile::tempdir().unwrap();
+    let list =
+        |env: &str| Ran::of(levee(built(), folder.path()).env("LEVEE_CLUSTER", env).args(["volume", "list", "--json"]));
+    assert_eq!(list(&server.url).expect(0).json(), json!([]));
+    assert!(list("http://a/b").expect(2).stderr.contains("LEVEE_CLUSTER"));
+    // The command line goes first, and a folder without a cluster is not silently passed over.
+    let elsewhere = Ran::of(
+        levee(built(), folder.path()).env("LEVEE_CLUSTER", &server.url).args(["volume", "list", "--dir", "nothing"]),
+    );
+    assert!(elsewhere.expect(1).stderr.contains("there is no cluster in nothing"));
+    // The next server is asked when the first is dead.
+    run(&["volume", "list"], &format!("{},{}", dead_url(), server.url)).expect(0);
+}
+
+#[test]
+fn volumes_are_created_with_what_was_asked() {
+    let server = Server::start([("POST /v1/volumes", Response::json(201, volume(Value::Null)))]);
+    let ran = server.run(&["volume", "create", "vm1", "--size", "1G", "--copies", "1", "--json"]).expect(0);
+    assert_eq!(ran.json()["size"], 1u64 << 30);
+    let (line, body) =
+        server.asked().remove(0).split_once(" {").map(|(l, b)| (l.to_string(), format!("{{{b}"))).unwrap();
+    assert_eq!(line, "POST /v1/volumes");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body, json!({"name": "vm1", "size": 1u64 << 30, "copies": 1, "min_copies": 1}));
+}
+
+#[test]
+fn lists_follow_their_pages() {
+    let mut second = volume(Value::Null);
+    second["name"] = "vm2".into();
+    let server = Server::start([
+        ("GET /v1/volumes?limit=1000", ok(json!({"items": [volume(Value::Null)], "next": "vm1 &"}))),
+        ("GET /v1/volumes?limit=1000&after=vm1%20%26", ok(json!({"items": [second]}))),
+    ]);
+    let names = server.run(&["volume", "list", "--json"]).expect(0).json();
+    assert_eq!((&names[0]["name"], &names[1]["name"]), (&json!("vm1"), &json!("vm2")));
+    let text = server.run(&["volume", "list"]).expect(0).stdout;
+    // Plain columns when it is not a terminal that reads.
+    assert!(text.is_ascii() && text.starts_with("VOLUME") && text.contains("1 GiB"), "{text}");
+}
+
+#[test]
+fn a_list_without_end_is_given_up() {
+    let page = || ok(json!({"items": [], "next": "x"}));
+    let server =
+        Server::start([("GET /v1/volumes?limit=1000", page()), ("GET /v1/volumes?limit=1000&after=x", page())]);
+    server.run(&["volume", "list"]).expect(1);
+}
+
+#[test]
+fn refusals_are_shown_in_the_servers_words() {
+    let server = Server::start([(
+        "DELETE /v1/volumes/vm1",
+        problem(409, "conflict", "volume vm1 is attached to node-1: detach it first"),
+    )]);
+    let ran = server.run(&["volume", "delete", "vm1", "--json"]).expect(1);
+    assert_eq!(ran.stderr, "levee: volume vm1 is attached to node-1: detach it first\n");
+    assert_eq!(ran.json()["error"]["kind"], "conflict");
+}
+
+#[test]
+fn an_election_is_waited_for() {
+    let server = Server::start([
+        ("DELETE /v1/volumes/vm1", problem(503, "unavailable", "no leader")),
+        ("DELETE /v1/volumes/vm1", Response { status: 204, content_type: "text/plain", body: String::new() }),
+    ]);
+    let ran = server.run(&["volume", "delete", "vm1", "--json"]).expect(0);
+    assert_eq!(ran.json(), json!({"volume": "vm1", "deleted": true}));
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn answers_that_are_no_api_are_errors() {
+    for body in ["<html>", "{}", ""] {
+        let answer = Response { status: 200, content_type: "text/html", body: body.into() };
+        let server = Server::start([("GET /v1/volumes/vm1", answer)]);
+        let ran = server.run(&["volume", "show", "vm1"]).expect(1);
+        assert!(ran.stderr.contains("answered unexpectedly"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn attach_waits_for_the_gateway() {
+    let server = Server::start([
+        ("POST /v1/volumes/vm1/attach", ok(volume(attachment(Value::Null)))),
+        ("GET /v1/volumes/vm1", ok(volume(attachment(Value::Null)))),
+        ("GET /v1/volumes/vm1", ok(volume(attachment(report("opening", None, Some("fencing")))))),
+        ("GET /v1/volumes/vm1", serving()),
+    ]);
+    let ran = server.run(&["volume", "attach", "vm1", "--node", "node-1", "--json"]).expect(0);
+    assert_eq!(ran.json(), json!({"volume": "vm1", "node": "node-1", "epoch": 4, "socket": "/run/vm1.sock"}));
+    assert_eq!(server.asked()[0], r#"POST /v1/volumes/vm1/attach {"node":"node-1"}"#);
+}
+
+#[test]
+fn attach_says_what_the_gateway_reports() {
+    let attach = || ("POST /v1/volumes/vm1/attach", ok(volume(attachment(Value::Null))));
+    let failed = report("failed", None, Some("node-2 and node-3 do not answer"));
+    let server = Server::start([attach(), ("GET /v1/volumes/vm1", ok(volume(attachment(failed))))]);
+    let ran = server.run(&["volume", "attach", "vm1"]).expect(1);
+    assert!(ran.stderr.contains("node-2 and node-3 do not answer"), "{}", ran.stderr);
+
+    let opening = report("opening", None, Some("waits for node-2"));
+    let server = Server::start([attach(), ("GET /v1/volumes/vm1", ok(volume(attachment(opening))))]);
+    let ran = server.run(&["volume", "attach", "vm1", "--timeout", "10ms"]).expect(1);
+    assert!(
+        ran.stderr.contains("waits for node-2") && ran.stderr.contains("levee volume detach vm1"),
+        "{}",
+        ran.stderr
+    );
+
+    let server = Server::start([attach(), ("GET /v1/volumes/vm1", ok(volume(Value::Null)))]);
+    let ran = server.run(&["volume", "attach", "vm1"]).expect(1);
+    assert!(ran.stderr.contains("detached meanwhile"), "{}", ran.stderr);
+}
+
+fn events(lines: &[Value]) -> Response {
+    let body = lines.iter().map(|line| format!("{line}\n")).collect();
+    Response { status: 200, content_type: "application/x-ndjson", body }
+}
+
+fn done(mismatches: Value) -> Value {
+    json!({"event": "done", "volume": "vm1", "copies": 3, "chunks": 4, "blocks": 99, "mismatches": mismatches})
+}
+
+#[test]
+fn verify_asks_the_gateway() {
+    let progress = json!({"event": "progress", "done": 1, "total": 4});
+    let waiting = json!({"event": "waiting", "degraded_chunks": 2});
+    let gateway = Server::start([("POST /v1/volumes/vm1/verify", events(&[waiting, progress, done(json!([]))]))]);
+    let meta = Server::start([
+        ("GET /v1/volumes/vm1", serving()),
+        ("GET /v1/nodes?limit=1000", ok(json!({"items": [node(2, "http://127.0.0.1:1"), node(1, &gateway.url)]}))),
+    ]);
+    let verdict = meta.run(&["volume", "verify", "vm1", "--json"]).expect(0).json();
+    assert_eq!((&verdict["equal"], &verdict["blocks"]), (&json!(true), &json!(99)));
+    assert!(meta.asked().iter().all(|line| line.starts_with("GET")), "{:?}", meta.asked());
+}
+
+#[test]
+fn verify_attaches_for_its_time_and_tells_every_mismatch() {
+    let found = json!([
+        {"chunk_index": 2, "node": 1, "disk": 5, "problem": "block 9 differs"},
+        {"chunk_index": 3, "node": 8, "disk": 6, "problem": "block 1 is missing"}
+    ]);
+    let gateway = Server::start([("POST /v1/volumes/vm1/verify", events(&[done(found)]))]);
+    let script = || {
+        [
+            ("GET /v1/volumes/vm1", ok(volume(Value::Null))),
+            ("POST /v1/volumes/vm1/attach", ok(volume(attachment(Value::Null)))),
+            ("GET /v1/volumes/vm1", serving()),
+            ("GET /v1/nodes?limit=1000", ok(json!({"items": [node(1, &gateway.url)]}))),
+            ("POST /v1/volumes/vm1/detach", ok(volume(Value::Null))),
+        ]
+    };
+    let meta = Server::start(script());
+    let ran = meta.run(&["volume", "verify", "vm1"]).expect(1);
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!(lines, ["chunk 2 on node-1, disk 5: block 9 differs", "chunk 3 on node 8, disk 6: block 1 is missing"]);
+    assert!(ran.stderr.contains("2 mismatches"), "{}", ran.stderr);
+    assert_eq!(meta.asked().last().unwrap(), "POST /v1/volumes/vm1/detach");
+
+    let verdict = Server::start(script()).run(&["volume", "verify", "vm1", "--json"]).expect(1).json();
+    assert_eq!((&verdict["equal"], verdict["mismatches"].as_array().unwrap().len()), (&json!(false), 2));
+}
+
+#[test]
+fn a_verification_that_breaks_off_has_failed() {
+    let failed = json!({"event": "failed", "detail": "node-3 is gone"});
+    let progress = json!({"event": "progress", "done": 1, "total": 4});
+    for (lines, words) in
+        [(vec![failed], "node-3 is gone"), (vec![progress], "before the end"), (vec![], "before the end")]
+    {
+        let gateway = Server::start([("POST /v1/volumes/vm1/verify", events(&lines))]);
+        let meta = Server::start([
+            ("GET /v1/volumes/vm1", serving()),
+            ("GET /v1/nodes?limit=1000", ok(json!({"items": [node(1, &gateway.url)]}))),
+        ]);
+        let ran = meta.run(&["volume", "verify", "vm1"]).expect(1);
+        assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn status_nodes_and_disks_are_shown() {
+    let disk = json!({"id": 1, "uuid": UUID, "node": 1, "path": "/d", "capacity": 1u64 << 34, "used": 1u64 << 30,
+                      "shards": 1, "replicas": 12});
+    let members = json!([{"id": 1, "url": "http://127.0.0.1:1"}, {"id": 2, "url": dead_url()}]);
+    let server = Server::start([
+        ("GET /v1/cluster", ok(json!({"cluster": UUID, "member": 1, "leader": 1, "members": members, "applied": 9}))),
+        ("GET /v1/nodes?limit=1000", ok(json!({"items": [node(1, "http://127.0.0.1:1")]}))),
+        ("GET /v1/disks?limit=1000", ok(json!({"items": [disk]}))),
+        ("GET /v1/volumes?limit=1000", ok(json!({"items": [volume(attachment(report("serving", None, None)))]}))),
+    ]);
+    let status = server.run(&["status", "--json"]).expect(0).json();
+    assert_eq!(status["disks"], json!({"count": 1, "capacity": 1u64 << 34, "used": 1u64 << 30}));
+    assert_eq!((&status["members"][0]["answers"], &status["members"][1]["answers"]), (&json!(true), &json!(false)));
+    assert_eq!(status["volumes"]["serving"], 1);
+    let text = server.run(&["status"]).expect(0).stdout;
+    assert!(text.contains("1 GiB of 16 GiB used") && text.contains("node-1"), "{text}");
+    assert_eq!(server.run(&["node", "list", "--json"]).expect(0).json()[0]["name"], "node-1");
+    assert_eq!(server.run(&["disk", "list", "--json"]).expect(0).json()[0]["replicas"], 12);
+    assert!(server.run(&["disk", "list"]).expect(0).stdout.contains("16 GiB"));
+}
+
+#[test]
+fn qemu_wants_the_volume_on_this_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vm1.sock");
+    let text = path.to_str().unwrap();
+    let here = || ok(volume(attachment(report("serving", Some(text), None))));
+    let server = Server::start([("GET /v1/volumes/vm1", here())]);
+    let ran = server.run(&["qemu", "vm1"]).expect(1);
+    assert!(ran.stderr.contains("not on this machine"), "{}", ran.stderr);
+
+    let _socket = UnixListener::bind(&path).unwrap();
+    let ran = server.run(&["qemu", "vm1", "--qemu", "no-such-qemu", "--json", "--", "-nographic"]).expect(0).json();
+    let words: Vec<_> = ran["command"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect();
+    assert!(words.contains(&format!("socket,id=levee-vm1,path={text},reconnect-ms=100").as_str()), "{words:?}");
+    assert_eq!(words.last(), Some(&"-nographic"));
+    // Whatever stands for QEMU is run with the command that was shown.
+    let ran = server.run(&["qemu", "vm1", "--run", "--qemu", "echo"]).expect(0);
+    assert!(ran.stdout.contains("num-queues=2"), "{}", ran.stdout);
+    let ran = server.run(&["qemu", "vm1", "--run", "--qemu", "no-such-qemu"]).expect(1);
+    assert!(ran.stderr.contains("cannot start no-such-qemu"), "{}", ran.stderr);
+
+    let ran = server.run(&["qemu", "vm1", "--run", "--qemu", "no-such-qemu", "--json"]).expect(1);
+    assert!(ran.json()["command"].is_array(), "exactly one document: {}", ran.stdout);
+
+    let server = Server::start([("GET /v1/volumes/vm1", ok(volume(Value::Null)))]);
+    let ran = server.run(&["qemu", "vm1"]).expect(1);
+    assert!(ran.stderr.contains("levee volume attach vm1"), "{}", ran.stderr);
+}
