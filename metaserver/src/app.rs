@@ -7,7 +7,7 @@ use crate::raft::{Raft, Replicated};
 use openraft::RaftMetrics;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// One member.
@@ -32,6 +32,7 @@ impl App {
     pub fn new(
         id: u64,
         members: BTreeMap<u64, String>,
+        down_after: Duration,
         raft: Raft,
         replicated: Replicated,
         http: reqwest::Client,
@@ -46,7 +47,7 @@ impl App {
             replicated,
             http,
             stopping,
-            observed: Mutex::new(Observed::new(0, Instant::now())),
+            observed: Mutex::new(Observed::new(0, Instant::now(), down_after)),
         }
     }
 

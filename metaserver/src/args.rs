@@ -27,6 +27,10 @@ pub struct Args {
     #[arg(long, value_name = "N=URL,...", value_delimiter = ',', value_parser = parse_peer)]
     pub peers: Vec<(u64, String)>,
 
+    /// A storage daemon that was not heard for this long counts as down; they report every second
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    pub down_after: u64,
+
     /// Log entries between two snapshots of the state
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_every: u64,

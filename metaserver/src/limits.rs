@@ -29,15 +29,12 @@ pub const COMMIT_WAIT: Duration = Duration::from_secs(10);
 pub const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// Pause before a request looks for the leader again.
 pub const LEADER_RETRY: Duration = Duration::from_millis(50);
-/// How long a request that was passed on may take: a long poll and a commit.
-pub const FORWARD_WAIT: Duration = Duration::from_secs(45);
+/// How long a request that was passed on may take, beyond what it asks to wait itself.
+pub const FORWARD_WAIT: Duration = Duration::from_secs(15);
 /// How long another member may take to accept a connection.
 pub const CONNECT_WAIT: Duration = Duration::from_millis(1000);
 /// How long requests in flight may take after the signal to stop.
 pub const STOP_WAIT: Duration = Duration::from_secs(2);
-
-/// A node that was not heard for this long is down. Daemons send a heartbeat every second.
-pub const NODE_DOWN_AFTER: Duration = Duration::from_secs(3);
 
 /// Raft: milliseconds between heartbeats, also the time that one append may take.
 pub const HEARTBEAT_MS: u64 = 400;

@@ -1,16 +1,17 @@
 //! What daemons report: kept by the leader in memory, begun anew in every term.
 
-use crate::limits::NODE_DOWN_AFTER;
 use levee_meta_state::State;
 use levee_proto::api::{DiskInfo, Heartbeat, NodeState, VolumeInfo, VolumeReport};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The observations of one term.
 pub struct Observed {
     term: u64,
     since: Instant,
+    /// A node that was not heard for this long is down.
+    down_after: Duration,
     nodes: BTreeMap<NodeId, Heard>,
 }
 
@@ -22,14 +23,14 @@ struct Heard {
 }
 
 impl Observed {
-    pub fn new(term: u64, now: Instant) -> Observed {
-        Observed { term, since: now, nodes: BTreeMap::new() }
+    pub fn new(term: u64, now: Instant, down_after: Duration) -> Observed {
+        Observed { term, since: now, down_after, nodes: BTreeMap::new() }
     }
 
     /// Forgets what was heard in an earlier term: another leader has heard more since.
     pub fn enter(&mut self, term: u64, now: Instant) {
         if self.term != term {
-            *self = Observed::new(term, now);
+            *self = Observed::new(term, now, self.down_after);
         }
     }
 
@@ -49,7 +50,7 @@ impl Observed {
     }
 
     pub fn node_state(&self, node: NodeId, now: Instant) -> NodeState {
-        let recent = |at: Instant| now.saturating_duration_since(at) < NODE_DOWN_AFTER;
+        let recent = |at: Instant| now.saturating_duration_since(at) < self.down_after;
         match self.nodes.get(&node) {
             Some(heard) if recent(heard.at) => NodeState::Up,
             _ if recent(self.since) => NodeState::Unknown,
@@ -86,13 +87,12 @@ impl Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_node_is_unknown_then_up_then_down() {
         let start = Instant::now();
         let later = |ms| start + Duration::from_millis(ms);
-        let mut observed = Observed::new(1, start);
+        let mut observed = Observed::new(1, start, Duration::from_secs(3));
         let node = NodeId(1);
         assert_eq!(observed.node_state(node, later(2999)), NodeState::Unknown);
         assert_eq!(observed.node_state(node, later(3000)), NodeState::Down);

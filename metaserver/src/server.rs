@@ -11,6 +11,7 @@ use levee_meta_state::Command;
 use openraft::BasicNode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -37,9 +38,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     .context("cannot start consensus")?;
     found_group(&raft, args.id, &members).await?;
 
+    let down_after = Duration::from_secs(args.down_after);
     let (stop, stopping) = watch::channel(false);
     let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_WAIT).tcp_nodelay(true).build()?;
-    let app = Arc::new(App::new(args.id, members, raft.clone(), replicated, http, stopping.clone()));
+    let app = Arc::new(App::new(args.id, members, down_after, raft.clone(), replicated, http, stopping.clone()));
     tokio::spawn(found_cluster(app.clone()));
     tracing::info!("member {} serves {own_url}, data in {}", args.id, args.dir.display());
     let served = serve(listener, app, stop, stopping).await;
@@ -93,7 +95,7 @@ async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
     let (raft, id) = (app.raft.clone(), app.id);
-    let router = api::router(app).merge(raft::router(raft.clone(), id));
+    let router = api::router(app, raft::router(raft.clone(), id));
     let listener = listener.tap_io(|socket| {
         // Without it small answers wait for the client's acknowledgement; failing costs only time.
         let _ = socket.set_nodelay(true);

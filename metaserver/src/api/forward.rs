@@ -12,8 +12,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use levee_proto::api::ProblemKind;
+use levee_proto::api::{MAX_WAIT_MS, ProblemKind};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Marks a request that came from another member.
@@ -68,7 +69,7 @@ async fn send(app: &App, leader: u64, parts: &Parts, body: Bytes) -> Result<Resp
         .http
         .request(parts.method.clone(), format!("{url}{path}"))
         .header(FORWARDED, app.id)
-        .timeout(FORWARD_WAIT)
+        .timeout(FORWARD_WAIT + asked_wait(parts.uri.query()))
         .body(body);
     let unsent = |error: reqwest::Error| {
         if error.is_connect() || (parts.method == Method::GET && !error.is_timeout()) {
@@ -77,10 +78,28 @@ async fn send(app: &App, leader: u64, parts: &Parts, body: Bytes) -> Result<Resp
             Unsent::Lost
         }
     };
-    let response = request.send().await.map_err(unsent)?;
+    let answer = async { request.send().await.map_err(unsent) };
+    let response = tokio::select! {
+        response = answer => response?,
+        // The old leader may never answer: a read is better off with the new one.
+        () = deposed(app, leader), if parts.method == Method::GET => return Err(Unsent::Again),
+    };
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE).cloned();
     let bytes = response.bytes().await.map_err(unsent)?;
     let kind = kind.unwrap_or_else(|| HeaderValue::from_static("application/octet-stream"));
     Ok((status, [(header::CONTENT_TYPE, kind)], bytes).into_response())
+}
+
+/// Returns once another member leads, or none.
+async fn deposed(app: &App, leader: u64) {
+    let mut metrics = app.raft.metrics();
+    let _ = metrics.wait_for(|m| m.current_leader != Some(leader)).await;
+}
+
+/// How long the request itself asks to wait.
+fn asked_wait(query: Option<&str>) -> Duration {
+    let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    let asked = pairs.find(|(name, _)| *name == "wait_ms").and_then(|(_, value)| value.parse().ok());
+    Duration::from_millis(asked.unwrap_or(0).min(MAX_WAIT_MS))
 }

@@ -28,8 +28,8 @@ use utoipa_axum::routes;
 ))]
 struct Document;
 
-/// Everything but `/raft`.
-pub fn router(app: Arc<App>) -> Router {
+/// The whole server; `raft` has the routes for the other members.
+pub fn router(app: Arc<App>, raft: Router) -> Router {
     let (by_leader, documented) = documented_routes().split_for_parts();
     let (local, mut document) = local_routes().split_for_parts();
     document.merge(documented);
@@ -39,10 +39,11 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
         .route("/metrics", get(cluster::metrics))
         .route("/healthz", get(cluster::healthz))
+        .with_state(app)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .merge(raft)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(app)
 }
 
 /// Answered by the leader, whichever member is asked.

@@ -5,6 +5,7 @@ use super::{Raft, TO_HEADER};
 use crate::api::Failure;
 use crate::limits::MAX_RAFT_BODY;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -34,19 +35,28 @@ async fn addressed(State(id): State<u64>, request: Request, next: Next) -> Respo
         .into_response()
 }
 
-fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|e| Failure::new(ProblemKind::Invalid, format!("malformed message: {e}")))
+/// A body that arrived whole.
+type Body = Result<Bytes, BytesRejection>;
+
+fn whole(body: Body) -> Result<Bytes, Failure> {
+    body.map_err(|e| Failure::new(ProblemKind::Invalid, e.body_text()).with_status(e.status().as_u16()))
 }
 
-async fn append(State(raft): State<Raft>, body: Bytes) -> Result<Response, Failure> {
-    Ok(Json(raft.append_entries(parse(&body)?).await).into_response())
+fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
+    serde_json::from_slice(&whole(body)?)
+        .map_err(|e| Failure::new(ProblemKind::Invalid, format!("malformed message: {e}")))
 }
 
-async fn vote(State(raft): State<Raft>, body: Bytes) -> Result<Response, Failure> {
-    Ok(Json(raft.vote(parse(&body)?).await).into_response())
+async fn append(State(raft): State<Raft>, body: Body) -> Result<Response, Failure> {
+    Ok(Json(raft.append_entries(parse(body)?).await).into_response())
 }
 
-async fn snapshot(State(raft): State<Raft>, body: Bytes) -> Result<Response, Failure> {
-    let rpc = unpack_snapshot(&body).ok_or_else(|| Failure::new(ProblemKind::Invalid, "malformed snapshot message"))?;
+async fn vote(State(raft): State<Raft>, body: Body) -> Result<Response, Failure> {
+    Ok(Json(raft.vote(parse(body)?).await).into_response())
+}
+
+async fn snapshot(State(raft): State<Raft>, body: Body) -> Result<Response, Failure> {
+    let rpc = unpack_snapshot(&whole(body)?)
+        .ok_or_else(|| Failure::new(ProblemKind::Invalid, "malformed snapshot message"))?;
     Ok(Json(raft.install_snapshot(rpc).await).into_response())
 }

@@ -1,0 +1,262 @@
+//! The API of a group of one.
+
+mod common;
+
+use common::*;
+use levee_proto::api::*;
+use levee_proto::*;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Nodes that send no heartbeats stay up, however slow the machine is.
+const PATIENT: [&str; 2] = ["--down-after", "3600"];
+
+#[tokio::test]
+async fn volumes_are_created_listed_and_deleted() {
+    let group = Group::start(1, &PATIENT).await;
+    let c = group.client(0);
+    let early = c.create("v", 1).await.unwrap_err();
+    assert!(early.kind == ProblemKind::NoSpace && early.detail.contains("needs 1 nodes"), "{early}");
+    c.register(1, 11).await;
+
+    let names: Vec<String> = (0..25).map(|i| format!("v{i:02}")).collect();
+    for name in &names {
+        let created = c.create(name, 1).await.unwrap();
+        assert_eq!((&created.name, created.epoch, created.version), (name, Epoch(0), Version::FIRST));
+    }
+    assert_eq!(c.create("v00", 1).await.unwrap_err().kind, ProblemKind::Exists);
+    for limit in [1, 7, 25, 5000] {
+        assert_eq!(c.names(limit.min(MAX_PAGE)).await, names, "pages of {limit}");
+    }
+    c.delete("/v1/volumes/v07").await.unwrap();
+    assert_eq!(c.delete("/v1/volumes/v07").await.unwrap_err().kind, ProblemKind::NotFound);
+    assert_eq!(c.names(10).await.len(), 24);
+}
+
+#[tokio::test]
+async fn everything_wrong_is_a_problem() {
+    let group = Group::start(1, &PATIENT).await;
+    let c = group.client(0);
+    let base = &group.members[0].url;
+    let request = |method: &str, path: &str, body: &str| {
+        let method = method.parse().unwrap();
+        group.http.request(method, format!("{base}{path}")).body(body.to_string()).send()
+    };
+    let huge = format!(r#"{{"name":"{}"}}"#, "x".repeat(3 << 20));
+    for (method, path, body, status) in [
+        ("GET", "/", "", 404),
+        ("GET", "/v1/nope", "", 404),
+        ("PATCH", "/v1/volumes", "", 405),
+        ("POST", "/v1/cluster", "", 405),
+        ("POST", "/raft/append", "{}", 409),
+        ("POST", "/v1/volumes", "", 400),
+        ("POST", "/v1/volumes", "{", 400),
+        ("POST", "/v1/volumes", r#"{"name":"a/b","size":4096}"#, 400),
+        ("POST", "/v1/volumes", r#"{"name":"v","size":-1}"#, 400),
+        ("POST", "/v1/volumes", r#"{"name":"v","size":5000}"#, 400),
+        ("POST", "/v1/volumes", huge.as_str(), 413),
+        ("GET", "/v1/volumes?limit=0", "", 400),
+        ("GET", "/v1/volumes?limit=x", "", 400),
+        ("GET", "/v1/volumes/%ff", "", 400),
+        ("GET", "/v1/volumes/none", "", 404),
+        ("GET", "/v1/nodes?after=x", "", 400),
+        ("GET", "/v1/nodes/x/intent", "", 400),
+        ("GET", "/v1/nodes/7/intent?wait_ms=-1", "", 400),
+        ("GET", "/v1/nodes/7/intent?after=1&wait_ms=1", "", 404),
+        ("DELETE", "/v1/volumes/none", "", 404),
+        ("POST", "/v1/volumes/none/attach", "", 404),
+        ("POST", "/v1/volumes/none/detach", "", 404),
+        ("POST", "/v1/nodes/7/heartbeat", r#"{"incarnation":"x"}"#, 400),
+    ] {
+        let response = request(method, path, body).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        assert_eq!(response.status(), status, "{method} {path}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{method} {path}");
+        let problem: Problem = response.json().await.unwrap();
+        assert!(problem.status == status && !problem.detail.is_empty(), "{problem:?}");
+    }
+    assert_eq!(c.beat(NodeId(9), &heartbeat(1)).await.unwrap_err().kind, ProblemKind::NotFound);
+    let addressed = group.http.post(format!("{base}/raft/snapshot")).header("levee-member", "1").body("\u{1}nonsense");
+    assert_eq!(addressed.send().await.unwrap().status(), 400);
+    let wrong_method =
+        group.http.get(format!("{base}/raft/snapshot")).header("levee-member", "1").send().await.unwrap();
+    assert_eq!(
+        (wrong_method.status().as_u16(), &wrong_method.headers()["content-type"] == "application/problem+json"),
+        (405, true)
+    );
+}
+
+#[tokio::test]
+async fn the_openapi_document_has_every_path() {
+    let group = Group::start(1, &PATIENT).await;
+    let document: serde_json::Value = group.client(0).get("/v1/openapi.json").await.unwrap();
+    let operations: BTreeSet<String> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, methods)| methods.as_object().unwrap().keys().map(move |m| format!("{m} {path}")))
+        .collect();
+    let expected = [
+        "get /v1/cluster",
+        "get /v1/disks",
+        "get /v1/nodes",
+        "post /v1/nodes",
+        "get /v1/nodes/{id}/intent",
+        "post /v1/nodes/{id}/heartbeat",
+        "get /v1/volumes",
+        "post /v1/volumes",
+        "delete /v1/volumes/{name}",
+        "get /v1/volumes/{name}",
+        "post /v1/volumes/{name}/allocate",
+        "post /v1/volumes/{name}/attach",
+        "post /v1/volumes/{name}/detach",
+        "post /v1/volumes/{name}/open",
+    ];
+    assert_eq!(operations, expected.iter().map(|s| s.to_string()).collect());
+    let text = document.to_string();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for reference in text.split("\"#/components/schemas/").skip(1) {
+        let name = &reference[..reference.find('"').unwrap()];
+        assert!(schemas.contains_key(name), "schema {name} is missing");
+    }
+    let metrics = group.http.get(format!("{}/metrics", group.members[0].url)).send().await.unwrap();
+    assert!(metrics.text().await.unwrap().contains("\nlevee_meta_leader 1\n"));
+}
+
+fn serving(volume: VolumeId, epoch: Epoch) -> VolumeReport {
+    VolumeReport {
+        volume,
+        epoch,
+        state: ServeState::Serving,
+        socket: Some("/run/v.sock".into()),
+        detail: None,
+        healthy_chunks: 1,
+        degraded_chunks: 0,
+    }
+}
+
+#[tokio::test]
+async fn reports_show_up_and_belong_to_their_attachment() {
+    let group = Group::start(1, &PATIENT).await;
+    let c = group.client(0);
+    let node = c.register(1, 11).await;
+    let volume = c.create("v", 1).await.unwrap();
+    let at = c.attach("v", None).await.unwrap().attachment.unwrap();
+    assert_eq!((at.node, at.report), (node.node, None));
+    let at = c.volume("v").await.attachment.unwrap();
+    let epoch = c.open("v", &at, 11).await.unwrap().epoch;
+
+    let mut beat = heartbeat(11);
+    beat.volumes.push(serving(volume.id, epoch));
+    beat.disks.push(DiskUsage { disk: node.disks[0], used: 4711 });
+    c.beat(node.node, &beat).await.unwrap();
+    let report = c.volume("v").await.attachment.unwrap().report;
+    assert_eq!(report.as_ref(), beat.volumes.first());
+    let disks: Page<DiskInfo> = c.get("/v1/disks").await.unwrap();
+    assert_eq!((disks.items[0].used, disks.items[0].replicas), (Some(4711), 0));
+    let nodes: Page<NodeInfo> = c.get("/v1/nodes").await.unwrap();
+    assert_eq!(nodes.items[0].name, "n1");
+
+    c.detach("v").await.unwrap();
+    assert_eq!(c.detach("v").await.unwrap().attachment, None);
+    let again = c.attach("v", Some("n1")).await.unwrap().attachment.unwrap();
+    assert_eq!(again.report, None, "the old attachment's report is not the new one's");
+    c.open("v", &again, 11).await.unwrap();
+    assert_eq!(c.volume("v").await.attachment.unwrap().report, None);
+
+    c.register(1, 12).await;
+    assert_eq!(c.beat(node.node, &beat).await.unwrap_err().kind, ProblemKind::Fenced);
+}
+
+#[tokio::test]
+async fn an_intent_is_waited_for_and_deletions_are_confirmed() {
+    let group = Group::start(1, &PATIENT).await;
+    let c = group.client(0);
+    let node = c.register(1, 11).await;
+    c.create("v", 1).await.unwrap();
+    let intent_path =
+        |after: u64, wait_ms: u64| format!("/v1/nodes/{}/intent?after={after}&wait_ms={wait_ms}", node.node);
+    let first: Intent = c.get(&format!("/v1/nodes/{}/intent", node.node)).await.unwrap();
+    let same: Intent = c.get(&intent_path(first.revision, 1)).await.unwrap();
+    assert_eq!(same, first, "nothing moved: the same intent after the wait");
+
+    let poll = tokio::spawn({
+        let (c, path) = (c.clone(), intent_path(first.revision, MAX_WAIT_MS));
+        async move { c.get::<Intent>(&path).await.unwrap() }
+    });
+    // Whether it is waiting by now or not, it must see the change.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let at = c.attach("v", None).await.unwrap().attachment.unwrap();
+    let woken = poll.await.unwrap();
+    assert_eq!(woken.attach[0].attachment, at.attachment);
+
+    let epoch = c.open("v", &at, 11).await.unwrap().epoch;
+    c.allocate("v", epoch, vec![0, 1]).await.unwrap();
+    assert_eq!(c.delete("/v1/volumes/v").await.unwrap_err().kind, ProblemKind::Conflict);
+    c.detach("v").await.unwrap();
+    c.delete("/v1/volumes/v").await.unwrap();
+    let intent: Intent = c.get(&intent_path(woken.revision, 0)).await.unwrap();
+    assert_eq!((intent.attach.len(), intent.deletes.len()), (0, 2));
+
+    let mut beat = heartbeat(11);
+    beat.deleted = intent.deletes;
+    let ack = c.beat(node.node, &beat).await.unwrap();
+    assert!(ack.revision > intent.revision);
+    assert_eq!(c.beat(node.node, &beat).await.unwrap(), ack, "a repeated confirmation changes nothing");
+    let done: Intent = c.get(&intent_path(intent.revision, 0)).await.unwrap();
+    assert_eq!((done.revision, done.deletes.len()), (ack.revision, 0));
+}
+
+#[tokio::test]
+async fn a_silent_node_is_down_and_gets_no_volume() {
+    let group = Group::start(1, &[]).await;
+    let c = group.client(0);
+    c.register(1, 11).await;
+    c.create("v", 1).await.unwrap();
+    patiently("the node going down", async || {
+        let nodes: Page<NodeInfo> = c.get("/v1/nodes").await.unwrap();
+        (nodes.items[0].state == NodeState::Down).then_some(())
+    })
+    .await;
+    let refused = c.attach("v", Some("n1")).await.unwrap_err();
+    assert!(refused.kind == ProblemKind::Conflict && refused.detail.contains("down"), "{refused}");
+    assert_eq!(c.attach("v", None).await.unwrap_err().kind, ProblemKind::Conflict);
+}
+
+#[tokio::test]
+async fn gateways_do_not_get_into_each_others_way() {
+    let group = Group::start(1, &PATIENT).await;
+    let c = group.client(0);
+    for i in 1..=3 {
+        c.register(i, u128::from(i) + 10).await;
+    }
+    let gateways = (0..16u32).map(|i| {
+        let c = c.clone();
+        tokio::spawn(async move {
+            let name = format!("v{i}");
+            c.create(&name, 3).await.unwrap();
+            let (a, b) = tokio::join!(c.attach(&name, Some("n1")), c.attach(&name, Some("n2")));
+            assert!(a.is_ok() != b.is_ok(), "exactly one of two nodes gets the volume");
+            let lost = a.as_ref().err().or(b.as_ref().err()).unwrap();
+            assert!(lost.kind == ProblemKind::Conflict && lost.detail.contains("attached to node 'n"), "{lost}");
+            let at = a.or(b).unwrap().attachment.unwrap();
+            let incarnation = u128::from(at.node.0) + 10;
+            let (x, y) = tokio::join!(c.open(&name, &at, incarnation), c.open(&name, &at, incarnation));
+            assert_eq!((x.unwrap().epoch, y.unwrap().epoch), (Epoch(1), Epoch(1)));
+            let (x, y) =
+                tokio::join!(c.allocate(&name, Epoch(1), vec![0, 1, 2, 3]), c.allocate(&name, Epoch(1), vec![3, 4]));
+            let (x, y) = (x.unwrap().chunks, y.unwrap().chunks);
+            assert_eq!(x[3], y[0], "one chunk, whoever asks first");
+            x.into_iter().chain(y.into_iter().skip(1)).collect::<Vec<_>>()
+        })
+    });
+    let mut chunks = BTreeSet::new();
+    let mut replicas = BTreeSet::new();
+    for gateway in gateways.collect::<Vec<_>>() {
+        for chunk in gateway.await.unwrap() {
+            assert!(chunks.insert(chunk.chunk));
+            assert_eq!(chunk.replicas.iter().map(|r| r.node).collect::<BTreeSet<_>>().len(), 3);
+            chunk.replicas.iter().for_each(|r| assert!(replicas.insert(r.replica)));
+        }
+    }
+    assert_eq!((chunks.len(), replicas.len()), (16 * 5, 16 * 5 * 3));
+}
