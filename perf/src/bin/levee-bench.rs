@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use levee_perf::load::{self, LoadOptions, Pattern, Until};
-use levee_perf::suite::{self, SuiteOptions};
+use levee_perf::suite::{self, SYSTEMS, SuiteOptions};
 use levee_proto::units::parse_size;
 
 /// Measures a vhost-user-blk device.
@@ -44,6 +44,9 @@ struct Suite {
     dir: PathBuf,
     #[arg(long, default_value_t = 18600, value_name = "PORT")]
     base_port: u16,
+    /// Which systems take part
+    #[arg(long, value_delimiter = ',', value_parser = SYSTEMS, default_values_t = SYSTEMS.map(String::from))]
+    systems: Vec<String>,
     /// Where the figures go, as JSON
     #[arg(long, default_value = "target/bench/latest.json", value_name = "FILE")]
     out: PathBuf,
@@ -97,6 +100,7 @@ fn compare(suite: Suite) -> Result<()> {
     let table = suite::run(&SuiteOptions {
         dir: suite.dir,
         base_port: suite.base_port,
+        systems: SYSTEMS.into_iter().filter(|s| suite.systems.iter().any(|wanted| wanted == s)).collect(),
         time: Duration::try_from_secs_f64(suite.time)?,
         out: suite.out.clone(),
         progress: |line| eprintln!("{line}"),

@@ -28,6 +28,8 @@ pub struct SuiteOptions {
     /// Files and the cluster live here, and are deleted at the end.
     pub dir: PathBuf,
     pub base_port: u16,
+    /// Which of [`SYSTEMS`] take part.
+    pub systems: Vec<&'static str>,
     /// Of each point.
     pub time: Duration,
     /// Where the figures go.
@@ -89,12 +91,10 @@ impl Figures {
 /// Measures everything, writes the file, and returns the table for people.
 pub fn run(options: &SuiteOptions) -> Result<String> {
     let say = options.progress;
-    fio::check()?;
-    qsd::check()?;
     let mut systems = Systems::start(options)?;
     let mut figures = Figures { runs: Vec::new() };
     for workload in &WORKLOADS {
-        for system in SYSTEMS {
+        for system in SYSTEMS.into_iter().filter(|s| options.systems.contains(s)) {
             say(&format!("{} on {system}", workload.name));
             let run = systems
                 .measure(system, workload, options.time)

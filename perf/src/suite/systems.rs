@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::fio::{self, Durability};
-use super::qsd::StorageDaemon;
+use super::qsd::{self, StorageDaemon};
 use super::{Run, SuiteOptions, WORKING_SET, WORKLOADS, Workload};
 use crate::cluster::Cluster;
 use crate::load::{self, LoadOptions, Pattern, Until};
@@ -20,14 +20,19 @@ const VOLUME: &str = "bench";
 /// Bytes of one request while preparing.
 const PREPARE_BLOCK: usize = 1 << 20;
 
+/// A system that is reached through a vhost-user socket.
+struct Served {
+    socket: PathBuf,
+    /// Whose processor time counts.
+    pids: Vec<i32>,
+}
+
+/// Those systems that take part.
 pub struct Systems {
     raw: PathBuf,
-    qsd_file: PathBuf,
     fio_startup: Duration,
-    qsd: StorageDaemon,
-    cluster: Cluster,
-    levee_socket: PathBuf,
-    levee_pids: Vec<i32>,
+    qsd: Option<(StorageDaemon, PathBuf)>,
+    levee: Option<(Cluster, Served)>,
 }
 
 impl Systems {
@@ -35,55 +40,85 @@ impl Systems {
     /// below meets data for the first time while it is measured.
     pub fn start(options: &SuiteOptions) -> Result<Systems> {
         let say = options.progress;
+        let takes_part = |system| options.systems.contains(&system);
+        let uses_fio = takes_part("raw") || takes_part("raw-dsync");
+        if uses_fio {
+            fio::check()?;
+        }
+        if takes_part("qsd") {
+            qsd::check()?;
+        }
         std::fs::create_dir_all(&options.dir).with_context(|| format!("cannot create {}", options.dir.display()))?;
         let dir = options.dir.canonicalize().with_context(|| format!("cannot find {}", options.dir.display()))?;
-        let (raw, qsd_file) = (dir.join("raw.data"), dir.join("qsd.data"));
-        for file in [&raw, &qsd_file] {
-            say(&format!("writing {}", file.display()));
-            write_file(file)?;
-            read_file(file)?;
+        let mut systems = Systems { raw: dir.join("raw.data"), fio_startup: Duration::ZERO, qsd: None, levee: None };
+        if uses_fio {
+            say("writing a file for the raw disk");
+            prepare_file(&systems.raw)?;
+            systems.fio_startup = fio::startup_cost(&systems.raw, &WORKLOADS[0])?;
         }
-        let fio_startup = fio::startup_cost(&raw, &WORKLOADS[0])?;
-        let qsd = StorageDaemon::start(&dir, &qsd_file)?;
-        say("starting a cluster of three nodes and writing a volume");
-        let cluster = Cluster::create(&dir.join("cluster"), options.base_port)?;
-        cluster.create_volume(VOLUME, WORKING_SET)?;
-        let levee_socket = cluster.attach(VOLUME)?.socket;
-        for pattern in [Pattern::Write, Pattern::Read] {
-            let prepare = LoadOptions {
-                socket: levee_socket.clone(),
-                pattern,
-                block: 128 << 10,
-                depth: 8,
-                queues: 1,
-                until: Until::Covered,
-                area: Some(WORKING_SET),
-            };
-            load::run(&prepare).context("preparing the volume")?;
+        if takes_part("qsd") {
+            say("writing a file for qemu-storage-daemon");
+            let file = dir.join("qsd.data");
+            prepare_file(&file)?;
+            systems.qsd = Some((StorageDaemon::start(&dir, &file)?, file));
         }
-        let levee_pids = cluster.daemons()?.iter().map(|d| d.pid).collect();
-        Ok(Systems { raw, qsd_file, fio_startup, qsd, cluster, levee_socket, levee_pids })
+        if takes_part("levee") {
+            say("starting a cluster of three nodes and writing a volume");
+            systems.levee = Some(start_levee(&dir.join("cluster"), options.base_port)?);
+        }
+        Ok(systems)
     }
 
     pub fn measure(&mut self, system: &'static str, workload: &Workload, time: Duration) -> Result<Run> {
-        match system {
-            "raw" => fio::measure(system, &self.raw, workload, Durability::Cached, time, self.fio_startup),
-            "raw-dsync" => fio::measure(system, &self.raw, workload, Durability::Dsync, time, self.fio_startup),
-            "qsd" => measure_socket(system, &self.qsd.socket, &[self.qsd.pid()], workload, time),
-            "levee" => measure_socket(system, &self.levee_socket, &self.levee_pids, workload, time),
-            other => bail!("there is no system {other}"),
+        match (system, &self.qsd, &self.levee) {
+            ("raw", ..) => fio::measure(system, &self.raw, workload, Durability::Cached, time, self.fio_startup),
+            ("raw-dsync", ..) => fio::measure(system, &self.raw, workload, Durability::Dsync, time, self.fio_startup),
+            ("qsd", Some((daemon, _)), _) => measure_socket(system, &daemon.socket, &[daemon.pid()], workload, time),
+            ("levee", _, Some((_, served))) => measure_socket(system, &served.socket, &served.pids, workload, time),
+            (other, ..) => bail!("there is no system {other}"),
         }
     }
 
     /// Ends the daemons and deletes all data.
     pub fn stop(self) -> Result<()> {
-        self.cluster.destroy()?;
-        drop(self.qsd);
-        for file in [&self.raw, &self.qsd_file] {
+        if let Some((cluster, _)) = &self.levee {
+            cluster.destroy()?;
+        }
+        let mut files = vec![self.raw];
+        if let Some((daemon, file)) = self.qsd {
+            drop(daemon);
+            files.push(file);
+        }
+        for file in files.iter().filter(|f| f.exists()) {
             std::fs::remove_file(file).with_context(|| format!("cannot delete {}", file.display()))?;
         }
         Ok(())
     }
+}
+
+fn start_levee(dir: &Path, base_port: u16) -> Result<(Cluster, Served)> {
+    let cluster = Cluster::create(dir, base_port)?;
+    cluster.create_volume(VOLUME, WORKING_SET)?;
+    let socket = cluster.attach(VOLUME)?.socket;
+    for pattern in [Pattern::Write, Pattern::Read] {
+        let prepare = LoadOptions {
+            socket: socket.clone(),
+            pattern,
+            block: 128 << 10,
+            depth: 8,
+            queues: 1,
+            until: Until::Covered,
+            area: Some(WORKING_SET),
+        };
+        load::run(&prepare).context("preparing the volume")?;
+    }
+    let pids = cluster.daemons()?.iter().map(|d| d.pid).collect();
+    Ok((cluster, Served { socket, pids }))
+}
+
+fn prepare_file(path: &Path) -> Result<()> {
+    write_file(path)?;
+    read_file(path)
 }
 
 fn measure_socket(
