@@ -1,7 +1,7 @@
 //! A front end that controls every byte of its rings, to play an ill-behaved guest and one that outlives its daemon.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -44,6 +44,8 @@ pub struct Vm {
 /// A connection for that guest.
 pub struct Front {
     pub frontend: Frontend,
+    /// The frontend's own way to its descriptor waits while a message is being answered.
+    connection: RawFd,
     kick: EventFd,
     call: EventFd,
 }
@@ -139,7 +141,8 @@ impl Vm {
             )
             .unwrap();
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        Front { frontend, kick: EventFd::new(0).unwrap(), call: EventFd::new(0).unwrap() }
+        let connection = frontend.as_raw_fd();
+        Front { frontend, connection, kick: EventFd::new(0).unwrap(), call: EventFd::new(0).unwrap() }
     }
 
     pub fn share_memory(&self, front: &mut Front) {
@@ -198,6 +201,11 @@ impl Front {
             super::wait_readable(unsafe { BorrowedFd::borrow_raw(self.call.as_raw_fd()) });
             self.call.read().unwrap();
         }
+    }
+
+    /// Ends the connection while a message may be waiting for its answer.
+    pub fn hang_up(&self) {
+        nix::sys::socket::shutdown(self.connection, nix::sys::socket::Shutdown::Both).unwrap();
     }
 
     /// Stops the ring and returns the index the device would take next.

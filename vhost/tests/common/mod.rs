@@ -4,6 +4,7 @@
 
 pub mod driver;
 pub mod front;
+pub mod held;
 pub mod ram;
 
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,0 +1,93 @@
+//! A disk that keeps writes waiting until the test decides.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use levee_vhost::{BlockDevice, IoError};
+
+/// What becomes of requests at the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verdict {
+    Wait,
+    Complete,
+    Stop,
+}
+
+/// What the disk was asked for, in order, and what it is to answer.
+#[derive(Clone)]
+pub struct Desk {
+    verdict: Arc<AtomicU8>,
+    /// Sector and first byte of each write.
+    writes: Arc<Mutex<Vec<(u64, u8)>>>,
+}
+
+impl Desk {
+    pub fn new(verdict: Verdict) -> Self {
+        Desk { verdict: Arc::new(AtomicU8::new(verdict as u8)), writes: Arc::default() }
+    }
+
+    pub fn decide(&self, verdict: Verdict) {
+        self.verdict.store(verdict as u8, Ordering::SeqCst);
+    }
+
+    pub fn writes(&self) -> Vec<(u64, u8)> {
+        self.writes.lock().unwrap().clone()
+    }
+
+    pub fn wait_for_writes(&self, count: usize) {
+        super::wait_until("writes reach the disk", || self.writes.lock().unwrap().len() >= count);
+    }
+
+    pub fn disk(&self) -> HeldDisk {
+        HeldDisk { desk: self.clone() }
+    }
+
+    async fn verdict(&self) -> Result<(), IoError> {
+        loop {
+            match self.verdict.load(Ordering::SeqCst) {
+                v if v == Verdict::Complete as u8 => return Ok(()),
+                v if v == Verdict::Stop as u8 => return Err(IoError::Stopped),
+                _ => glommio::timer::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+}
+
+pub struct HeldDisk {
+    desk: Desk,
+}
+
+impl BlockDevice for HeldDisk {
+    fn capacity(&self) -> u64 {
+        1 << 20
+    }
+
+    fn id(&self) -> String {
+        "held".to_owned()
+    }
+
+    async fn read(&self, _offset: u64, len: usize) -> Result<Vec<Bytes>, IoError> {
+        self.desk.verdict().await?;
+        Ok(vec![Bytes::from(vec![0x5a; len])])
+    }
+
+    async fn write(&self, offset: u64, data: Bytes) -> Result<(), IoError> {
+        self.desk.writes.lock().unwrap().push((offset / 512, data[0]));
+        self.desk.verdict().await
+    }
+
+    async fn discard(&self, _offset: u64, _len: u64) -> Result<(), IoError> {
+        self.desk.verdict().await
+    }
+
+    async fn write_zeroes(&self, _offset: u64, _len: u64, _unmap: bool) -> Result<(), IoError> {
+        self.desk.verdict().await
+    }
+
+    async fn flush(&self) -> Result<(), IoError> {
+        self.desk.verdict().await
+    }
+}
