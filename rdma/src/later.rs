@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use crate::limits::{PAUSE, TURNS_PER_PAUSE};
 
@@ -41,36 +41,74 @@ impl Pacer {
 type Job = Box<dyn FnOnce()>;
 
 /// A queue of jobs that run on a later turn. Jobs may queue more.
+///
+/// One task runs them, from the first job until the queue is dropped and empty: queueing a job wakes it
+/// and no more, so that jobs can also be queued while an executor is being torn down.
 #[derive(Default)]
 pub(crate) struct Later {
+    queue: Rc<Queue>,
+    started: Cell<bool>,
+}
+
+#[derive(Default)]
+struct Queue {
     jobs: RefCell<VecDeque<Job>>,
-    running: Cell<bool>,
+    /// The task, while it waits for jobs.
+    runner: RefCell<Option<Waker>>,
+    /// No more jobs will come.
+    ended: Cell<bool>,
 }
 
 impl Later {
     /// Runs `job` soon, after those queued before, and never inside this call.
-    pub fn push(self: &Rc<Self>, job: impl FnOnce() + 'static) {
-        self.jobs.borrow_mut().push_back(Box::new(job));
-        if !self.running.replace(true) {
-            glommio::spawn_local(self.clone().drain()).detach();
+    pub fn push(&self, job: impl FnOnce() + 'static) {
+        self.queue.jobs.borrow_mut().push_back(Box::new(job));
+        self.queue.wake();
+        if !self.started.replace(true) {
+            glommio::spawn_local(self.queue.clone().drain()).detach();
         }
+    }
+}
+
+impl Drop for Later {
+    fn drop(&mut self) {
+        self.queue.ended.set(true);
+        self.queue.wake();
+    }
+}
+
+impl Queue {
+    fn wake(&self) {
+        let waker = self.runner.borrow_mut().take();
+        waker.into_iter().for_each(Waker::wake);
     }
 
     async fn drain(self: Rc<Self>) {
         // A spawned task is polled at once, inside its spawner: step out of it first.
         turn().await;
         let mut pacer = Pacer::default();
-        loop {
-            let round = self.jobs.borrow().len();
+        while let Some(round) = self.next_round().await {
             for _ in 0..round {
                 let job = self.jobs.borrow_mut().pop_front();
                 job.into_iter().for_each(|job| job());
             }
-            if self.jobs.borrow().is_empty() {
-                break;
-            }
-            pacer.pause().await;
+            if self.jobs.borrow().is_empty() { pacer.reset() } else { pacer.pause().await }
         }
-        self.running.set(false);
+    }
+
+    /// Waits for jobs, and says how many there are; `None` once there will be none.
+    async fn next_round(&self) -> Option<usize> {
+        poll_fn(|cx| {
+            let jobs = self.jobs.borrow().len();
+            if jobs > 0 {
+                return Poll::Ready(Some(jobs));
+            }
+            if self.ended.get() {
+                return Poll::Ready(None);
+            }
+            *self.runner.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
     }
 }

@@ -54,7 +54,7 @@ enum Phase {
     Up(Rc<Link>),
     /// The last attempt failed; the next one is to come.
     Down(Reason),
-    /// Nobody holds the client any more.
+    /// Nobody holds the client any more, so nobody calls.
     Closed,
 }
 
@@ -117,17 +117,11 @@ impl Peer {
         }
     }
 
-    /// Ends the link for good and fails what is outstanding.
+    /// Ends the link for good. The task that keeps it fails what is outstanding.
     pub fn close(&self) {
-        let (phase, failed) = {
-            let mut state = self.state.borrow_mut();
-            (std::mem::replace(&mut state.phase, Phase::Closed), state.take_all(&dropped()))
-        };
+        let phase = std::mem::replace(&mut self.state.borrow_mut().phase, Phase::Closed);
         if let Phase::Up(link) = phase {
             link.close("the client was dropped".into());
-        }
-        for (done, error) in failed {
-            self.fail_later(done, error);
         }
     }
 
@@ -135,7 +129,7 @@ impl Peer {
         matches!(self.state.borrow().phase, Phase::Closed)
     }
 
-    /// Enters a phase, unless the client is gone.
+    /// Enters a phase; false if the client is gone, which nothing changes any more.
     fn enter(&self, phase: Phase) -> bool {
         let mut state = self.state.borrow_mut();
         let alive = !matches!(state.phase, Phase::Closed);
@@ -290,8 +284,11 @@ async fn drive(peer: Rc<Peer>) {
                 tracing::debug!("link to {} is up", peer.name());
                 backoff.reset();
                 let reason = run(&peer, link, grant, buf).await;
-                peer.enter(Phase::Connecting);
-                lose(&peer, &reason);
+                let reason: Reason = format!("lost the link to {}: {reason}", peer.name()).into();
+                if peer.enter(Phase::Connecting) {
+                    tracing::warn!("{reason}");
+                }
+                peer.fail_all(&reason);
             }
             Err(reason) => {
                 let reason: Reason = format!("no link to {}: {reason}", peer.name()).into();
@@ -304,14 +301,8 @@ async fn drive(peer: Rc<Peer>) {
             sleep(backoff.next()).await;
         }
     }
-}
-
-fn lose(peer: &Peer, reason: &Reason) {
-    if !peer.is_closed() {
-        let reason: Reason = format!("lost the link to {}: {reason}", peer.name()).into();
-        tracing::warn!("{reason}");
-        peer.fail_all(&reason);
-    }
+    // Calls that were waiting for a connection when the client was dropped.
+    peer.fail_all(&"the client was dropped".into());
 }
 
 /// Serves one connection to its end.

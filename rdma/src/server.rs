@@ -146,8 +146,9 @@ impl Shared {
 async fn accept(shared: Rc<Shared>) {
     while !shared.stopping.get() {
         match shared.listener.accept().await {
-            Ok(stream) if !shared.stopping.get() => shared.admit(stream),
-            Ok(stream) => stream.shutdown(),
+            Ok(_) if shared.stopping.get() => {}
+            // An error here means that the peer has gone already.
+            Ok(socket) => drop(Stream::new(socket).map(|stream| shared.admit(stream))),
             Err(_) if shared.stopping.get() => {}
             Err(e) => {
                 tracing::warn!("accepting a link on {} failed: {e}", shared.listener.address);

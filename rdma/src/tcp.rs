@@ -124,8 +124,8 @@ impl Listener {
         Ok(Listener { socket, fd, address })
     }
 
-    pub async fn accept(&self) -> io::Result<Stream> {
-        Stream::new(self.socket.accept().await?)
+    pub async fn accept(&self) -> io::Result<TcpStream> {
+        Ok(self.socket.accept().await?)
     }
 
     /// Stops listening, so that the port is free even while an `accept` is pending in the kernel.

@@ -235,3 +235,36 @@ fn an_idle_link_stays_up_by_its_pings() {
         server.stop().await;
     });
 }
+
+#[test]
+fn an_executor_may_end_with_requests_outstanding() {
+    run(|| async {
+        let service = Rc::new(Hold::default());
+        let server = serve(service.clone()).await;
+        let (remote, local) = (client(&server), Client::loopback(CALLER, service.clone(), &patient()));
+        for client in [remote, local] {
+            let keep = client.clone();
+            client.call(numbered(1), Bytes::new(), move |_| drop(keep));
+        }
+        until(|| service.held() == 2).await;
+        let held = std::mem::take(&mut *service.held.borrow_mut());
+        glommio::spawn_local(async move {
+            std::future::pending::<()>().await;
+            drop((held, server));
+        })
+        .detach();
+    });
+}
+
+#[test]
+fn a_dropped_client_fails_what_waits_for_a_connection() {
+    run(|| async {
+        let limits = ClientLimits { connect_timeout: Duration::from_millis(200), ..patient() };
+        let client = Client::tcp(ClientConfig { limits, ..config(silent_peer(false)) });
+        let answers = Answers::default();
+        answers.call(&client, 1);
+        drop(client);
+        until(|| answers.len() == 1).await;
+        answers.all_down();
+    });
+}

@@ -88,3 +88,19 @@ fn a_dropped_request_is_unavailable_and_too_many_are_overload() {
         assert_eq!(answers.borrow()[1..], [Ok(Status::Unavailable), Ok(Status::Unavailable)]);
     });
 }
+
+#[test]
+fn a_call_is_answered_though_the_client_is_dropped_at_once() {
+    run(|| async {
+        let answered = Rc::new(Cell::new(0));
+        for _ in 0..3 {
+            let (client, n) =
+                (Client::loopback(CALLER, Rc::new(Echo::default()), &ClientLimits::default()), answered.clone());
+            client.call(numbered(1), Bytes::new(), move |answer| {
+                assert!(answer.is_ok());
+                n.set(n.get() + 1);
+            });
+        }
+        until(|| answered.get() == 3).await;
+    });
+}
