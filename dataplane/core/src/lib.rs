@@ -5,5 +5,6 @@
 mod bitmap;
 pub mod gateway;
 pub mod ports;
+pub mod store;
 pub mod sync;
 pub mod testing;

@@ -1,0 +1,335 @@
+//! Checkpoints: the whole index on disk, so that replay is bounded and old log can be reused.
+//!
+//! Fuzzy: it is written in pieces while the log goes on. Each replica is taken at one moment, but
+//! different replicas at different moments; replay starts at the position where the checkpoint
+//! began, and applying is idempotent. It becomes valid when the root that names it is durable; until
+//! then the previous one holds, in segments of its own.
+//!
+//! Pieces: the fences; a directory of all replicas; then the entries, replica by replica. The
+//! directory repeats what stands before the entries, so that a bad piece of entries costs exactly
+//! the replicas that it held, by name.
+
+use super::index::{Index, Ledger, Place, Replica, Slot};
+use super::layout::{PIECE_HEADER_LEN, PieceHeader, SegmentHeader, SegmentUse, write_block};
+use super::limits::*;
+use super::record::NewReplica;
+use super::root::{LogPosition, MAX_CHECKPOINT_SEGMENTS, Root};
+use super::shard::Inner;
+use crate::ports::{Disk, Runtime};
+use levee_proto::wire::BlockKind;
+use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
+use std::io;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+pub const FENCES: u16 = 1;
+pub const DIRECTORY: u16 = 2;
+pub const ENTRIES: u16 = 3;
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawFence {
+    volume: U64,
+    epoch: U32,
+}
+
+const DAMAGED: u32 = 1;
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawReplica {
+    volume: U64,
+    chunk: U64,
+    replica: U64,
+    /// Number of the record that created it.
+    birth: U64,
+    config: U32,
+    adopted: U32,
+    flags: U32,
+    /// Bytes of runs that follow; 0 in the directory.
+    runs_len: U32,
+}
+const _: () = assert!(size_of::<RawReplica>() == 48);
+
+/// Blocks with one version and seq that lie one after the other, in the chunk and on the disk.
+/// One CRC per block follows, if it has data.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawRun {
+    block: U16,
+    count: U16,
+    /// Of the first block; see [`Place`].
+    place: U32,
+    version: U32,
+    seq: U64,
+}
+const _: () = assert!(size_of::<RawRun>() == 20);
+
+/// How an attempt ended, if the disk did not fail.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    NoRoom,
+}
+
+/// Where the next piece goes.
+struct Writer {
+    number: u64,
+    segments: Vec<u32>,
+    /// Into the last segment.
+    offset: u32,
+    pieces: u32,
+    first_entries: u32,
+    len: u64,
+}
+
+/// Writes a checkpoint and the root that makes it valid.
+pub async fn write<D: Disk, R: Runtime>(inner: &Inner<D, R>) -> io::Result<Outcome> {
+    let (position, number, log_bytes) = {
+        let s = inner.state.borrow();
+        (s.position(), s.checkpoint.number + 1, s.checkpoint.log_bytes)
+    };
+    let mut w = Writer { number, segments: Vec::new(), offset: 0, pieces: 0, first_entries: 0, len: 0 };
+    let outcome = write_pieces(inner, &mut w).await?;
+    if outcome == Outcome::NoRoom {
+        inner.state.borrow_mut().segments.release_checkpoint(&w.segments);
+        return Ok(outcome);
+    }
+    inner.disk.sync().await?;
+    write_root(inner, &w, position).await?;
+    adopt(inner, w, position, log_bytes);
+    Ok(Outcome::Done)
+}
+
+async fn write_pieces<D: Disk, R: Runtime>(inner: &Inner<D, R>, w: &mut Writer) -> io::Result<Outcome> {
+    let small = {
+        let s = inner.state.borrow();
+        let fences = s.index.fences().map(|(v, e)| RawFence { volume: v.0.into(), epoch: e.0.into() });
+        let directory = s.index.replicas().map(|r| raw_replica(r, 0));
+        let fences = slices(FENCES, fences);
+        fences.into_iter().chain(slices(DIRECTORY, directory)).collect::<Vec<_>>()
+    };
+    for (kind, payload) in small {
+        if w.piece(inner, kind, &payload).await? == Outcome::NoRoom {
+            return Ok(Outcome::NoRoom);
+        }
+    }
+    w.first_entries = w.pieces;
+    let mut next = ChunkId(0);
+    loop {
+        let (payload, after) = entries_piece(&inner.state.borrow().index, next);
+        if w.piece(inner, ENTRIES, &payload).await? == Outcome::NoRoom {
+            return Ok(Outcome::NoRoom);
+        }
+        match after {
+            Some(chunk) => next = chunk,
+            None => return Ok(Outcome::Done),
+        }
+    }
+}
+
+/// Packs records of fixed size into payloads.
+fn slices<T: IntoBytes + Immutable>(kind: u16, items: impl Iterator<Item = T>) -> Vec<(u16, Vec<u8>)> {
+    let mut out: Vec<(u16, Vec<u8>)> = Vec::new();
+    for item in items {
+        match out.last_mut() {
+            Some((_, p)) if p.len() < PIECE_TARGET => p.extend_from_slice(item.as_bytes()),
+            _ => out.push((kind, item.as_bytes().to_vec())),
+        }
+    }
+    out
+}
+
+/// Whole replicas from chunk `from` on, and the chunk to go on with.
+fn entries_piece(index: &Index, from: ChunkId) -> (Vec<u8>, Option<ChunkId>) {
+    let mut payload = Vec::new();
+    let mut next = from;
+    while let Some(r) = index.first_from(next) {
+        if payload.len() >= PIECE_TARGET {
+            return (payload, Some(r.chunk));
+        }
+        let at = payload.len();
+        payload.extend_from_slice(raw_replica(r, 0).as_bytes());
+        encode_runs(r, &mut payload);
+        let runs_len = payload.len() - at - size_of::<RawReplica>();
+        payload[at..at + size_of::<RawReplica>()].copy_from_slice(raw_replica(r, runs_len as u32).as_bytes());
+        match r.chunk.0.checked_add(1) {
+            Some(n) => next = ChunkId(n),
+            None => break,
+        }
+    }
+    (payload, None)
+}
+
+fn raw_replica(r: &Replica, runs_len: u32) -> RawReplica {
+    RawReplica {
+        volume: r.volume.0.into(),
+        chunk: r.chunk.0.into(),
+        replica: r.replica.0.into(),
+        birth: r.birth.into(),
+        config: r.config.0.into(),
+        adopted: r.adopted.0.into(),
+        flags: if r.damaged { DAMAGED } else { 0 }.into(),
+        runs_len: runs_len.into(),
+    }
+}
+
+fn encode_runs(r: &Replica, out: &mut Vec<u8>) {
+    let mut slots = r.slots(0).peekable();
+    let mut crcs = Vec::new();
+    while let Some((block, first)) = slots.next() {
+        let has_data = first.place.kind() == BlockKind::Data;
+        let mut count = 1;
+        crcs.clear();
+        crcs.push(first.crc);
+        while let Some((_, s)) = slots.next_if(|(b, s)| *b == block + count && continues(&first, s, count)) {
+            crcs.push(s.crc);
+            count += 1;
+        }
+        let run = RawRun {
+            block: (block as u16).into(),
+            count: (count as u16).into(),
+            place: first.place.0.into(),
+            version: first.version.0.into(),
+            seq: first.seq().0.into(),
+        };
+        out.extend_from_slice(run.as_bytes());
+        if has_data {
+            crcs.iter().for_each(|c| out.extend_from_slice(&c.to_le_bytes()));
+        }
+    }
+}
+
+fn continues(first: &Slot, s: &Slot, count: u32) -> bool {
+    let place = match first.place.location() {
+        Some(l) => Place(l + count),
+        None => first.place,
+    };
+    (s.place, s.version, s.seq()) == (place, first.version, first.seq())
+}
+
+impl Writer {
+    async fn piece<D: Disk, R: Runtime>(
+        &mut self,
+        inner: &Inner<D, R>,
+        kind: u16,
+        payload: &[u8],
+    ) -> io::Result<Outcome> {
+        let g = &inner.geometry;
+        let len = (PIECE_HEADER_LEN + payload.len()).next_multiple_of(BLOCK);
+        let full = self.segments.is_empty() || self.offset as usize + len > g.segment_size as usize;
+        if full && self.begin_segment(inner).await? == Outcome::NoRoom {
+            return Ok(Outcome::NoRoom);
+        }
+        let mut buf = inner.disk.alloc(len);
+        buf[PIECE_HEADER_LEN..PIECE_HEADER_LEN + payload.len()].copy_from_slice(payload);
+        buf[PIECE_HEADER_LEN + payload.len()..].fill(0);
+        PieceHeader::seal(g, self.number, self.pieces, kind, payload.len(), &mut buf);
+        let segment = self.segments[self.segments.len() - 1];
+        inner.disk.write(g.segment_pos(segment) + u64::from(self.offset), buf).await?;
+        self.offset += len as u32;
+        self.pieces += 1;
+        self.len += len as u64;
+        Ok(Outcome::Done)
+    }
+
+    async fn begin_segment<D: Disk, R: Runtime>(&mut self, inner: &Inner<D, R>) -> io::Result<Outcome> {
+        let segment = {
+            let s = &mut *inner.state.borrow_mut();
+            if self.segments.len() == MAX_CHECKPOINT_SEGMENTS {
+                return Ok(Outcome::NoRoom);
+            }
+            // Speed does not matter here, so a segment that was never written need not be zeroed.
+            let Some((segment, _)) = s.segments.take_free() else { return Ok(Outcome::NoRoom) };
+            s.segments.use_for_checkpoint(segment);
+            segment
+        };
+        self.segments.push(segment);
+        self.offset = BLOCK as u32;
+        let header = SegmentHeader::new(&inner.geometry, SegmentUse::Checkpoint, self.number, 0);
+        write_block(&inner.disk, inner.geometry.segment_pos(segment), header.as_bytes()).await?;
+        Ok(Outcome::Done)
+    }
+}
+
+async fn write_root<D: Disk, R: Runtime>(inner: &Inner<D, R>, w: &Writer, replay: LogPosition) -> io::Result<()> {
+    let root = Root {
+        sequence: inner.state.borrow().checkpoint.root_sequence + 1,
+        checkpoint: w.number,
+        replay,
+        pieces: w.pieces,
+        first_entries: w.first_entries,
+        checkpoint_len: w.len,
+        segments: w.segments.clone(),
+    };
+    root.write(&inner.disk, &inner.geometry).await?;
+    inner.disk.sync().await
+}
+
+/// The new checkpoint is durable: the old one and the log before it are not needed any more.
+fn adopt<D: Disk, R: Runtime>(inner: &Inner<D, R>, w: Writer, replay: LogPosition, log_bytes_before: u64) {
+    let s = &mut *inner.state.borrow_mut();
+    let c = &mut s.checkpoint;
+    c.number = w.number;
+    c.root_sequence += 1;
+    c.len = w.len;
+    c.log_bytes -= log_bytes_before;
+    let old = std::mem::replace(&mut c.segments, w.segments);
+    s.segments.set_replay_from(replay.generation);
+    s.segments.release_checkpoint(&old);
+}
+
+/// Decodes a piece of fences; `None` if malformed.
+pub fn decode_fences(payload: &[u8]) -> Option<Vec<(VolumeId, Epoch)>> {
+    let list = <[RawFence]>::ref_from_bytes(payload).ok()?;
+    Some(list.iter().map(|f| (VolumeId(f.volume.get()), Epoch(f.epoch.get()))).collect())
+}
+
+/// Entries are counted when the replica is put into the index.
+struct Unheard;
+
+impl Ledger for Unheard {
+    fn change(&mut self, _old: Place, _new: Place) {}
+}
+
+/// Decodes a piece of the directory or of entries; `None` if malformed.
+pub fn decode_replicas(mut payload: &[u8], blocks: u32) -> Option<Vec<Replica>> {
+    let mut out = Vec::new();
+    while !payload.is_empty() {
+        let (raw, rest) = RawReplica::read_from_prefix(payload).ok()?;
+        let (runs, rest) = rest.split_at_checked(raw.runs_len.get() as usize)?;
+        let new = NewReplica {
+            volume: VolumeId(raw.volume.get()),
+            chunk: ChunkId(raw.chunk.get()),
+            replica: ReplicaId(raw.replica.get()),
+            config: ConfigNo(raw.config.get()),
+            adopted: Epoch(raw.adopted.get()),
+        };
+        let mut r = Replica::new(&new, raw.birth.get());
+        r.damaged = raw.flags.get() & DAMAGED != 0;
+        decode_runs(&mut r, runs, blocks)?;
+        out.push(r);
+        payload = rest;
+    }
+    Some(out)
+}
+
+fn decode_runs(r: &mut Replica, mut runs: &[u8], blocks: u32) -> Option<()> {
+    while !runs.is_empty() {
+        let (run, rest) = RawRun::read_from_prefix(runs).ok()?;
+        let (block, count) = (u32::from(run.block.get()), u32::from(run.count.get()));
+        let place = Place(run.place.get());
+        let has_data = place.kind() == BlockKind::Data;
+        let (crcs, rest) = rest.split_at_checked(if has_data { count as usize * 4 } else { 0 })?;
+        let located = place.location().is_none_or(|l| l.checked_add(count).is_some_and(|end| end <= blocks));
+        (located && place != Place::ABSENT && block + count <= BLOCKS_PER_CHUNK).then_some(())?;
+        for i in 0..count {
+            let crc = crcs.get(i as usize * 4..).and_then(|c| c.first_chunk()).map_or(0, |w| u32::from_le_bytes(*w));
+            let at = place.location().map_or(place, |l| Place(l + i));
+            let slot = Slot::new(Version(run.version.get()), Seq(run.seq.get()), crc, at);
+            r.set(block + i, slot, &mut Unheard);
+        }
+        runs = rest;
+    }
+    Some(())
+}

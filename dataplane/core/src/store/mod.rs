@@ -1,0 +1,50 @@
+//! The store: one log per shard, an index in memory, checkpoints, compaction.
+//!
+//! A disk has a [`Superblock`] and is divided into shards, each owned by one executor. A [`Shard`]
+//! appends everything to its log and acknowledges when it is durable (write and sync):
+//!
+//! - `record`, `queue`, `log`: requests become records, records gather into batches, one batch is
+//!   in flight at a time and carries everything that came meanwhile (group commit).
+//! - `index`: replicas, fences, and per block its entry and where the data is. Changed only by
+//!   applying durable records, at run time and in replay alike.
+//! - `segments`: which piece of the disk is what, and when it may be reused.
+//! - `checkpoint`, `root`: the index on disk, so that replay is bounded.
+//! - `recovery`, `scan`, `load`, `walk`: from the disk to the state, whatever is on it.
+//! - `compact`, `background`: space is made while requests go on.
+//!
+//! Invariants: what was acknowledged is found after any crash. What is damaged is reported, and the
+//! replicas concerned are flagged; wrong data is never returned. A shard that is full can always be
+//! emptied. The format is described in `docs/disk-format.md`.
+
+mod background;
+mod checkpoint;
+mod compact;
+mod error;
+mod index;
+mod layout;
+pub mod limits;
+mod load;
+mod log;
+mod queue;
+mod read;
+mod record;
+mod recovery;
+mod root;
+mod scan;
+mod segments;
+mod shard;
+mod state;
+mod superblock;
+mod tickets;
+mod walk;
+
+pub use error::{FormatError, StoreError};
+pub use index::ReplicaMeta;
+pub use record::NewReplica;
+pub use recovery::RecoveryReport;
+pub use shard::{Options, Shard, Usage};
+pub use superblock::{FORMAT_VERSION, Superblock, claim, format, read_superblock};
+pub use tickets::Ticket;
+
+#[cfg(test)]
+mod tests;

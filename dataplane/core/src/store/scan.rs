@@ -1,0 +1,61 @@
+//! What is at the start of every segment: the first thing recovery looks at.
+//!
+//! All segments are looked at, so that a segment that the checkpoint does not know of, and one that
+//! is missing, are both noticed.
+
+use super::layout::{SegmentHeader, SegmentUse, ShardGeometry};
+use super::limits::*;
+use super::walk::Window;
+use crate::ports::Disk;
+use crate::sync::join_all;
+
+/// What a segment seems to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Never written, or zeroed again.
+    Zeros,
+    Log {
+        generation: u64,
+        /// Batches of earlier generations from this number on are void.
+        first_batch: u64,
+    },
+    Checkpoint(u64),
+    /// Neither.
+    Garbage,
+    Unreadable,
+}
+
+/// Looks at every segment. `needed_from`: generations below are not looked for in damaged segments.
+pub async fn scan<D: Disk>(disk: &D, g: &ShardGeometry, needed_from: u64) -> Vec<Found> {
+    let mut found = Vec::with_capacity(g.segments as usize);
+    for first in (0..g.segments).step_by(SCAN_PARALLEL) {
+        let group = first..g.segments.min(first + SCAN_PARALLEL as u32);
+        found.extend(join_all(group.map(|s| look_at(disk, g, s))).await);
+    }
+    for (segment, f) in found.iter_mut().enumerate() {
+        if matches!(f, Found::Garbage) {
+            *f = look_inside(disk, g, segment as u32, needed_from).await;
+        }
+    }
+    found
+}
+
+async fn look_at<D: Disk>(disk: &D, g: &ShardGeometry, segment: u32) -> Found {
+    let Ok(start) = disk.read(g.segment_pos(segment), 2 * BLOCK).await else { return Found::Unreadable };
+    match SegmentHeader::parse(g, &start) {
+        Some((SegmentUse::Log, h)) => Found::Log { generation: h.generation.get(), first_batch: h.first_batch.get() },
+        Some((SegmentUse::Checkpoint, h)) => Found::Checkpoint(h.generation.get()),
+        None if start.iter().all(|b| *b == 0) => Found::Zeros,
+        None => Found::Garbage,
+    }
+}
+
+/// The header is bad: torn with the first batch, or damaged later, in which case the batches after
+/// it still say what the segment was.
+async fn look_inside<D: Disk>(disk: &D, g: &ShardGeometry, segment: u32, needed_from: u64) -> Found {
+    let mut window = Window::new(disk, g, segment);
+    match window.find(BLOCK as u32, |generation, _| generation >= needed_from).await {
+        Some((batch, _)) => Found::Log { generation: batch.generation, first_batch: batch.number },
+        None => Found::Garbage,
+    }
+}

@@ -1,0 +1,167 @@
+//! What a shard does when nothing goes wrong, and what it refuses.
+
+use super::world::*;
+use crate::store::*;
+use crate::testing::CrashStyle;
+use bytes::Bytes;
+use levee_proto::wire::{BlockKind, Crcs};
+use levee_proto::{ChunkId, Epoch, Version};
+
+#[test]
+fn what_was_written_is_read_and_survives() {
+    let w = World::new(1);
+    let shard = w.open();
+    let mut model = Model::default();
+    let ops = [
+        Op::Create(CHUNK, 1),
+        Op::Fence(3),
+        write(1, 0, 256),
+        write(2, 100, 5),
+        Op::Zero { chunk: CHUNK, seq: seq(1, 3), block: 102, count: 1 },
+        write(1, 90, 20),
+        Op::Repair { chunk: CHUNK, epoch: 2, block: 0, seq: seq(1, 1), to: Some(Some(77)) },
+        Op::Adopt(3, CHUNK),
+        Op::Create(ChunkId(12), 2),
+        Op::Create(ChunkId(13), 3),
+        Op::Delete(ChunkId(13), 3),
+    ];
+    for op in ops {
+        model.apply(&op);
+        assert_eq!(w.run(&shard, op), Ok(()));
+        w.assert_state(&shard, &model);
+    }
+    w.crash(CrashStyle::LoseAll);
+    let shard = w.open();
+    w.assert_state(&shard, &model);
+    w.rt.block_on(shard.close()).expect("closes");
+    assert_eq!(w.rt.task_count(), 0, "no task is left behind");
+    let (shard, report) = w.try_open().expect("opens");
+    assert_eq!(report, RecoveryReport::default(), "a clean close leaves nothing to replay");
+    w.assert_state(&shard, &model);
+}
+
+#[test]
+fn requests_made_together_share_batches() {
+    let w = World::new(2);
+    let shard = w.open();
+    w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
+    let syncs = w.disk.syncs();
+    let tickets: Vec<_> = (0..64).map(|i| write(i + 1, i as u32, 1).issue(&shard)).collect();
+    w.rt.block_on(async {
+        for t in tickets {
+            t.await.expect("writes");
+        }
+    });
+    assert!(w.disk.syncs() - syncs <= 2, "{} syncs", w.disk.syncs() - syncs);
+}
+
+#[test]
+fn a_fence_completes_after_the_writes_before_it() {
+    let w = World::new(3);
+    let shard = w.open();
+    w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
+    let _unawaited: Vec<_> = (0..300).map(|i| write(i + 1, i as u32 * 8, 8).issue(&shard)).collect();
+    w.rt.block_on(shard.set_fence(VOLUME, Epoch(5))).expect("fences");
+    w.crash(CrashStyle::LoseAll);
+    let shard = w.open();
+    assert_eq!((shard.fence(VOLUME), shard.replica(CHUNK).map(|r| r.entries)), (Epoch(5), Some(2400)));
+}
+
+#[test]
+fn bad_requests_are_refused() {
+    let w = World::new(4);
+    let shard = w.open();
+    let refused = |t: Ticket| w.rt.block_on(t).expect_err("refused");
+    assert_eq!(refused(write(1, 0, 1).issue(&shard)), StoreError::UnknownReplica(CHUNK));
+    w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
+    let write = |kind, block, count, data: Bytes| {
+        refused(shard.write(CHUNK, kind, Version(1), seq(1, 1), block, count, Crcs::of(&data), data))
+    };
+    for e in [
+        write(BlockKind::Absent, 0, 1, Bytes::new()),
+        write(BlockKind::Data, 16_384, 1, blocks(0, 1)),
+        write(BlockKind::Data, u32::MAX, 2, blocks(0, 2)),
+        write(BlockKind::Data, 0, 2, blocks(0, 1)),
+        write(BlockKind::Data, 0, 0, Bytes::new()),
+        write(BlockKind::Data, 0, 257, blocks(0, 257)),
+        write(BlockKind::Zero, 0, 1, blocks(0, 1)),
+    ] {
+        assert!(matches!(e, StoreError::Invalid(_)), "{e}");
+    }
+    for (block, count) in [(16_384, 1), (0, 0), (1, u32::MAX)] {
+        let e = w.rt.block_on(shard.read(CHUNK, block, count)).expect_err("refused");
+        assert!(matches!(e, StoreError::Invalid(_)));
+    }
+    w.rt.block_on(shard.close()).expect("closes");
+    assert_eq!(refused(shard.set_fence(VOLUME, Epoch(1))), StoreError::Closed);
+}
+
+#[test]
+fn a_long_repair_is_one_request() {
+    let w = World::new(5);
+    let shard = w.open();
+    w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
+    let data = blocks(1, 1024);
+    let crcs = Crcs::of(&data);
+    let entry = |block, crc| levee_proto::wire::BlockEntry {
+        block,
+        kind: BlockKind::Data,
+        version: Version(1),
+        seq: seq(1, 5),
+        crc,
+    };
+    let entries: Vec<_> = crcs.iter().zip(3..).map(|(crc, b)| entry(b, crc)).collect();
+    w.rt.block_on(shard.repair(CHUNK, Epoch(2), entries.clone(), data.clone())).expect("repairs");
+    let shard = {
+        w.crash(CrashStyle::LoseAll);
+        w.open()
+    };
+    assert_eq!(shard.entries(CHUNK, 0, 10_000), (entries, false));
+    let (_, read) = w.rt.block_on(shard.read(CHUNK, 3, 1024)).expect("reads");
+    assert_eq!(read, data);
+    assert_eq!(shard.entries(CHUNK, 1000, 5).0.len(), 5);
+    assert!(shard.entries(CHUNK, 1000, 5).1);
+}
+
+#[test]
+fn a_failed_write_or_sync_stops_the_shard() {
+    for sync in [false, true] {
+        let w = World::new(6);
+        let shard = w.open();
+        w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
+        if sync {
+            w.disk.fail_sync(0)
+        } else {
+            w.disk.fail_write(0)
+        }
+        let tickets = [write(1, 0, 1).issue(&shard), write(2, 0, 256).issue(&shard), write(3, 0, 256).issue(&shard)];
+        w.rt.block_on(async {
+            for t in tickets {
+                assert!(matches!(t.await, Err(StoreError::Failed(_))));
+            }
+        });
+        assert!(matches!(w.run(&shard, write(4, 0, 1)), Err(StoreError::Failed(_))));
+        assert!(matches!(w.rt.block_on(shard.read(CHUNK, 0, 1)), Err(StoreError::Failed(_))));
+        assert!(matches!(w.rt.block_on(shard.flush()), Err(StoreError::Failed(_))));
+        assert!(matches!(w.rt.block_on(shard.close()), Err(StoreError::Failed(_))));
+    }
+}
+
+#[test]
+fn a_failed_read_fails_alone_and_a_flipped_bit_is_found() {
+    let w = World::new(7);
+    let shard = w.open();
+    w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
+    w.run(&shard, write(1, 0, 8)).expect("writes");
+    w.disk.fail_read(0);
+    assert!(matches!(w.rt.block_on(shard.read(CHUNK, 0, 8)), Err(StoreError::Io(_))));
+    let (_, data) = w.rt.block_on(shard.read(CHUNK, 0, 8)).expect("reads");
+    let pos = (0..w.disk.size()).step_by(4096).find(|p| w.disk.peek(*p, 4096) == block(1003)).expect("stored");
+    assert_eq!(data[3 * 4096..4 * 4096], block(1003));
+    w.disk.flip_bit(pos + 77, 3);
+    let e = w.rt.block_on(shard.read(CHUNK, 0, 8)).expect_err("corrupt");
+    assert_eq!(e, StoreError::Corrupt { chunk: CHUNK, blocks: vec![3] });
+    let fix = Op::Repair { chunk: CHUNK, epoch: 1, block: 3, seq: seq(1, 1), to: Some(Some(1003)) };
+    w.run(&shard, fix).expect("repairs");
+    assert_eq!(w.rt.block_on(shard.read(CHUNK, 0, 8)).expect("reads").1, data);
+}

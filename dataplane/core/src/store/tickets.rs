@@ -1,0 +1,111 @@
+//! Who waits for which request to become durable.
+//!
+//! Requests of one queue complete in order, so a request is a number and completion is a high-water
+//! mark: no allocation per request.
+
+use super::error::StoreError;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+#[derive(Default)]
+struct Queue {
+    /// Requests up to here are durable.
+    done: u64,
+    issued: u64,
+    /// Of the requests after `done`, in order.
+    wakers: VecDeque<Option<Waker>>,
+    /// Of those who wait for a request that is not theirs.
+    others: Vec<(u64, Waker)>,
+    failed: Option<StoreError>,
+}
+
+/// Gives out tickets, and completes them in order.
+#[derive(Clone, Default)]
+pub struct Tickets(Rc<RefCell<Queue>>);
+
+impl Tickets {
+    /// A ticket for the next request.
+    pub fn issue(&self) -> Ticket {
+        let q = &mut *self.0.borrow_mut();
+        q.issued += 1;
+        q.wakers.push_back(None);
+        Ticket(Inner::Waiting { queue: self.clone(), number: q.issued, own: true })
+    }
+
+    /// A ticket that completes with the last one issued.
+    pub fn last(&self) -> Ticket {
+        Ticket(Inner::Waiting { queue: self.clone(), number: self.0.borrow().issued, own: false })
+    }
+
+    /// Completes the next `count` requests.
+    pub fn complete(&self, count: u64) {
+        let mut woken = Vec::new();
+        {
+            let q = &mut *self.0.borrow_mut();
+            q.done += count;
+            let n = (count as usize).min(q.wakers.len());
+            woken.extend(q.wakers.drain(..n).flatten());
+            let done = q.done;
+            woken.extend(q.others.extract_if(.., |(number, _)| *number <= done).map(|(_, w)| w));
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Fails all requests that are not done, now and later.
+    pub fn fail(&self, error: StoreError) {
+        let (own, others) = {
+            let q = &mut *self.0.borrow_mut();
+            q.failed = Some(error);
+            (std::mem::take(&mut q.wakers), std::mem::take(&mut q.others))
+        };
+        own.into_iter().flatten().chain(others.into_iter().map(|(_, w)| w)).for_each(Waker::wake);
+    }
+
+    fn poll(&self, number: u64, own: bool, cx: &Context<'_>) -> Poll<Result<(), StoreError>> {
+        let q = &mut *self.0.borrow_mut();
+        if number <= q.done {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(e) = &q.failed {
+            return Poll::Ready(Err(e.clone()));
+        }
+        if own {
+            q.wakers[(number - q.done - 1) as usize] = Some(cx.waker().clone());
+        } else {
+            q.others.push((number, cx.waker().clone()));
+        }
+        Poll::Pending
+    }
+}
+
+/// Completes when the request is durable, with `'static` lifetime so that it can be spawned. Dropping
+/// it does not take the request back.
+#[must_use = "the request's outcome"]
+pub struct Ticket(Inner);
+
+enum Inner {
+    Refused(Option<StoreError>),
+    Waiting { queue: Tickets, number: u64, own: bool },
+}
+
+impl Ticket {
+    /// The request was not accepted.
+    pub fn refused(error: StoreError) -> Ticket {
+        Ticket(Inner::Refused(Some(error)))
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<(), StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Inner::Refused(e) => Poll::Ready(Err(e.take().unwrap_or(StoreError::Closed))),
+            Inner::Waiting { queue, number, own } => queue.poll(*number, *own, cx),
+        }
+    }
+}
