@@ -43,8 +43,7 @@ fn main() {
                 glommio::timer::sleep(Duration::from_millis(5)).await;
             }
         });
-    if let Err(e) = executor.and_then(|executor| executor.join()) {
-        eprintln!("the executor failed: {e}");
-        std::process::exit(1);
-    }
+    let Err(e) = executor.and_then(|executor| executor.join());
+    eprintln!("the executor failed: {e}");
+    std::process::exit(1);
 }
