@@ -136,6 +136,7 @@ pub enum Volume {
   levee volume create vm1 --size 10G
   levee volume create scratch --size 512M --copies 2 --min-copies 1")]
     Create {
+        /// Name of the volume
         #[arg(value_parser = values::name)]
         name: String,
         /// Size, such as 10G or 512M: a multiple of 4 KiB
@@ -157,6 +158,7 @@ pub enum Volume {
     #[command(after_help = "Example:
   levee volume show vm1")]
     Show {
+        /// Name of the volume
         #[arg(value_parser = values::name)]
         name: String,
     },
@@ -164,6 +166,7 @@ pub enum Volume {
     #[command(after_help = "Example:
   levee volume delete vm1")]
     Delete {
+        /// Name of the volume
         #[arg(value_parser = values::name)]
         name: String,
     },
@@ -171,8 +174,9 @@ pub enum Volume {
     #[command(after_help = "Examples:
   levee volume attach vm1
   levee volume attach vm1 --node node-2 --timeout 1m
-  levee volume attach vm1 --json        prints volume, node, epoch and the path of the vhost-user socket")]
+  levee volume attach vm1 --json        prints volume, node, epoch and socket (a path)")]
     Attach {
+        /// Name of the volume
         #[arg(value_parser = values::name)]
         name: String,
         /// Node that serves it [default: the meta server picks one]
@@ -186,6 +190,7 @@ pub enum Volume {
     #[command(after_help = "Example:
   levee volume detach vm1")]
     Detach {
+        /// Name of the volume
         #[arg(value_parser = values::name)]
         name: String,
     },
@@ -197,6 +202,7 @@ Examples:
   levee volume verify vm1
   levee volume verify vm1 --json        exit status 1 if copies differ")]
     Verify {
+        /// Name of the volume
         #[arg(value_parser = values::name)]
         name: String,
         /// How long to wait until the volume is served
