@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Bytes of one API request's body.
 pub const MAX_BODY: usize = 2 << 20;
+/// Bytes of a body that is too long which are read all the same, so that the refusal gets through.
+pub const MAX_DISCARD: usize = 32 << 20;
 /// Bytes of one Raft message's body: [`MAX_ENTRIES_PER_MESSAGE`] entries with room to spare.
 pub const MAX_RAFT_BODY: usize = 128 << 20;
 /// Bytes of one piece of a snapshot.

@@ -1,11 +1,13 @@
 //! Path, query and body of a request, with problem details for what is wrong with them.
 
 use super::Failure;
-use crate::limits::{DEFAULT_PAGE, MAX_BODY};
+use crate::limits::{DEFAULT_PAGE, MAX_BODY, MAX_DISCARD};
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use futures_lite::StreamExt;
 use levee_proto::api::{MAX_PAGE, Page, ProblemKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,16 +24,31 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
-        let bytes = axum::body::to_bytes(request.into_body(), MAX_BODY).await.map_err(|_| too_large())?;
-        let bytes = if bytes.is_empty() { b"{}" } else { &bytes[..] };
+        let bytes = read(request.into_body()).await?;
+        let bytes = if bytes.is_empty() { &b"{}"[..] } else { &bytes[..] };
         let value = serde_json::from_slice(bytes).map_err(|e| invalid(format!("the request's body is wrong: {e}")))?;
         Ok(Body(value))
     }
 }
 
-/// A body that is too long, or was cut off.
-pub fn too_large() -> Failure {
-    invalid(format!("the request's body is incomplete or longer than {MAX_BODY} bytes")).with_status(413)
+/// Reads a body of at most [`MAX_BODY`] bytes. What is too long is read and dropped, within a bound: a
+/// connection that is closed with data under way may lose the answer.
+pub async fn read(body: axum::body::Body) -> Result<Bytes, Failure> {
+    let mut stream = body.into_data_stream();
+    let (mut kept, mut length) = (Vec::new(), 0);
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|e| invalid(format!("the request's body is incomplete: {e}")))?;
+        length += piece.len();
+        if length <= MAX_BODY {
+            kept.extend_from_slice(&piece);
+        } else if length > MAX_DISCARD {
+            break;
+        }
+    }
+    if length > MAX_BODY {
+        return Err(invalid(format!("the request's body is longer than {MAX_BODY} bytes")).with_status(413));
+    }
+    Ok(kept.into())
 }
 
 /// Path parameters.

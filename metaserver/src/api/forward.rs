@@ -4,7 +4,7 @@
 //! not executed: the connection could not be made, or it changes nothing.
 
 use super::Failure;
-use super::extract::too_large;
+use super::extract;
 use crate::app::App;
 use crate::limits::*;
 use axum::body::{Body, Bytes};
@@ -22,7 +22,10 @@ const FORWARDED: &str = "levee-forwarded";
 
 pub async fn to_leader(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, MAX_BODY).await else { return too_large().into_response() };
+    let body = match extract::read(body).await {
+        Ok(body) => body,
+        Err(failure) => return failure.into_response(),
+    };
     let forwarded = parts.headers.contains_key(FORWARDED);
     let deadline = Instant::now() + LEADER_WAIT;
     loop {

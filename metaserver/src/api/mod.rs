@@ -10,8 +10,7 @@ mod volumes;
 pub use problem::Failure;
 
 use crate::app::App;
-use crate::limits::MAX_BODY;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -40,7 +39,6 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
         .route("/metrics", get(cluster::metrics))
         .route("/healthz", get(cluster::healthz))
         .with_state(app)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .merge(raft)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
