@@ -29,7 +29,10 @@ pub struct Attached {
 impl Cluster {
     /// Starts a new cluster in `dir`. What an earlier run left there is deleted, if it was a cluster.
     pub fn create(dir: &Path, base_port: u16) -> Result<Cluster> {
-        let levee = beside_this_program("levee")?;
+        Cluster::create_with(beside_this_program("levee")?, dir, base_port)
+    }
+
+    fn create_with(levee: PathBuf, dir: &Path, base_port: u16) -> Result<Cluster> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
         let cluster = Cluster { levee, dir, base_port };
@@ -114,4 +117,51 @@ pub fn beside_this_program(name: &str) -> Result<PathBuf> {
     let path = here.with_file_name(name);
     ensure!(path.is_file(), "cannot find {}: run `make build` first", path.display());
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A command that notes what it is asked, answers an attach, and fails a verify.
+    const STAND_IN: &str = r#"#!/bin/sh
+echo "$*" >> "$(dirname "$0")/asked"
+case "$*" in
+"volume attach"*) echo '{"volume":"v","node":"node-2","epoch":3,"socket":"/run/v.sock"}' ;;
+"volume verify"*) echo 'copies differ' >&2; exit 1 ;;
+"up"*) touch "$(dirname "$0")/c/cluster.json"; echo '{}' ;;
+esac
+"#;
+
+    #[test]
+    fn commands_are_spoken_as_an_operator_would() {
+        let dir = tempfile::tempdir().unwrap();
+        let levee = dir.path().join("levee");
+        std::fs::write(&levee, STAND_IN).unwrap();
+        std::fs::set_permissions(&levee, PermissionsExt::from_mode(0o755)).unwrap();
+        for _ in 0..2 {
+            let cluster = Cluster::create_with(levee.clone(), &dir.path().join("c"), 4000).unwrap();
+            cluster.create_volume("v", 4096).unwrap();
+            let attached = cluster.attach("v").unwrap();
+            assert_eq!((attached.node.as_str(), attached.epoch), ("node-2", 3));
+            let refused = cluster.verify("v").unwrap_err().to_string();
+            assert!(
+                refused.contains("`levee volume verify v` failed") && refused.ends_with("copies differ"),
+                "{refused}"
+            );
+            assert_eq!(cluster.daemons().unwrap(), []);
+        }
+        let asked = std::fs::read_to_string(dir.path().join("asked")).unwrap();
+        let lines: Vec<_> = asked.lines().map(|l| l.split(" --json").next().unwrap()).collect();
+        let round = [
+            "up --base-port 4000 --detach",
+            "volume create v --size 4096",
+            "volume attach v --timeout 60s",
+            "volume verify v",
+        ];
+        assert_eq!(lines[..4], round);
+        assert_eq!(lines[4], "down --destroy", "what an earlier run left is deleted");
+        assert_eq!(lines[5..], round);
+    }
 }
