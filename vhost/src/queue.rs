@@ -147,10 +147,14 @@ impl<D: BlockDevice> Queue<D> {
             if !batch.is_empty() {
                 self.start_all(&mut batch);
                 busy_at = Instant::now();
+            }
+            if busy_at.elapsed() < poll {
                 sleep(TURN).await;
-            } else if busy_at.elapsed() < poll {
+            } else if self.ring.enable_kicks()? {
+                // More came meanwhile; what was started gets a turn first.
+                self.ring.disable_kicks()?;
                 sleep(TURN).await;
-            } else if !self.ring.enable_kicks()? {
+            } else {
                 kick.wait().await.map_err(|e| Broken::Kick(e.to_string()))?;
                 self.ring.disable_kicks()?;
                 busy_at = Instant::now();
