@@ -1,7 +1,9 @@
 //! Typed clients of the meta servers' API and of a storage daemon's admin endpoint.
 //!
-//! A request goes to one meta server after the other until one answers. A request that changes
-//! something is repeated only when it is certain that the first attempt did nothing.
+//! A request goes to one meta server after the other until one answers, and is repeated while they
+//! have no leader. A request whose answer is `unavailable` may have taken effect all the same, so a
+//! repeated one that finds its work done has succeeded. One whose answer got lost is not repeated if
+//! it changes something.
 
 use crate::limits::*;
 use levee_proto::api::*;
@@ -29,6 +31,13 @@ pub enum ClientError {
 }
 
 pub type Result<T> = std::result::Result<T, ClientError>;
+
+impl ClientError {
+    /// Whether the server refused for this reason.
+    fn is(&self, kind: ProblemKind) -> bool {
+        matches!(self, ClientError::Problem(problem) if problem.kind == kind)
+    }
+}
 
 /// What became of one attempt at one server.
 enum Attempt {
@@ -84,11 +93,26 @@ impl MetaClient {
     }
 
     pub async fn create_volume(&self, request: &CreateVolume) -> Result<VolumeInfo> {
-        self.call(Method::POST, "/v1/volumes", Some(request)).await
+        let mut repeated = false;
+        let answer = self.send_noting(Method::POST, "/v1/volumes", Some(request), &mut repeated).await;
+        match answer {
+            Err(error) if repeated && error.is(ProblemKind::Exists) => {
+                let found = self.volume(&request.name).await?;
+                let same = (found.size, found.copies, found.min_copies, found.epoch.0)
+                    == (request.size, request.copies, request.min_copies, 0);
+                if same { Ok(found) } else { Err(error) }
+            }
+            answer => self.decode("/v1/volumes", &answer?),
+        }
     }
 
     pub async fn delete_volume(&self, name: &str) -> Result<()> {
-        self.send(Method::DELETE, &format!("/v1/volumes/{name}"), None::<&()>).await.map(|_| ())
+        let mut repeated = false;
+        let path = format!("/v1/volumes/{name}");
+        match self.send_noting(Method::DELETE, &path, None::<&()>, &mut repeated).await {
+            Err(error) if repeated && error.is(ProblemKind::NotFound) => Ok(()),
+            answer => answer.map(|_| ()),
+        }
     }
 
     pub async fn attach(&self, name: &str, request: &AttachVolume) -> Result<VolumeInfo> {
@@ -119,35 +143,54 @@ impl MetaClient {
     }
 
     async fn call<B: Serialize, T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&B>) -> Result<T> {
-        let answer = self.send(method, path, body).await?;
-        serde_json::from_slice(&answer).map_err(|e| self.unexpected(path, e.to_string()))
+        let answer = self.send_noting(method, path, body, &mut false).await?;
+        self.decode(path, &answer)
+    }
+
+    fn decode<T: DeserializeOwned>(&self, path: &str, answer: &[u8]) -> Result<T> {
+        serde_json::from_slice(answer).map_err(|e| self.unexpected(path, e.to_string()))
     }
 
     fn unexpected(&self, path: &str, detail: String) -> ClientError {
         ClientError::Unexpected { url: format!("{}{path}", self.urls[self.preferred.get()]), detail }
     }
 
-    /// Sends a request to the servers in turn, again while they have no leader.
-    async fn send<B: Serialize>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Vec<u8>> {
+    /// Sends a request to the servers in turn, again while they have no leader. Notes in `repeated`
+    /// whether an earlier attempt may have taken effect.
+    async fn send_noting<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        repeated: &mut bool,
+    ) -> Result<Vec<u8>> {
         let started = Instant::now();
         loop {
-            match self.send_round(&method, path, body).await {
-                Err(ClientError::Problem(problem))
-                    if problem.kind == ProblemKind::Unavailable && started.elapsed() < NO_LEADER_TIMEOUT => {}
+            match self.send_round(&method, path, body, repeated).await {
+                Err(error) if error.is(ProblemKind::Unavailable) && started.elapsed() < NO_LEADER_TIMEOUT => {}
                 outcome => return outcome,
             }
             tokio::time::sleep(POLL_PAUSE).await;
         }
     }
 
-    async fn send_round<B: Serialize>(&self, method: &Method, path: &str, body: Option<&B>) -> Result<Vec<u8>> {
+    async fn send_round<B: Serialize>(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&B>,
+        repeated: &mut bool,
+    ) -> Result<Vec<u8>> {
         let mut reasons = Vec::new();
         let mut unavailable = None;
         for turn in 0..self.urls.len() {
             let index = (self.preferred.get() + turn) % self.urls.len();
             let url = &self.urls[index];
             match attempt(&self.http, method, &format!("{url}{path}"), body).await {
-                Ok(Err(ClientError::Problem(p))) if p.kind == ProblemKind::Unavailable => unavailable = Some(p),
+                Ok(Err(error)) if error.is(ProblemKind::Unavailable) => {
+                    *repeated = true;
+                    unavailable = Some(error);
+                }
                 Ok(answer) => {
                     self.preferred.set(index);
                     return answer;
@@ -158,10 +201,7 @@ impl MetaClient {
                 Err(Attempt::NotTaken(reason) | Attempt::Lost(reason)) => reasons.push((url, reason)),
             }
         }
-        Err(match unavailable {
-            Some(problem) => ClientError::Problem(problem),
-            None => self.unreachable(&reasons),
-        })
+        Err(unavailable.unwrap_or_else(|| self.unreachable(&reasons)))
     }
 
     fn unreachable(&self, reasons: &[(&String, String)]) -> ClientError {

@@ -244,6 +244,31 @@ fn an_election_is_waited_for() {
 }
 
 #[test]
+fn a_repeated_request_that_finds_its_work_done_has_succeeded() {
+    let mut fresh = volume(Value::Null);
+    fresh["epoch"] = 0.into();
+    let create = |found: Value| {
+        Server::start([
+            ("POST /v1/volumes", problem(503, "unavailable", "choosing a leader")),
+            ("POST /v1/volumes", problem(409, "exists", "volume vm1 exists")),
+            ("GET /v1/volumes/vm1", ok(found)),
+        ])
+    };
+    create(fresh.clone()).run(&["volume", "create", "vm1", "--size", "1G"]).expect(0);
+    // Somebody else's volume of that name is no success.
+    let ran = create(fresh).run(&["volume", "create", "vm1", "--size", "2G"]).expect(1);
+    assert_eq!(ran.stderr, "levee: volume vm1 exists\n");
+
+    let server = Server::start([
+        ("DELETE /v1/volumes/vm1", problem(503, "unavailable", "choosing a leader")),
+        ("DELETE /v1/volumes/vm1", problem(404, "not-found", "no volume vm1")),
+    ]);
+    server.run(&["volume", "delete", "vm1"]).expect(0);
+    let server = Server::start([("DELETE /v1/volumes/vm1", problem(404, "not-found", "no volume vm1"))]);
+    server.run(&["volume", "delete", "vm1"]).expect(1);
+}
+
+#[test]
 fn answers_that_are_no_api_are_errors() {
     for body in ["<html>", "{}", ""] {
         let answer = Response { status: 200, content_type: "text/html", body: body.into() };
