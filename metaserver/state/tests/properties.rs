@@ -58,7 +58,7 @@ fn volume_name() -> impl Strategy<Value = String> {
 
 fn alive() -> impl Strategy<Value = BTreeSet<NodeId>> {
     prop_oneof![
-        3 => Just((1..=8).map(NodeId).collect::<BTreeSet<_>>()),
+        6 => Just((1..=8).map(NodeId).collect::<BTreeSet<_>>()),
         1 => proptest::collection::btree_set((1..=6u32).prop_map(NodeId), 0..6),
     ]
 }
@@ -75,20 +75,20 @@ fn register_command() -> impl Strategy<Value = Command> {
 fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         2 => register_command(),
-        2 => (volume_name(), 1..=3u8, 1..600u64).prop_map(|(name, copies, mib)| {
+        6 => (volume_name(), 1..=3u8, 1..1200u64).prop_map(|(name, copies, mib)| {
             let min_copies = copies.div_ceil(2);
             Command::CreateVolume(CreateVolume { name, size: mib << 20, copies, min_copies })
         }),
         1 => volume_name().prop_map(|name| Command::DeleteVolume { name }),
-        3 => (volume_name(), proptest::option::of((0..5u8).prop_map(|n| format!("n{n}"))), alive())
+        5 => (volume_name(), proptest::option::of((0..5u8).prop_map(|n| format!("n{n}"))), alive())
             .prop_map(|(name, node, alive)| Command::Attach { name, node, alive }),
         1 => volume_name().prop_map(|name| Command::Detach { name }),
-        4 => (volume_name(), 0..4u64, 0..8u64).prop_map(|(name, attachment, incarnation)| {
+        8 => (volume_name(), 0..4u64, 0..8u64).prop_map(|(name, attachment, incarnation)| {
             // Resolved against the state before it is applied: see `aim`.
             let request = OpenVolume { node: NodeId(0), incarnation: uuid(incarnation), attachment };
             Command::Open { name, request }
         }),
-        6 => (volume_name(), 0..4u32, proptest::collection::vec(0..12u32, 1..6), alive())
+        12 => (volume_name(), 0..4u32, proptest::collection::vec(0..12u32, 1..6), alive())
             .prop_map(|(name, back, indexes, alive)| {
                 Command::Allocate { name, request: AllocateChunks { epoch: Epoch(back), indexes }, alive }
             }),
@@ -122,6 +122,18 @@ fn aim(command: Command, state: &State) -> Command {
     }
 }
 
+/// Three nodes and three volumes that are open: most commands then have something to work on.
+fn start() -> State {
+    let mut state = cluster(&[12, 12, 12]);
+    for (i, copies) in (0..3).zip(1..) {
+        let name = format!("v{i}");
+        create(&mut state, &name, 1 << 30, copies).expect("created");
+        attach(&mut state, &name, Some(&format!("n{copies}"))).expect("attached");
+        open(&mut state, &name, 100 + u64::from(copies)).expect("opened");
+    }
+    state
+}
+
 fn bytes(state: &State) -> Vec<u8> {
     serde_json::to_vec(state).expect("a snapshot")
 }
@@ -131,7 +143,7 @@ proptest! {
 
     #[test]
     fn invariants_hold_and_replay_is_exact(raw in proptest::collection::vec(command(), 1..120)) {
-        let mut state = cluster(&[6, 6, 6]);
+        let mut state = start();
         let mut history = History::default();
         let mut log = Vec::new();
         for command in raw {
@@ -155,7 +167,7 @@ proptest! {
         // The log as other members read it, with a snapshot taken half-way.
         let wire = serde_json::to_vec(&log).expect("a log");
         let log: Vec<Command> = serde_json::from_slice(&wire).expect("the same log");
-        let mut replayed = cluster(&[6, 6, 6]);
+        let mut replayed = start();
         for (i, command) in log.iter().enumerate() {
             if i == log.len() / 2 {
                 replayed = serde_json::from_slice(&bytes(&replayed)).expect("a valid snapshot");
