@@ -4,6 +4,7 @@
 
 use crate::ports::Runtime;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -68,7 +69,8 @@ pub struct Event(Rc<EventInner>);
 #[derive(Default)]
 struct EventInner {
     round: Cell<u64>,
-    waiters: RefCell<Vec<Waker>>,
+    next_id: Cell<u64>,
+    waiters: RefCell<BTreeMap<u64, Waker>>,
 }
 
 impl Event {
@@ -81,22 +83,39 @@ impl Event {
     pub fn notify(&self) {
         self.0.round.set(self.0.round.get() + 1);
         let waiters = std::mem::take(&mut *self.0.waiters.borrow_mut());
-        waiters.into_iter().for_each(Waker::wake);
+        waiters.into_values().for_each(Waker::wake);
     }
 
     /// Completes at the first [`Event::notify`] after this call (not after the first poll).
-    pub fn listen(&self) -> impl Future<Output = ()> + 'static {
-        let (inner, round) = (self.0.clone(), self.0.round.get());
-        std::future::poll_fn(move |cx| {
-            if inner.round.get() != round {
-                return Poll::Ready(());
-            }
-            let mut waiters = inner.waiters.borrow_mut();
-            if !waiters.iter().any(|w| w.will_wake(cx.waker())) {
-                waiters.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
+    pub fn listen(&self) -> Listener {
+        let id = self.0.next_id.get();
+        self.0.next_id.set(id + 1);
+        Listener { event: self.0.clone(), round: self.0.round.get(), id }
+    }
+}
+
+/// Waits for an [`Event`].
+pub struct Listener {
+    event: Rc<EventInner>,
+    round: u64,
+    id: u64,
+}
+
+impl Future for Listener {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.event.round.get() != self.round {
+            return Poll::Ready(());
+        }
+        self.event.waiters.borrow_mut().insert(self.id, cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.event.waiters.borrow_mut().remove(&self.id);
     }
 }
 

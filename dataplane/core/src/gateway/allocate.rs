@@ -1,6 +1,6 @@
 //! Chunks come into being when a group of them is first written.
 
-use super::chunk::{Chunk, Missing, Stage, Sync};
+use super::chunk::Chunk;
 use super::{AllocError, Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{Event, join_all};
@@ -56,7 +56,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 Ok(chunks) => match super::check_chunks(&self.0.volume, &chunks) {
                     Ok(()) => {
                         let new: Vec<_> = chunks.into_iter().filter(|c| self.chunk(c.index).is_none()).collect();
-                        join_all(new.into_iter().map(|c| self.create(Chunk::new(c, Stage::Adopting)))).await;
+                        join_all(new.into_iter().map(|c| self.create(Chunk::new(c, true)))).await;
                         return;
                     }
                     Err(why) => warn!(volume = %self.0.volume.name, "the meta server's chunks are refused: {why}"),
@@ -70,37 +70,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// Makes the replicas of a chunk that is new in this epoch: there is nothing to reconcile, so they
-    /// are born adopted. Those that cannot be made now are behind, and made when their node is back.
+    /// Adds a chunk that is new in this epoch and has its replicas made. There is nothing to reconcile, so
+    /// they are born adopted; those that cannot be made now are made when their node is back.
     async fn create(&self, chunk: Rc<Chunk>) {
-        let members: Vec<usize> = (0..chunk.info.replicas.len()).collect();
-        let born = join_all(members.iter().map(|i| self.create_replica(&chunk, *i, true))).await;
-        {
-            let mut state = chunk.state.borrow_mut();
-            for (member, generation) in state.members.iter_mut().zip(&born) {
-                let session = self.session(member.place.node);
-                member.live = generation.is_some_and(|g| session.is_live(g));
-                member.sync = match member.live {
-                    true => Sync::Current,
-                    false => Sync::Behind(Missing { create: true, ..Missing::unknown() }),
-                };
-            }
-        }
         self.add_chunk(chunk.clone());
-        chunk.serve_if_adopted(self.min_copies());
-        for place in &chunk.info.replicas {
-            let session = self.session(place.node);
-            // The node may have come back while the others were being made.
-            if session.is_up() && !self.is_member_live(&chunk, place.node) {
-                session.replicas.borrow_mut().remove(&chunk.info.chunk);
-                self.rejoin(&chunk, &session);
-            }
-        }
-        self.0.changed.notify();
-    }
-
-    fn is_member_live(&self, chunk: &Chunk, node: levee_proto::NodeId) -> bool {
-        chunk.member_of(node).is_some_and(|i| chunk.state.borrow().members[i].live)
+        let sessions: Vec<_> = chunk.info.replicas.iter().map(|place| self.session(place.node)).collect();
+        join_all(sessions.iter().map(|session| self.catch_up_chunk(&chunk, session, session.generation.get()))).await;
+        sessions.iter().for_each(|session| session.changed.notify());
     }
 
     /// Makes one replica. Returns the session in which it was made.

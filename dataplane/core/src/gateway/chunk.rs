@@ -55,8 +55,12 @@ impl Missing {
 
 pub(super) struct Member {
     pub place: ReplicaPlace,
+    /// The replica is known to have existed in this epoch.
+    pub made: bool,
     /// Its daemon is fenced and reachable and the replica exists: writes are sent to it.
     pub live: bool,
+    /// A step of catching it up is under way.
+    pub busy: bool,
     pub sync: Sync,
 }
 
@@ -120,6 +124,7 @@ pub(super) struct ChunkState {
 
 pub(super) struct Chunk {
     pub info: ChunkInfo,
+    pub fresh: bool,
     pub locks: Rc<RangeLocks>,
     pub state: RefCell<ChunkState>,
     /// A member or the stage changed.
@@ -127,11 +132,22 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    pub fn new(info: ChunkInfo, stage: Stage) -> Rc<Chunk> {
-        let member = |place: &ReplicaPlace| Member { place: *place, live: false, sync: Sync::Behind(Missing::unknown()) };
+    /// A chunk as the meta server describes it. `fresh`: allocated in this epoch, so that nothing of it is in
+    /// doubt, and a replica misses exactly the writes that we know it to miss.
+    pub fn new(info: ChunkInfo, fresh: bool) -> Rc<Chunk> {
+        let missing = || if fresh { Missing { create: true, ..Missing::default() } } else { Missing::unknown() };
+        let member = |place: &ReplicaPlace| Member {
+            place: *place,
+            made: false,
+            live: false,
+            busy: false,
+            sync: Sync::Behind(missing()),
+        };
         let members = info.replicas.iter().map(member).collect();
+        let stage = if fresh { Stage::Adopting } else { Stage::InDoubt };
         Rc::new(Chunk {
             info,
+            fresh,
             locks: Rc::default(),
             state: RefCell::new(ChunkState { stage, next: 1, members, open: VecDeque::new() }),
             changed: Event::new(),
@@ -211,14 +227,36 @@ impl Chunk {
         let member = &mut state.members[i];
         let Sync::Behind(missing) = &mut member.sync else { unreachable!("a lost member is behind") };
         missing.create = !known;
-        if !sound {
+        let lost = !known && (member.made || !self.fresh);
+        if lost || (known && !sound) {
             missing.compare = true;
             missing.adopt = true;
         } else if !missing.compare {
             missing.adopt = false;
         }
         member.live = known;
+        member.made |= known;
         known
+    }
+
+    /// The replica was made in the current session.
+    pub fn made(&self, i: usize) {
+        let mut state = self.state.borrow_mut();
+        let member = &mut state.members[i];
+        member.made = true;
+        member.live = true;
+        if let Sync::Behind(missing) = &mut member.sync {
+            missing.create = false;
+        }
+    }
+
+    /// A member acknowledged a write that the guest still waits for. It holds its blocks exclusively, so nothing
+    /// newer exists: the member misses none of them any more. (When all copies were away at once, this is what
+    /// gives the others something to copy from.)
+    pub fn has_newest(&self, i: usize, blocks: Range<u32>) {
+        if let Sync::Behind(missing) = &mut self.state.borrow_mut().members[i].sync {
+            blocks.for_each(|b| missing.dirty.remove(b));
+        }
     }
 
     /// Stops waiting for a member to take a write that the guest has its answer to: the member misses it.

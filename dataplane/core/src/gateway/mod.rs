@@ -21,8 +21,6 @@ mod reconcile;
 mod resync;
 mod session;
 mod takeover;
-#[cfg(test)]
-mod tests;
 mod verify;
 mod write;
 
@@ -152,7 +150,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             changed: Event::new(),
         }));
         for info in gateway.0.volume.chunks.clone() {
-            gateway.add_chunk(Chunk::new(info, Stage::InDoubt));
+            gateway.add_chunk(Chunk::new(info, false));
         }
         gateway.spawn_takeover();
         gateway.spawn_watchdog();
@@ -162,6 +160,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Bytes.
     pub fn size(&self) -> u64 {
         self.0.volume.size
+    }
+
+    /// Whether both are handles to one gateway.
+    pub fn same_as(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
     }
 
     /// Completes when every chunk that has its quorum is served.
@@ -274,7 +277,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     fn extents(&self, offset: u64, len: u64) -> impl Iterator<Item = Extent> + use<R, C> {
-        assert!(offset.checked_add(len).is_some_and(|end| end <= self.0.volume.size), "request beyond the volume's end");
+        assert!(
+            offset.checked_add(len).is_some_and(|end| end <= self.0.volume.size),
+            "request beyond the volume's end"
+        );
         self.0.volume.geometry.extents(offset, len)
     }
 

@@ -67,9 +67,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     fn readable(&self, chunk: &Chunk, blocks: &Range<u32>, tried: u8) -> Option<usize> {
         let state = chunk.state.borrow();
         let has_all = |i: usize| state.open.iter().all(|op| !op.overlaps(blocks) || op.acked_by(i));
-        let fit = |(i, m): &(usize, &super::chunk::Member)| {
-            m.live && m.is_current() && tried & (1 << i) == 0 && has_all(*i)
-        };
+        let fit =
+            |(i, m): &(usize, &super::chunk::Member)| m.live && m.is_current() && tried & (1 << i) == 0 && has_all(*i);
         let mut candidates = state.members.iter().enumerate().filter(fit).map(|(i, _)| i);
         let first = candidates.next()?;
         let local = |i: &usize| state.members[*i].place.node == self.0.node;

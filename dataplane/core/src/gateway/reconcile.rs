@@ -56,8 +56,10 @@ fn changes(answer: &Evidence, decided: &BTreeMap<u32, (BlockEntry, usize)>) -> V
 
 /// The blocks in which two members differ.
 pub(super) fn differences(a: &[BlockEntry], b: &[BlockEntry]) -> Vec<u32> {
-    let a: BTreeMap<u32, &BlockEntry> = a.iter().filter(|e| e.kind != BlockKind::Absent).map(|e| (e.block, e)).collect();
-    let b: BTreeMap<u32, &BlockEntry> = b.iter().filter(|e| e.kind != BlockKind::Absent).map(|e| (e.block, e)).collect();
+    let a: BTreeMap<u32, &BlockEntry> =
+        a.iter().filter(|e| e.kind != BlockKind::Absent).map(|e| (e.block, e)).collect();
+    let b: BTreeMap<u32, &BlockEntry> =
+        b.iter().filter(|e| e.kind != BlockKind::Absent).map(|e| (e.block, e)).collect();
     let mut blocks: Vec<u32> = a.iter().filter(|(k, e)| b.get(k) != Some(e)).map(|(k, _)| *k).collect();
     blocks.extend(b.keys().filter(|k| !a.contains_key(k)));
     blocks.sort_unstable();
@@ -84,10 +86,8 @@ mod tests {
 
     #[test]
     fn the_largest_seq_wins_and_goes_to_those_without_it() {
-        let plan = decide(&[
-            answer(0, 1, &[entry(7, 1, 1), entry(8, 1, 4)]),
-            answer(2, 1, &[entry(7, 1, 3), entry(8, 1, 4)]),
-        ]);
+        let plan =
+            decide(&[answer(0, 1, &[entry(7, 1, 1), entry(8, 1, 4)]), answer(2, 1, &[entry(7, 1, 3), entry(8, 1, 4)])]);
         assert_eq!(shape(&plan), [(0, vec![(entry(7, 1, 3), 2)]), (2, vec![])]);
     }
 
@@ -96,10 +96,7 @@ mod tests {
         // Member 2 took an unacknowledged write of epoch 1, missed the takeover of epoch 2 (which did
         // not see it), and is back for epoch 3.
         let plan = decide(&[answer(0, 2, &[entry(7, 1, 1)]), answer(2, 1, &[entry(7, 1, 9), entry(9, 1, 8)])]);
-        assert_eq!(
-            shape(&plan),
-            [(0, vec![]), (2, vec![(entry(7, 1, 1), 0), (BlockEntry::absent(9), 2)])]
-        );
+        assert_eq!(shape(&plan), [(0, vec![]), (2, vec![(entry(7, 1, 1), 0), (BlockEntry::absent(9), 2)])]);
     }
 
     #[test]

@@ -48,14 +48,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
             let mut done = 0;
             for chunk in &behind {
-                while session.is_live(generation) && self.advance(chunk, session, generation).await {
-                    done += 1;
-                }
+                done += self.catch_up_chunk(chunk, session, generation).await;
             }
             if done == 0 && session.is_live(generation) {
                 timeout(&self.0.rt, RETRY, session.changed.listen()).await;
             }
         }
+    }
+
+    /// Takes as many steps as it can for the node's member of one chunk; how many.
+    pub(super) async fn catch_up_chunk(&self, chunk: &Rc<Chunk>, session: &Rc<Session>, generation: u64) -> usize {
+        let mut steps = 0;
+        while session.is_live(generation) && self.advance(chunk, session, generation).await {
+            steps += 1;
+        }
+        steps
     }
 
     /// What has to be done next for the node's member of a decided chunk.
@@ -77,9 +84,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         })
     }
 
-    /// Takes one step; whether it succeeded.
+    /// Takes one step, unless one is under way; whether it succeeded.
     async fn advance(&self, chunk: &Rc<Chunk>, session: &Rc<Session>, generation: u64) -> bool {
-        let (Some(step), Some(i)) = (self.next_step(chunk, session), chunk.member_of(session.node)) else { return false };
+        let (Some(step), Some(i)) = (self.next_step(chunk, session), chunk.member_of(session.node)) else {
+            return false;
+        };
+        if std::mem::replace(&mut chunk.state.borrow_mut().members[i].busy, true) {
+            return false;
+        }
+        let done = self.take_step(step, chunk, i, session, generation).await;
+        chunk.state.borrow_mut().members[i].busy = false;
+        done
+    }
+
+    async fn take_step(&self, step: Step, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
         match step {
             Step::Create => self.make(chunk, i, session, generation).await,
             Step::Compare => self.compare(chunk, i, session, generation).await,
@@ -101,11 +119,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     async fn make(&self, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
-        if self.create_replica(chunk, i, false).await != Some(generation) || !session.is_live(generation) {
+        let born_adopted = matches!(&chunk.state.borrow().members[i].sync, Sync::Behind(m) if !m.compare);
+        if self.create_replica(chunk, i, born_adopted).await != Some(generation) || !session.is_live(generation) {
             return false;
         }
-        chunk.update_missing(i, |m| m.create = false);
-        chunk.state.borrow_mut().members[i].live = true;
+        chunk.made(i);
         self.resend_open(chunk, i);
         true
     }
@@ -169,7 +187,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let target = self.target(chunk, member);
         let (mut all, mut from) = (Vec::<BlockEntry>::new(), 0);
         loop {
-            match self.ask(&session, &target, Request::List { target, from, max: MAX_LIST as u32 }, Bytes::new()).await {
+            match self.ask(&session, &target, Request::List { target, from, max: MAX_LIST as u32 }, Bytes::new()).await
+            {
                 Ok((Reply::List { entries, more }, _)) if is_ordered(&entries, from) => {
                     from = entries.last().map_or(from, |e| e.block + 1);
                     let stuck = more && entries.is_empty();

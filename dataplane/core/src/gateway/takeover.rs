@@ -41,7 +41,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 break;
             }
             let patient = self.0.rt.now() < begin + self.0.options.takeover_grace;
-            let is_ready = |c: &&Rc<Chunk>| self.has_quorum(c) && (!patient || self.answered(c).len() == c.info.replicas.len());
+            let is_ready =
+                |c: &&Rc<Chunk>| self.has_quorum(c) && (!patient || self.answered(c).len() == c.info.replicas.len());
             let ready: Vec<_> = in_doubt.iter().filter(is_ready).cloned().collect();
             if ready.is_empty() {
                 timeout(&self.0.rt, LOOK, changed).await;
@@ -82,7 +83,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let adopted = self.adopt_all(&agreed).await;
         let mut settled = 0;
         for (chunk, members) in &agreed {
-            let members: Vec<Taken> = members.iter().filter(|(i, _)| adopted.contains(&(chunk.info.chunk, *i))).copied().collect();
+            let members: Vec<Taken> =
+                members.iter().filter(|(i, _)| adopted.contains(&(chunk.info.chunk, *i))).copied().collect();
             if !members.is_empty() {
                 self.decided(chunk, &members);
                 settled += 1;
@@ -198,7 +200,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// Has replicas of one core adopt this epoch; whether they have.
-    pub(super) async fn adopt(&self, session: &Rc<Session>, core: u16, replicas: Vec<(DiskId, ChunkId, ReplicaId)>) -> bool {
+    pub(super) async fn adopt(
+        &self,
+        session: &Rc<Session>,
+        core: u16,
+        replicas: Vec<(DiskId, ChunkId, ReplicaId)>,
+    ) -> bool {
         let request = Request::Adopt { volume: self.0.volume.id, epoch: self.0.volume.epoch, replicas };
         match self.ask_core(session, core, request).await {
             Ok((Reply::Done, _)) => true,
@@ -223,6 +230,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 let session = self.session(member.place.node);
                 let is_in = members.iter().any(|(m, generation)| *m == i && session.is_live(*generation));
                 member.live = is_in;
+                member.made |= is_in;
                 member.sync = if is_in { Sync::Current } else { Sync::Behind(Missing::unknown()) };
             }
         }

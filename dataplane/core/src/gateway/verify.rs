@@ -64,7 +64,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         for (place, scan) in chunk.info.replicas.iter().zip(&scans) {
             let problem = match scan {
                 Err(why) => why.clone(),
-                Ok(s) if !s.bad.is_empty() => format!("{} blocks do not match their checksums: {:?}", s.bad.len(), s.bad),
+                Ok(s) if !s.bad.is_empty() => {
+                    format!("{} blocks do not match their checksums: {:?}", s.bad.len(), s.bad)
+                }
                 Ok(s) if Some(s.digest) != agreed => "it differs from the other copies".to_string(),
                 Ok(_) => continue,
             };

@@ -182,7 +182,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.send(&session, &target, request, op.data.clone(), done);
     }
 
-    fn write_answered(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize, session: &Rc<Session>, answer: Answer) {
+    fn write_answered(
+        &self,
+        chunk: &Rc<Chunk>,
+        op: &Rc<WriteOp>,
+        member: usize,
+        session: &Rc<Session>,
+        answer: Answer,
+    ) {
         match answer {
             Ok((Reply::Done, _)) => self.acknowledge(chunk, op, member, session),
             Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
@@ -200,7 +207,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         op.acked.set(op.acked.get() | (1 << member));
         if op.answered.get() {
             session.repay(op.data.len());
-        } else if op.acked.get().count_ones() as usize >= self.min_copies() {
+        } else {
+            chunk.has_newest(member, op.blocks());
+        }
+        if !op.answered.get() && op.acked.get().count_ones() as usize >= self.min_copies() {
             op.answered.set(true);
             if let Some(answer) = op.answer.take() {
                 answer.send(());

@@ -17,6 +17,8 @@ enum Action {
     Zero(u32),
     Checkpoint,
     Compact(u32),
+    /// The checkpoint before was given up: its segments are free now.
+    FreeOld,
     /// Nothing can be done now, but space is short: look again soon.
     WaitForSpace,
     Idle,
@@ -28,6 +30,9 @@ pub async fn run<D: Disk, R: Runtime>(inner: Rc<Inner<D, R>>) {
     loop {
         let changed = inner.background.listen();
         let action = decide(&mut inner.state.borrow_mut());
+        if action == Action::FreeOld {
+            inner.work.notify();
+        }
         let result = match action {
             Action::Zero(segment) => inner.zero(segment).await,
             Action::Checkpoint => run_checkpoint(&inner).await,
@@ -40,6 +45,7 @@ pub async fn run<D: Disk, R: Runtime>(inner: Rc<Inner<D, R>>) {
                 timeout(&inner.rt, pause, changed).await;
                 Ok(())
             }
+            Action::FreeOld => Ok(()),
             Action::Idle => {
                 changed.await;
                 Ok(())
@@ -68,7 +74,10 @@ fn decide(s: &mut State) -> Action {
     if s.checkpoint_due() && !s.checkpoint.no_room {
         return Action::Checkpoint;
     }
-    if s.is_low() { make_space(s) } else { Action::Idle }
+    if !s.is_low() {
+        return Action::Idle;
+    }
+    if s.segments.drop_retained() { Action::FreeOld } else { make_space(s) }
 }
 
 /// Emptied segments become free with a checkpoint. One is worth its cost when it frees several, or

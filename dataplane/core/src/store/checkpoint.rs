@@ -275,8 +275,7 @@ fn adopt<D: Disk, R: Runtime>(inner: &Inner<D, R>, w: Writer, replay: LogPositio
     c.len = w.len;
     c.log_bytes -= log_bytes_before;
     let old = std::mem::replace(&mut c.segments, w.segments);
-    s.segments.set_replay_from(replay.generation);
-    s.segments.release_checkpoint(&old);
+    s.segments.set_replay_from(replay.generation, old);
 }
 
 /// Decodes a piece of fences; `None` if malformed.

@@ -237,6 +237,14 @@ fn finish(g: &ShardGeometry, a: Attempt, roots: &[Root], found: &[Found]) -> (St
         generation = generation.max(r.replay.generation);
         checkpoint = checkpoint.max(r.checkpoint);
     }
+    if let Some(older) = roots.get(1).filter(|r| r.sequence < root.sequence) {
+        for s in older.segments.iter().filter(|s| found[**s as usize] == Found::Checkpoint(older.checkpoint)) {
+            if segments.state(*s) == Use::Ready {
+                segments.set_state(*s, Use::Checkpoint);
+            }
+        }
+        segments.retain(older.segments.clone(), older.replay.generation);
+    }
     // A segment is never continued after a restart: what is behind its end is unknown.
     let next_generation = generation + 1;
     segments.collect_free(root.replay.generation, next_generation);

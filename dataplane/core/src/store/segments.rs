@@ -46,7 +46,15 @@ pub struct SegmentTable {
     live: u64,
     /// Generations below are not needed for replay.
     replay_from: u64,
+    /// The checkpoint before, kept with the log since it while there is plenty of space.
+    retained: Option<Retained>,
     open_generation: u64,
+}
+
+/// What an older root needs.
+struct Retained {
+    segments: Vec<u32>,
+    replay_from: u64,
 }
 
 impl Ledger for SegmentTable {
@@ -78,6 +86,7 @@ impl SegmentTable {
             blocks_per_segment,
             live: 0,
             replay_from: 0,
+            retained: None,
             open_generation: 0,
         }
     }
@@ -169,8 +178,7 @@ impl SegmentTable {
         self.set_state(segment, State::Checkpoint);
     }
 
-    /// Checkpoint segments are not needed any more. They go to the end of the line, so that an
-    /// older checkpoint stays readable for as long as possible.
+    /// Checkpoint segments are not needed any more.
     pub fn release_checkpoint(&mut self, segments: &[u32]) {
         for s in segments {
             if self.state(*s) == State::Checkpoint {
@@ -179,10 +187,27 @@ impl SegmentTable {
         }
     }
 
-    /// A checkpoint is durable from which replay starts at this generation.
-    pub fn set_replay_from(&mut self, generation: u64) {
-        self.replay_from = generation;
+    /// A checkpoint is durable from which replay starts at this generation. What its predecessor
+    /// consisted of is kept in its place as the one to fall back to.
+    pub fn set_replay_from(&mut self, generation: u64, predecessor: Vec<u32>) {
+        let replay_from = std::mem::replace(&mut self.replay_from, generation);
+        if let Some(older) = self.retained.replace(Retained { segments: predecessor, replay_from }) {
+            self.release_checkpoint(&older.segments);
+        }
         self.reclaim_all();
+    }
+
+    /// Recovery found an older root whose checkpoint is still there.
+    pub fn retain(&mut self, segments: Vec<u32>, replay_from: u64) {
+        self.retained = Some(Retained { segments, replay_from });
+    }
+
+    /// Space is short: gives up the older checkpoint. Whether there was one.
+    pub fn drop_retained(&mut self) -> bool {
+        let Some(older) = self.retained.take() else { return false };
+        self.release_checkpoint(&older.segments);
+        self.reclaim_all();
+        true
     }
 
     /// Looks again at segments whose readers have gone.
@@ -198,7 +223,8 @@ impl SegmentTable {
 
     fn reclaim(&mut self, segment: u32) {
         let s = &self.segments[segment as usize];
-        let needed_for_replay = |g: u64| g >= self.replay_from || g >= self.open_generation;
+        let replay_from = self.retained.as_ref().map_or(self.replay_from, |r| r.replay_from.min(self.replay_from));
+        let needed_for_replay = |g: u64| g >= replay_from || g >= self.open_generation;
         if s.live == 0
             && matches!(s.state, State::Log(g) if !needed_for_replay(g))
             && self.readers.borrow()[segment as usize] == 0

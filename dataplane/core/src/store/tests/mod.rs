@@ -1,4 +1,10 @@
 //! Tests of the whole shard against a plain model, on a disk in memory.
 
 mod basic;
+mod crash;
+mod damage;
+mod golden;
+mod space;
+mod superblock;
+mod tail;
 mod world;

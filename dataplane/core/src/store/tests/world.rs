@@ -207,7 +207,6 @@ impl World {
     }
 
     /// The world on a copy of the disk.
-    #[expect(dead_code)]
     pub fn fork(&self, style: CrashStyle, seed: u64) -> World {
         World { rt: TestRuntime::new(seed), disk: self.disk.fork(style, seed), sb: self.sb.clone() }
     }

@@ -1,0 +1,195 @@
+//! The replica's side of the protocol: what one core of a daemon answers to gateways.
+//!
+//! Owns the shards of this core. Every request is admitted or refused at once, in the order of
+//! arrival; an admitted one is answered when it is durable. The rules (`docs/protocol.md`):
+//!
+//! - A request below the volume's fence is refused for ever, one above it until the fence is durable.
+//! - A fence holds from the moment it arrives, and is answered only when it is durable on every shard
+//!   of the core, with every earlier write durable before it: logs are first in, first out.
+//! - Guests' reads are served only for the epoch that the replica has adopted.
+//! - Replicas exist only by an explicit `Create`.
+
+mod admit;
+mod fence;
+mod scan;
+
+use crate::ports::{Disk, Runtime};
+use crate::store::{NewReplica, Shard, StoreError};
+use bytes::Bytes;
+use levee_proto::wire::{BlockKind, MAX_LIST, Reply, Request, Status, Target};
+use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, VolumeId};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Called once with the answer.
+pub type ReplyFn = Box<dyn FnOnce(Reply, Bytes)>;
+
+/// The shards of one disk that this core owns.
+pub struct DiskShards<D: Disk, R: Runtime> {
+    /// Shards on the whole disk; a chunk lives in shard `chunk % total`.
+    pub total: u16,
+    /// Those of this core, by number.
+    pub mine: BTreeMap<u16, Shard<D, R>>,
+}
+
+/// All replicas of one core. A cheap handle.
+pub struct ReplicaService<D: Disk, R: Runtime>(Rc<Inner<D, R>>);
+
+struct Inner<D: Disk, R: Runtime> {
+    rt: R,
+    disks: BTreeMap<DiskId, DiskShards<D, R>>,
+    /// The highest epoch asked for, durable or not: what is below is refused.
+    fences: RefCell<BTreeMap<VolumeId, Epoch>>,
+}
+
+impl<D: Disk, R: Runtime> Clone for ReplicaService<D, R> {
+    fn clone(&self) -> Self {
+        ReplicaService(self.0.clone())
+    }
+}
+
+impl<D: Disk, R: Runtime> ReplicaService<D, R> {
+    /// Serves the given shards. Fences that were durable on any of them hold on all.
+    pub fn new(rt: R, disks: BTreeMap<DiskId, DiskShards<D, R>>) -> Self {
+        let mut fences = BTreeMap::new();
+        for shard in disks.values().flat_map(|d| d.mine.values()) {
+            for (volume, epoch) in shard.fences() {
+                let highest = fences.entry(volume).or_insert(epoch);
+                *highest = (*highest).max(epoch);
+            }
+        }
+        ReplicaService(Rc::new(Inner { rt, disks, fences: RefCell::new(fences) }))
+    }
+
+    /// Answers one request through `reply`, now or later. Hello and Ping belong to the link.
+    pub fn handle(&self, request: Request, data: Bytes, reply: ReplyFn) {
+        match request {
+            Request::Write { .. } => self.write(request, data, reply),
+            Request::Read { target, block, count, reconcile } => self.read(target, block, count, reconcile, reply),
+            Request::Repair { .. } => self.repair(request, data, reply),
+            Request::Fence { volume, epoch } => self.fence(volume, epoch, reply),
+            Request::Create { target, adopted } => self.create(target, adopted, reply),
+            Request::List { target, from, max } => self.list(target, from, max, reply),
+            Request::Adopt { volume, epoch, replicas } => self.adopt(volume, epoch, replicas, reply),
+            Request::Scan { target } => self.scan(target, reply),
+            Request::Ping => reply(Reply::Done, Bytes::new()),
+            Request::Hello { .. } => refuse(reply, Status::Invalid, "hello on an open link"),
+        }
+    }
+
+    fn write(&self, request: Request, data: Bytes, reply: ReplyFn) {
+        let Request::Write { target, kind, version, seq, block, count, crcs } = request else { unreachable!() };
+        let shard = match self.admit(&target) {
+            Ok((shard, _)) => shard,
+            Err(refusal) => return reply(refusal, Bytes::new()),
+        };
+        if seq.epoch() != target.epoch {
+            return refuse(reply, Status::Invalid, "seq of another epoch");
+        }
+        if kind == BlockKind::Data && !crcs.verify(&data) {
+            return refuse(reply, Status::BadChecksum, "data does not match its checksum");
+        }
+        let durable = shard.write(target.chunk, kind, version, seq, block, count, crcs, data);
+        self.answer_when_done(durable, reply);
+    }
+
+    fn repair(&self, request: Request, data: Bytes, reply: ReplyFn) {
+        let Request::Repair { target, entries } = request else { unreachable!() };
+        let shard = match self.admit(&target) {
+            Ok((shard, _)) => shard,
+            Err(refusal) => return reply(refusal, Bytes::new()),
+        };
+        if entries.iter().any(|e| e.seq.epoch() > target.epoch) {
+            return refuse(reply, Status::Invalid, "entry of a later epoch");
+        }
+        let blocks = data.chunks_exact(levee_proto::BLOCK_SIZE);
+        let stated = entries.iter().filter(|e| e.kind == BlockKind::Data);
+        if !blocks.zip(stated).all(|(b, e)| crc32c::crc32c(b) == e.crc) {
+            return refuse(reply, Status::BadChecksum, "data does not match its checksum");
+        }
+        let durable = shard.repair(target.chunk, target.epoch, entries, data);
+        self.answer_when_done(durable, reply);
+    }
+
+    fn read(&self, target: Target, block: u32, count: u32, reconcile: bool, reply: ReplyFn) {
+        let (shard, meta) = match self.admit(&target) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return reply(refusal, Bytes::new()),
+        };
+        if !reconcile && (meta.adopted != target.epoch || meta.damaged) {
+            return refuse(reply, Status::NotAdopted, "the replica has not adopted this epoch");
+        }
+        self.0.rt.spawn(async move {
+            match shard.read(target.chunk, block, count).await {
+                Ok((entries, data)) => reply(Reply::Read { entries }, data),
+                Err(e) => reply(store_refusal(&e), Bytes::new()),
+            }
+        });
+    }
+
+    fn list(&self, target: Target, from: u32, max: u32, reply: ReplyFn) {
+        match self.admit(&target) {
+            Ok((shard, _)) => {
+                let (entries, more) = shard.entries(target.chunk, from, max.min(MAX_LIST as u32) as usize);
+                reply(Reply::List { entries, more }, Bytes::new());
+            }
+            Err(refusal) => reply(refusal, Bytes::new()),
+        }
+    }
+
+    fn create(&self, target: Target, adopted: bool, reply: ReplyFn) {
+        let shard = match self.admit_volume(&target) {
+            Ok(shard) => shard,
+            Err(refusal) => return reply(refusal, Bytes::new()),
+        };
+        match shard.replica(target.chunk) {
+            Some(r) if r.volume != target.volume => return refuse(reply, Status::Invalid, "chunk of another volume"),
+            Some(r) if r.replica == target.replica => return reply(Reply::Done, Bytes::new()),
+            Some(r) if r.replica > target.replica => {
+                return refuse(reply, Status::UnknownReplica, "a newer replica of the chunk is here");
+            }
+            _ => {}
+        }
+        let durable = shard.create_replica(NewReplica {
+            volume: target.volume,
+            chunk: target.chunk,
+            replica: target.replica,
+            config: target.config,
+            adopted: if adopted { target.epoch } else { Epoch(0) },
+        });
+        self.answer_when_done(durable, reply);
+    }
+
+    /// Drops a replica that the meta server says nothing needs any more. `Ok` when it is durably gone.
+    pub async fn delete(&self, disk: DiskId, chunk: ChunkId, replica: ReplicaId) -> Result<(), StoreError> {
+        let shard = self.shard(disk, chunk);
+        match shard {
+            Some(s) if s.replica(chunk).is_some_and(|r| r.replica == replica) => s.delete_replica(chunk, replica).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn answer_when_done(&self, durable: impl Future<Output = Result<(), StoreError>> + 'static, reply: ReplyFn) {
+        self.0.rt.spawn(async move {
+            match durable.await {
+                Ok(()) => reply(Reply::Done, Bytes::new()),
+                Err(e) => reply(store_refusal(&e), Bytes::new()),
+            }
+        });
+    }
+}
+
+fn refuse(reply: ReplyFn, status: Status, detail: &str) {
+    reply(Reply::error(status, detail), Bytes::new());
+}
+
+fn store_refusal(e: &StoreError) -> Reply {
+    let status = match e {
+        StoreError::Full => Status::Full,
+        StoreError::Corrupt { .. } => Status::Corrupt,
+        StoreError::UnknownReplica(_) => Status::UnknownReplica,
+        _ => Status::Io,
+    };
+    Reply::error(status, e.to_string())
+}

@@ -1,0 +1,183 @@
+//! Power failures at any moment: what was acknowledged is there, what was not is there in part, in
+//! the order in which it was asked for, or not at all.
+
+use super::world::*;
+use crate::store::StoreError;
+use crate::testing::{CrashStyle, TestRng};
+use levee_proto::ChunkId;
+use proptest::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+const BLOCKS: u64 = 500;
+
+/// Makes requests that are mostly sensible.
+struct Generator {
+    rng: TestRng,
+    counter: u64,
+    epoch: u32,
+    next_replica: u64,
+}
+
+impl Generator {
+    fn op(&mut self) -> Op {
+        let chunk = ChunkId(11 + self.rng.below(4));
+        self.counter += 1;
+        // Sometimes a late arrival.
+        let late = if self.rng.one_in(6) { self.rng.below(20) } else { 0 };
+        let seq = seq(self.epoch, self.counter.saturating_sub(late));
+        let block = self.rng.below(BLOCKS) as u32;
+        let most = if self.rng.one_in(3) { 256 } else { 8 };
+        let count = (1 + self.rng.below(most) as u32).min(BLOCKS as u32 - block);
+        let n = (self.counter * 1000) << 8;
+        match self.rng.below(40) {
+            0 => Op::Delete(chunk, self.next_replica - self.rng.below(self.next_replica.min(3))),
+            1..=3 => {
+                self.next_replica += 1;
+                Op::Create(chunk, self.next_replica)
+            }
+            4 => {
+                self.epoch += 1;
+                Op::Fence(self.epoch)
+            }
+            5 => Op::Adopt(self.epoch, chunk),
+            6..=8 => Op::Zero { chunk, seq, block, count },
+            9..=13 => Op::Repair { chunk, epoch: self.epoch, block, seq, to: Some(Some(n)) },
+            14 => Op::Repair { chunk, epoch: self.epoch, block, seq, to: None },
+            15 => Op::Repair { chunk, epoch: self.epoch, block, seq, to: Some(None) },
+            _ => Op::Write { chunk, seq, block, count, n },
+        }
+    }
+}
+
+/// What was asked for, and how much of it was acknowledged.
+#[derive(Clone, Default)]
+struct Progress {
+    issued: Rc<RefCell<Vec<Op>>>,
+    acknowledged: Rc<Cell<usize>>,
+}
+
+async fn drive(shard: &TestShard, g: &mut Generator, ops: u32, progress: Progress) {
+    let mut waiting = VecDeque::new();
+    for _ in 0..ops {
+        let op = g.op();
+        let mut ticket = Box::pin(op.issue(shard));
+        match ticket.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(StoreError::UnknownReplica(_) | StoreError::Full)) => continue,
+            Poll::Ready(other) => panic!("{other:?}"),
+            Poll::Pending => {}
+        }
+        progress.issued.borrow_mut().push(op);
+        waiting.push_back(ticket);
+        let keep = g.rng.index(16);
+        while waiting.len() > keep {
+            let ticket = waiting.pop_front().expect("longer than `keep`");
+            ticket.await.expect("the disk works");
+            progress.acknowledged.set(progress.acknowledged.get() + 1);
+        }
+        if g.rng.one_in(60) {
+            let checkpoint = pin!(shard.checkpoint());
+            checkpoint.await.expect("the disk works");
+        }
+    }
+}
+
+/// The state that the shard must be in: some point between what was acknowledged and what was issued.
+fn matching(found: &Model, before: &Model, progress: &Progress) -> Option<Model> {
+    let issued = progress.issued.borrow();
+    let mut model = before.clone();
+    issued[..progress.acknowledged.get()].iter().for_each(|op| model.apply(op));
+    for next in &issued[progress.acknowledged.get()..] {
+        if *found == model {
+            return Some(model);
+        }
+        // A long write may have been cut at the end of a segment.
+        if let Op::Write { count, .. } = next {
+            for part in 1..*count {
+                let mut partly = model.clone();
+                partly.apply_part(next, part);
+                if *found == partly {
+                    return Some(partly);
+                }
+            }
+        }
+        model.apply(next);
+    }
+    (*found == model).then_some(model)
+}
+
+fn one_life(w: &World, g: &mut Generator, model: Model, ops: u32, power: u64, style: CrashStyle) -> Model {
+    let shard = w.open();
+    w.assert_state(&shard, &model);
+    w.disk.power_off_after(power);
+    let progress = Progress::default();
+    let disk = w.disk.clone();
+    w.rt.run_until(drive(&shard, g, ops, progress.clone()), || disk.is_off());
+    w.crash(style);
+    let shard = w.open();
+    let found = w.state(&shard).expect("readable");
+    let acknowledged = progress.acknowledged.get();
+    let matched = matching(&found, &model, &progress);
+    let end = matched.unwrap_or_else(|| panic!("lost or invented something after {acknowledged} acknowledgements"));
+    drop(shard);
+    // The recovered state must survive a second failure without having been written again.
+    w.crash(CrashStyle::Random);
+    end
+}
+
+fn lives(seed: u64, ops: u32, powers: &[u64]) {
+    let w = World::new(seed);
+    let mut g = Generator { rng: TestRng::new(seed), counter: 0, epoch: 1, next_replica: 1 };
+    let mut model = Model::default();
+    for power in powers {
+        let style = match g.rng.below(4) {
+            0 => CrashStyle::LoseAll,
+            1 => CrashStyle::KeepAll,
+            _ => CrashStyle::Random,
+        };
+        model = one_life(&w, &mut g, model, ops, *power, style);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_acknowledged_is_lost(
+        seed in any::<u64>(),
+        ops in 1u32..400,
+        powers in proptest::collection::vec(1u64..900, 1..5),
+    ) {
+        lives(seed, ops, &powers);
+    }
+}
+
+/// A checkpoint is interrupted after each of its operations.
+#[test]
+fn a_checkpoint_may_be_interrupted_anywhere() {
+    for power in 0..40 {
+        let w = World::new(power);
+        let shard = w.open();
+        let mut model = Model::default();
+        let mut ops: Vec<Op> = (0..4).map(|c| Op::Create(ChunkId(11 + c), 1)).collect();
+        ops.extend((1..60).map(|i| write(i, (i * 7 % 400) as u32, 20)));
+        for op in ops {
+            model.apply(&op);
+            w.run(&shard, op).expect("works");
+        }
+        w.rt.block_on(shard.checkpoint()).expect("works");
+        let more = write(100, 3, 50);
+        model.apply(&more);
+        w.run(&shard, more).expect("works");
+        w.disk.power_off_after(power);
+        let disk = w.disk.clone();
+        w.rt.run_until(shard.checkpoint(), || disk.is_off());
+        w.crash(CrashStyle::Random);
+        let shard = w.open();
+        w.assert_state(&shard, &model);
+    }
+}

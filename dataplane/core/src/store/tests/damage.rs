@@ -1,0 +1,210 @@
+//! Damage that is no torn tail: reported, replicas flagged, never a panic, never wrong data.
+
+use super::world::*;
+use crate::store::*;
+use crate::testing::{CrashStyle, TestRng};
+use levee_proto::ChunkId;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// A shard with a checkpoint, log behind it, several chunks and segments.
+fn used(seed: u64) -> (World, Model, Vec<Op>) {
+    let w = World::new(seed);
+    let shard = w.open();
+    let mut model = Model::default();
+    let mut ops: Vec<Op> = (0..3).map(|c| Op::Create(ChunkId(11 + c), 1)).collect();
+    let op = |i: u64| Op::Write {
+        chunk: ChunkId(11 + i % 3),
+        seq: seq(1, i),
+        block: (i * 13 % 300) as u32,
+        count: 1 + (i * 5 % 40) as u32,
+        n: i * 1000,
+    };
+    ops.extend((1..50).map(op));
+    ops.push(Op::Fence(4));
+    let half = ops.len();
+    ops.extend((50..110).map(op));
+    for (i, op) in ops.iter().enumerate() {
+        model.apply(op);
+        w.run(&shard, op.clone()).expect("works");
+        if i == half / 2 || i == half {
+            w.rt.block_on(shard.checkpoint()).expect("works");
+        }
+    }
+    w.crash(CrashStyle::LoseAll);
+    (w, model, ops)
+}
+
+/// Positions of blocks that begin with `magic`.
+fn find(w: &World, magic: &[u8]) -> Vec<u64> {
+    (0..w.disk.size()).step_by(4096).filter(|p| w.disk.peek(*p, magic.len()) == magic).collect()
+}
+
+fn batch_number(w: &World, pos: u64) -> u64 {
+    u64::from_le_bytes(*w.disk.peek(pos + 32, 8).first_chunk().expect("eight bytes"))
+}
+
+#[test]
+fn a_lost_batch_is_reported_and_flags_the_replicas() {
+    let (w, model, _) = used(1);
+    let mut batches = find(&w, b"LVBA");
+    batches.sort_by_key(|p| batch_number(&w, *p));
+    let bad = batches[batches.len() - 10];
+    w.disk.flip_bit(bad + 70, 1);
+    let lost = batch_number(&w, bad);
+    let (shard, report) = w.try_open().expect("opens");
+    assert_eq!(report.lost_batches, vec![lost..lost + 1]);
+    assert_eq!(report.damaged, vec![ChunkId(11), ChunkId(12), ChunkId(13)]);
+    assert!(shard.all_replicas().iter().all(|r| r.damaged));
+    let found = w.state(&shard).expect("readable");
+    let differing = found.chunks.values().zip(model.chunks.values()).filter(|(a, b)| a != b).count();
+    assert_eq!((differing, found.fence), (1, 4), "one write is missing");
+    // The flag is durable, until it is cleared.
+    w.rt.block_on(shard.clear_damaged(CHUNK)).expect("clears");
+    w.run(&shard, Op::Create(ChunkId(40), 7)).expect("creates");
+    w.crash(CrashStyle::LoseAll);
+    let (_, report) = w.try_open().expect("opens");
+    assert!(report.is_clean());
+    assert_eq!(report.damaged, vec![ChunkId(12), ChunkId(13)]);
+}
+
+#[test]
+fn a_bad_segment_header_costs_nothing() {
+    let (w, model, _) = used(2);
+    for pos in find(&w, b"LEVEESEG") {
+        w.disk.flip_bit(pos + 20, 1);
+        let shard = w.open();
+        w.assert_state(&shard, &model);
+        w.crash(CrashStyle::LoseAll);
+        w.disk.flip_bit(pos + 20, 1);
+    }
+}
+
+#[test]
+fn a_lost_segment_is_noticed() {
+    let (w, _, _) = used(3);
+    let g = w.sb.shard(0).expect("exists");
+    let root = w.rt.block_on(root::read_all(&w.disk, &g)).remove(0);
+    let in_use = |p: &u64| w.disk.peek(*p + 42, 2) == [1, 0] && *p != g.segment_pos(root.replay.segment);
+    let generation = |p: &u64| w.disk.peek(*p + 24, 8)[0];
+    let mut segments: Vec<u64> = find(&w, b"LEVEESEG").into_iter().filter(in_use).collect();
+    segments.sort_by_key(generation);
+    let bad = segments[segments.len() - 2];
+    assert!(u64::from(generation(&bad)) > root.replay.generation, "it is in the replayed part");
+    w.disk.edit(bad, SEGMENT as usize, |b| b.fill(0));
+    let (_, report) = w.try_open().expect("opens");
+    assert!(!report.lost_batches.is_empty());
+    assert_eq!(report.damaged.len(), 3);
+}
+
+#[test]
+fn a_bad_checkpoint_falls_back_to_the_one_before() {
+    let (w, model, _) = used(4);
+    let pieces = find(&w, b"LVCP");
+    let newest = pieces.iter().map(|p| w.disk.peek(p + 24, 8)[0]).max().expect("there are pieces");
+    for p in pieces.iter().filter(|p| w.disk.peek(**p + 24, 8)[0] == newest) {
+        let copy = w.fork(CrashStyle::KeepAll, 1);
+        copy.disk.flip_bit(p + 50, 0);
+        let (shard, report) = copy.try_open().expect("opens");
+        assert!(report.fell_back && report.damaged.is_empty() && report.lost_batches.is_empty(), "{report:?}");
+        copy.assert_state(&shard, &model);
+    }
+    // With both bad, the replicas of a bad piece are known by name, and a bad directory is the end.
+    for p in &pieces {
+        w.disk.flip_bit(p + 50, 0);
+    }
+    assert!(matches!(w.try_open(), Err(StoreError::Unrecoverable(_))));
+    for p in pieces.iter().filter(|p| w.disk.peek(**p + 6, 1) != [checkpoint::ENTRIES as u8]) {
+        w.disk.flip_bit(p + 50, 0);
+    }
+    let (shard, report) = w.try_open().expect("opens");
+    assert_eq!((report.bad_pieces, report.damaged.len()), (1, 3));
+    assert_eq!(shard.all_replicas().len(), 3);
+}
+
+#[test]
+fn one_root_is_enough_and_none_is_an_error() {
+    let (w, model, _) = used(5);
+    let roots = find(&w, b"LEVEEROT");
+    assert_eq!(roots.len(), 2);
+    for p in &roots {
+        let copy = w.fork(CrashStyle::KeepAll, 1);
+        copy.disk.flip_bit(p + 30, 0);
+        let (shard, report) = copy.try_open().expect("opens");
+        assert!(report.damaged.is_empty());
+        copy.assert_state(&shard, &model);
+    }
+    roots.iter().for_each(|p| w.disk.flip_bit(p + 30, 0));
+    assert!(matches!(w.try_open(), Err(StoreError::Unrecoverable(_))));
+}
+
+/// Every content that each (chunk, block) was ever given, by seq.
+fn ever_written(ops: &[Op]) -> BTreeMap<(ChunkId, u32, u64), u64> {
+    let mut all = BTreeMap::new();
+    for op in ops {
+        if let Op::Write { chunk, seq, block, count, n } = op {
+            all.extend((0..*count).map(|i| ((*chunk, block + i, seq.0), n + u64::from(i))));
+        }
+    }
+    all
+}
+
+fn harm(w: &World, rng: &mut TestRng, interesting: &[u64]) {
+    let pos = interesting[rng.index(interesting.len())];
+    match rng.below(5) {
+        0 => w.disk.edit(pos, 4096, |b| b.fill(0)),
+        1 => w.disk.edit(pos, 512, |b| b.fill(0xff)),
+        2 => {
+            let other = w.disk.peek(interesting[rng.index(interesting.len())], 4096);
+            w.disk.edit(pos, 4096, |b| b.copy_from_slice(&other));
+        }
+        _ => w.disk.flip_bit(pos + rng.below(300), rng.below(8) as u8),
+    }
+}
+
+thread_local! {
+    static BASE: (World, Vec<Op>) = {
+        let (w, _, ops) = used(6);
+        (w, ops)
+    };
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is done to the disk, what is read was once written there, or an error says so.
+    #[test]
+    fn no_damage_makes_wrong_data(seed in any::<u64>(), harms in 1usize..12) {
+        let (w, ops) = BASE.with(|(w, ops)| (w.fork(CrashStyle::KeepAll, seed), ops.clone()));
+        let written = ever_written(&ops);
+        let mut rng = TestRng::new(seed);
+        let interesting: Vec<u64> =
+            (1 << 20..w.disk.size()).step_by(4096).filter(|p| w.disk.peek(*p, 4096).iter().any(|b| *b != 0)).collect();
+        (0..harms).for_each(|_| harm(&w, &mut rng, &interesting));
+        let Ok((shard, _)) = w.try_open() else { return Ok(()) };
+        for r in shard.all_replicas() {
+            for e in shard.entries(r.chunk, 0, usize::MAX).0 {
+                match w.rt.block_on(shard.read(r.chunk, e.block, 1)) {
+                    Ok((_, data)) => {
+                        let n = written.get(&(r.chunk, e.block, e.seq.0));
+                        prop_assert_eq!(&data[..], &block(*n.expect("written once"))[..]);
+                    }
+                    Err(e) => {
+                        let corrupt = matches!(e, StoreError::Corrupt { .. });
+                        prop_assert!(corrupt, "{}", e);
+                    },
+                }
+            }
+        }
+        // And the shard goes on.
+        w.run(&shard, Op::Create(ChunkId(99), 1000)).expect("works");
+        let data = blocks(5, 2);
+        let crcs = levee_proto::wire::Crcs::of(&data);
+        let kind = levee_proto::wire::BlockKind::Data;
+        let t = shard.write(ChunkId(99), kind, levee_proto::Version(1), seq(1, 1), 0, 2, crcs, data.clone());
+        w.rt.block_on(t).expect("works");
+        w.crash(CrashStyle::LoseAll);
+        let (shard, _) = w.try_open().expect("opens");
+        prop_assert_eq!(w.rt.block_on(shard.read(ChunkId(99), 0, 2)).expect("reads").1, data);
+    }
+}

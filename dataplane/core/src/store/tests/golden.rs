@@ -1,0 +1,131 @@
+//! The bytes on the disk, fixed: a change of any of these is a new format version.
+
+use crate::store::layout::*;
+use crate::store::root::{LogPosition, Root};
+use crate::store::superblock::format_as;
+use crate::store::*;
+use crate::testing::{MemDisk, TestRuntime};
+use zerocopy::IntoBytes;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn geometry() -> ShardGeometry {
+    let disk_uuid = *b"0123456789abcdef";
+    ShardGeometry { disk_uuid, shard: 2, start: 1 << 20, segment_size: 4 << 20, segments: 20 }
+}
+
+const UUID: &str = "30313233343536373839616263646566";
+
+#[test]
+fn superblock() {
+    let (rt, disk) = (TestRuntime::new(1), MemDisk::new(64 << 20, 1));
+    let sb = Superblock::with_layout(64 << 20, 1, *b"0123456789abcdef", 2 << 20, 20);
+    rt.block_on(format_as(&disk, &sb)).expect("formats");
+    let expected = [
+        "4c4556454544534b",
+        "01000000",
+        "00002000",
+        UUID, // magic, version, segment size
+        "00000000000000000000000000000000",
+        "0100000000000000",
+        "0000000400000000", // cluster, sequence, size
+        "00000000",
+        "00000000",
+        "14000000",
+        "0100",
+        "0000", // disk, node, segments, shards
+        "CRC",
+    ];
+    check(&disk.peek(0, 84), &expected);
+    assert_eq!(disk.peek(0, 4096), disk.peek(4096, 4096));
+}
+
+/// Compares all but the last four bytes, and these with the CRC of `covered`.
+fn check(bytes: &[u8], expected: &[&str]) {
+    let body = &bytes[..bytes.len() - 4];
+    assert_eq!(hex(body), expected[..expected.len() - 1].concat());
+    assert_eq!(bytes[bytes.len() - 4..], crc32c::crc32c(body).to_le_bytes());
+}
+
+#[test]
+fn segment_header() {
+    let h = SegmentHeader::new(&geometry(), SegmentUse::Log, 5, 77);
+    let expected = ["4c45564545534547", UUID, "0500000000000000", "4d00000000000000", "0200", "0100", "CRC"];
+    check(h.as_bytes(), &expected);
+    let mut block = h.as_bytes().to_vec();
+    assert!(SegmentHeader::parse(&geometry(), &block).is_some());
+    block[30] ^= 1;
+    assert!(SegmentHeader::parse(&geometry(), &block).is_none());
+}
+
+#[test]
+fn batch_header() {
+    let mut buf = vec![0; 4096];
+    let id = BatchId { generation: 5, number: 77, first_record: 900 };
+    BatchHeader::seal(&geometry(), id, 0, 0, 8192, &mut buf);
+    let expected = [
+        "4c564241",
+        "0200",
+        "0000",
+        UUID,
+        "0500000000000000",
+        "4d00000000000000", // magic, shard, generation, number
+        "8403000000000000",
+        "00000000",
+        "00000000",
+        "00200000", // first record, records, their length, data
+        "CRC",
+    ];
+    check(&buf[..64], &expected);
+    let other = ShardGeometry { shard: 3, ..geometry() };
+    assert!(BatchHeader::peek(&geometry(), &buf, 12_288).is_some());
+    assert!(BatchHeader::peek(&geometry(), &buf, 12_287).is_none());
+    assert!(BatchHeader::peek(&other, &buf, 12_288).is_none());
+}
+
+#[test]
+fn piece_header() {
+    let mut buf = vec![0; 4096];
+    PieceHeader::seal(&geometry(), 6, 3, 2, 0, &mut buf);
+    let expected = ["4c564350", "0200", "0200", UUID, "0600000000000000", "03000000", "00000000", "CRC"];
+    check(&buf[..44], &expected);
+}
+
+#[test]
+fn root() {
+    let replay = LogPosition { segment: 3, generation: 5, offset: 8192, next_batch: 77, next_record: 900 };
+    let mut root = Root {
+        sequence: 9,
+        checkpoint: 6,
+        replay,
+        pieces: 4,
+        first_entries: 2,
+        checkpoint_len: 65_536,
+        segments: vec![],
+    };
+    let expected = [
+        "4c45564545524f54",
+        UUID,
+        "0900000000000000",
+        "0600000000000000", // magic, sequence, checkpoint
+        "0500000000000000",
+        "4d00000000000000",
+        "8403000000000000", // replay: generation, batch, record
+        "0000010000000000",
+        "03000000",
+        "00200000", // length, replay: segment, offset
+        "04000000",
+        "02000000",
+        "00000000",
+        "0200",
+        "0000", // pieces, first of entries, segments, shard
+        "CRC",
+    ];
+    check(&root.encode(&geometry()), &expected);
+    root.segments = vec![7, 8];
+    let bytes = root.encode(&geometry());
+    assert_eq!(hex(&bytes[100..]), "0700000008000000");
+    assert_eq!(Root::decode(&geometry(), &bytes), Some(root));
+}

@@ -1,0 +1,226 @@
+//! A whole cluster in one thread: storage nodes on failing disks, a network that delays and loses,
+//! and a meta server that gives out epochs and chunks.
+
+use bytes::Bytes;
+use levee_core::gateway::{AllocError, Cluster, Done, Gateway, LinkDown, Options};
+use levee_core::ports::Runtime;
+use levee_core::replica::{DiskShards, ReplicaService};
+use levee_core::store::{self, Options as StoreOptions, Shard};
+use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
+use levee_proto::api::{ChunkInfo, OpenedVolume, ReplicaPlace};
+use levee_proto::wire::{Reply, Request};
+use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, VolumeId};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+pub const VOLUME_SIZE: u64 = 512 << 20;
+const DISK_SIZE: u64 = 256 << 20;
+
+pub type TestGateway = Gateway<TestRuntime, TestLinks>;
+type Service = ReplicaService<MemDisk, TestRuntime>;
+
+struct Node {
+    disk: MemDisk,
+    service: Option<Service>,
+    /// Counts lives: messages to an earlier one are lost.
+    life: u64,
+    /// Takes messages and never answers.
+    hung: bool,
+}
+
+/// A cheap handle.
+#[derive(Clone)]
+pub struct World(Rc<Inner>);
+
+struct Inner {
+    rt: TestRuntime,
+    rng: RefCell<TestRng>,
+    nodes: RefCell<BTreeMap<NodeId, Node>>,
+    chunks: RefCell<BTreeMap<u32, ChunkInfo>>,
+    epoch: Cell<u32>,
+    min_copies: u8,
+    /// Counts gateways: a gateway's messages are lost when it is cut off.
+    cut_off: RefCell<BTreeSet<u64>>,
+    next_gateway: Cell<u64>,
+    /// Per link: nothing arrives before this, so that order holds.
+    arrivals: RefCell<BTreeMap<(u64, NodeId), Duration>>,
+}
+
+impl World {
+    pub async fn new(rt: &TestRuntime, seed: u64, nodes: u32, min_copies: u8) -> World {
+        let world = World(Rc::new(Inner {
+            rt: rt.clone(),
+            rng: RefCell::new(TestRng::new(seed)),
+            nodes: RefCell::default(),
+            chunks: RefCell::default(),
+            epoch: Cell::new(0),
+            min_copies,
+            cut_off: RefCell::default(),
+            next_gateway: Cell::new(0),
+            arrivals: RefCell::default(),
+        }));
+        for n in 1..=nodes {
+            let disk = MemDisk::new(DISK_SIZE, seed ^ u64::from(n));
+            store::format(&disk, DISK_SIZE, 1, [n as u8; 16]).await.unwrap();
+            world.0.nodes.borrow_mut().insert(NodeId(n), Node { disk, service: None, life: 0, hung: false });
+            world.start(NodeId(n)).await;
+        }
+        world
+    }
+
+    pub fn rt(&self) -> &TestRuntime {
+        &self.0.rt
+    }
+
+    pub fn below(&self, bound: u64) -> u64 {
+        self.0.rng.borrow_mut().below(bound)
+    }
+
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.0.nodes.borrow().keys().copied().collect()
+    }
+
+    /// Power fails at the node: what was not durable may be gone.
+    pub fn kill(&self, node: NodeId) {
+        let seed = self.0.rng.borrow_mut().next_u64();
+        let mut nodes = self.0.nodes.borrow_mut();
+        let n = nodes.get_mut(&node).unwrap();
+        n.life += 1;
+        n.service = None;
+        n.disk.power_off_after(0);
+        n.disk = n.disk.fork(CrashStyle::Random, seed);
+    }
+
+    pub fn is_up(&self, node: NodeId) -> bool {
+        self.0.nodes.borrow()[&node].service.is_some()
+    }
+
+    /// Starts a node that was killed.
+    pub async fn start(&self, node: NodeId) {
+        let disk = self.0.nodes.borrow()[&node].disk.clone();
+        let superblock = store::read_superblock(&disk).await.unwrap();
+        let opened = Shard::open(disk, self.0.rt.clone(), &superblock, 0, StoreOptions::default()).await;
+        let (shard, report) = opened.unwrap();
+        assert!(report.is_clean(), "a crash loses nothing: {report:?}");
+        let shards = DiskShards { total: 1, mine: BTreeMap::from([(0, shard)]) };
+        let service = ReplicaService::new(self.0.rt.clone(), BTreeMap::from([(DiskId(node.0), shards)]));
+        self.0.nodes.borrow_mut().get_mut(&node).unwrap().service = Some(service);
+    }
+
+    /// The node stops answering, or goes on.
+    pub fn hang(&self, node: NodeId, hung: bool) {
+        self.0.nodes.borrow_mut().get_mut(&node).unwrap().hung = hung;
+    }
+
+    /// Flips a bit of some stored byte of a node's log.
+    pub fn rot(&self, node: NodeId, pos: u64) {
+        self.0.nodes.borrow()[&node].disk.flip_bit(pos, 3);
+    }
+
+    /// Attaches the volume: a new epoch, a new gateway. Earlier ones go on as long as they can.
+    pub fn attach(&self) -> (TestGateway, u64) {
+        self.0.epoch.set(self.0.epoch.get() + 1);
+        let number = self.0.next_gateway.get();
+        self.0.next_gateway.set(number + 1);
+        let opened = OpenedVolume {
+            id: VolumeId(1),
+            name: "v".into(),
+            epoch: Epoch(self.0.epoch.get()),
+            version: Version::FIRST,
+            size: VOLUME_SIZE,
+            copies: 3,
+            min_copies: self.0.min_copies,
+            geometry: Geometry::default(),
+            chunks: self.0.chunks.borrow().values().cloned().collect(),
+        };
+        let links = TestLinks { world: self.clone(), gateway: number, epoch: opened.epoch };
+        let options = Options::default();
+        (Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options), number)
+    }
+
+    /// Nothing that a gateway sends arrives any more, and it hears nothing.
+    pub fn cut_off(&self, gateway: u64) {
+        self.0.cut_off.borrow_mut().insert(gateway);
+    }
+
+    fn allocate(&self, epoch: Epoch, indexes: Vec<u32>) -> Result<Vec<ChunkInfo>, AllocError> {
+        if epoch.0 != self.0.epoch.get() {
+            return Err(AllocError::Fenced("a newer epoch exists".into()));
+        }
+        let nodes = self.nodes();
+        let mut chunks = self.0.chunks.borrow_mut();
+        let made = indexes.into_iter().map(|index| {
+            let id = u64::from(index) + 1;
+            let place = |k: u64| {
+                let node = nodes[((id + k) % nodes.len() as u64) as usize];
+                ReplicaPlace { replica: ReplicaId(id * 10 + k), node, disk: DiskId(node.0) }
+            };
+            let info =
+                ChunkInfo { index, chunk: ChunkId(id), config: ConfigNo::FIRST, replicas: (0..3).map(place).collect() };
+            chunks.entry(index).or_insert(info).clone()
+        });
+        Ok(made.collect())
+    }
+}
+
+/// One gateway's links.
+pub struct TestLinks {
+    world: World,
+    gateway: u64,
+    epoch: Epoch,
+}
+
+impl Cluster for TestLinks {
+    fn cores(&self, _: NodeId) -> u16 {
+        1
+    }
+
+    fn core_of(&self, _: NodeId, _: DiskId, _: ChunkId) -> u16 {
+        0
+    }
+
+    fn call(&self, node: NodeId, _core: u16, request: Request, data: Bytes, done: Done) {
+        let (world, gateway) = (self.world.clone(), self.gateway);
+        let life = world.0.nodes.borrow()[&node].life;
+        let arrival = {
+            let delay = Duration::from_micros(10 + world.below(200));
+            let mut arrivals = world.0.arrivals.borrow_mut();
+            let last = arrivals.entry((gateway, node)).or_default();
+            *last = (*last + Duration::from_nanos(1)).max(world.0.rt.now() + delay);
+            *last
+        };
+        let rt = world.0.rt.clone();
+        rt.clone().spawn(async move {
+            rt.sleep(arrival.saturating_sub(rt.now())).await;
+            let service = {
+                let nodes = world.0.nodes.borrow();
+                let n = &nodes[&node];
+                if n.hung {
+                    return;
+                }
+                n.service.clone().filter(|_| n.life == life && !world.0.cut_off.borrow().contains(&gateway))
+            };
+            let Some(service) = service else { return done(Err(LinkDown("the node is away".into()))) };
+            let back = world.clone();
+            let reply = move |reply: Reply, data: Bytes| {
+                let rt = back.0.rt.clone();
+                rt.clone().spawn(async move {
+                    rt.sleep(Duration::from_micros(10 + back.below(200))).await;
+                    let lost = back.0.cut_off.borrow().contains(&gateway) || back.0.nodes.borrow()[&node].life != life;
+                    done(if lost { Err(LinkDown("the answer was lost".into())) } else { Ok((reply, data)) });
+                });
+            };
+            service.handle(request, data, Box::new(reply));
+        });
+    }
+
+    fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static {
+        let (world, epoch) = (self.world.clone(), self.epoch);
+        async move {
+            world.0.rt.sleep(Duration::from_millis(1)).await;
+            world.allocate(epoch, indexes)
+        }
+    }
+}
