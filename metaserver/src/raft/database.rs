@@ -12,6 +12,7 @@ use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTr
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -196,7 +197,7 @@ fn open_file(dir: &Path) -> anyhow::Result<redb::Database> {
     match opened {
         Ok(Ok(file)) => Ok(file),
         Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(error))))
-            if error.kind() != std::io::ErrorKind::InvalidData =>
+            if !matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) =>
         {
             Err(error).with_context(|| format!("cannot open {}", path.display()))
         }
