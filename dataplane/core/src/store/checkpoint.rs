@@ -240,6 +240,9 @@ impl Writer {
                 return Ok(Outcome::NoRoom);
             }
             // Speed does not matter here, so a segment that was never written need not be zeroed.
+            if s.segments.free() == 0 {
+                s.segments.drop_retained();
+            }
             let Some((segment, _)) = s.segments.take_free() else { return Ok(Outcome::NoRoom) };
             s.segments.use_for_checkpoint(segment);
             segment
