@@ -19,7 +19,7 @@ enum Action {
     Compact(u32),
     /// The checkpoint before was given up: its segments are free now.
     FreeOld,
-    /// Nothing can be done now, but space is short: look again soon.
+    /// Nothing can be done now, but somebody waits for space: look again soon.
     WaitForSpace,
     Idle,
     Stop,
@@ -29,8 +29,12 @@ enum Action {
 pub async fn run<D: Disk, R: Runtime>(inner: Rc<Inner<D, R>>) {
     loop {
         let changed = inner.background.listen();
-        let action = decide(&mut inner.state.borrow_mut());
-        if action == Action::FreeOld {
+        let (action, unblocked) = {
+            let s = &mut *inner.state.borrow_mut();
+            (decide(s), s.may_open())
+        };
+        if unblocked {
+            // The log may be waiting for a segment that has just become free.
             inner.work.notify();
         }
         let result = match action {
@@ -93,7 +97,8 @@ fn make_space(s: &State) -> Action {
         // The open segment may be filled by others, so compaction needs one of its own.
         Some(segment) if s.moves_may_open() => Action::Compact(segment),
         _ if dead > 0 => Action::Checkpoint,
-        _ => Action::WaitForSpace,
+        _ if s.is_stalled() || !s.moves.is_empty() => Action::WaitForSpace,
+        _ => Action::Idle,
     }
 }
 

@@ -48,7 +48,6 @@ pub async fn run<D: Disk, R: Runtime>(inner: Rc<Inner<D, R>>) {
 }
 
 fn next_step(s: &mut State) -> Step {
-    s.segments.reclaim_released();
     loop {
         if s.failed.is_some() || s.stopping {
             return Step::Stop;
@@ -63,9 +62,8 @@ fn next_step(s: &mut State) -> Step {
                 return Step::Write(batch, open, id);
             }
         }
-        let for_foreground = !s.foreground.is_empty() && s.foreground_may_open();
-        let for_moves = !s.moves.is_empty() && s.moves_may_open();
-        if !(for_foreground || for_moves) {
+        s.segments.reclaim_released();
+        if !s.may_open() {
             return Step::Wait;
         }
         match s.segments.take_free() {

@@ -102,7 +102,11 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         let shard = Shard(inner);
         if !report.is_clean() {
             // What was found damaged must not depend on finding it again.
-            shard.checkpoint().await?;
+            match shard.checkpoint().await {
+                Ok(()) => {}
+                Err(StoreError::Full) => tracing::warn!(shard = shard_no, "no room to record what is damaged"),
+                Err(e) => return Err(e),
+            }
         }
         Ok((shard, report))
     }
@@ -162,7 +166,7 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
             return self.flush();
         }
         let lists = chunks.chunks(MAX_ADOPT_CHUNKS);
-        self.enqueue(lists.map(|list| item(Record::Adopt { epoch, chunks: list.to_vec() })).collect())
+        self.enqueue(lists.map(|list| item(Record::Adopt { epoch, chunks: list.to_vec() })))
     }
 
     /// Records the config number; a lower one than is known does nothing.
@@ -201,7 +205,7 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
             Err(e) => return Ticket::refused(e),
         };
         let record = Record::Write { chunk, kind, version, seq, block, count, crcs };
-        self.enqueue(vec![Item { record, data, growth, last: true }])
+        self.enqueue([Item { record, data, growth, last: true }])
     }
 
     /// Brings blocks to the given states, as epoch `epoch` reconciled them: entries of older epochs
@@ -306,10 +310,10 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     }
 
     fn enqueue_one(&self, record: Record) -> Ticket {
-        self.enqueue(vec![item(record)])
+        self.enqueue([item(record)])
     }
 
-    fn enqueue(&self, items: Vec<Item>) -> Ticket {
+    fn enqueue(&self, items: impl IntoIterator<Item = Item>) -> Ticket {
         let ticket = {
             let s = &mut *self.0.state.borrow_mut();
             if let Some(e) = &s.failed {

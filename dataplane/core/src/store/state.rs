@@ -104,6 +104,11 @@ impl State {
         !self.moves.is_empty() && !self.moves_may_open() && room < MAX_MOVE_BLOCKS * BLOCK + 4 * BLOCK
     }
 
+    /// Whether somebody who waits may have a segment opened.
+    pub fn may_open(&self) -> bool {
+        (!self.foreground.is_empty() && self.foreground_may_open()) || (!self.moves.is_empty() && self.moves_may_open())
+    }
+
     /// Blocks that may be live.
     pub fn usable_blocks(&self) -> u64 {
         self.segments.usable_blocks(self.checkpoint_need())

@@ -170,3 +170,31 @@ fn compaction_does_not_spread_damage() {
     run(&w, &shard, &mut model, fix).expect("repairs");
     w.assert_state(&shard, &model);
 }
+
+/// Readers may be all that keeps segments from being reused: when they end, writes go on.
+#[test]
+fn writes_stalled_by_a_reader_go_on_when_it_ends() {
+    let w = World::new(6);
+    let shard = w.open();
+    let mut model = Model::default();
+    fill(&w, &shard, &mut model, 1000);
+    let pins: Vec<_> = {
+        let s = shard.inner().state.borrow();
+        (0..s.segments.count()).map(|segment| s.segments.pin(segment)).collect()
+    };
+    let (rt, disk, stalled) = (w.rt.clone(), w.disk.clone(), shard.clone());
+    crate::ports::Runtime::spawn(&w.rt, async move {
+        while !stalled.inner().state.borrow().is_stalled() {
+            crate::ports::Runtime::sleep(&rt, std::time::Duration::from_millis(1)).await;
+        }
+        crate::ports::Runtime::sleep(&rt, std::time::Duration::from_secs(1)).await;
+        assert!(disk.writes() > 0 && stalled.inner().state.borrow().is_stalled());
+        drop(pins);
+    });
+    for i in 0..400 {
+        let op = Op::Write { chunk: CHUNK, seq: seq(2, i), block: (i * 31 % 900) as u32, count: 60, n: i << 30 };
+        run(&w, &shard, &mut model, op).expect("goes on");
+    }
+    assert_eq!(shard.inner().state.borrow().segments.count(), SEGMENTS);
+    w.assert_state(&shard, &model);
+}
