@@ -9,26 +9,15 @@ const WORDS: usize = BLOCKS_PER_CHUNK as usize / 64;
 #[derive(Clone)]
 pub struct BlockSet {
     words: Box<[u64; WORDS]>,
-    len: u32,
 }
 
 impl Default for BlockSet {
     fn default() -> Self {
-        BlockSet { words: Box::new([0; WORDS]), len: 0 }
+        BlockSet { words: Box::new([0; WORDS]) }
     }
 }
 
 impl BlockSet {
-    /// Number of blocks in the set.
-    pub fn len(&self) -> u32 {
-        self.len
-    }
-
-    /// Whether no block is in the set.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Whether `block` is in the set.
     pub fn contains(&self, block: u32) -> bool {
         self.words[block as usize / 64] & (1 << (block % 64)) != 0
@@ -36,18 +25,12 @@ impl BlockSet {
 
     /// Puts a block in.
     pub fn insert(&mut self, block: u32) {
-        if !self.contains(block) {
-            self.words[block as usize / 64] |= 1 << (block % 64);
-            self.len += 1;
-        }
+        self.words[block as usize / 64] |= 1 << (block % 64);
     }
 
     /// Takes a block out.
     pub fn remove(&mut self, block: u32) {
-        if self.contains(block) {
-            self.words[block as usize / 64] &= !(1 << (block % 64));
-            self.len -= 1;
-        }
+        self.words[block as usize / 64] &= !(1 << (block % 64));
     }
 
     /// Puts a range of blocks in.
@@ -83,7 +66,6 @@ mod tests {
         s.insert_range(60..70);
         s.insert(BLOCKS_PER_CHUNK - 1);
         s.insert(60);
-        assert_eq!(s.len(), 11);
         assert_eq!(s.next_run(0, 100), Some(60..70));
         assert_eq!(s.next_run(0, 4), Some(60..64));
         assert_eq!(s.next_run(64, 100), Some(64..70));

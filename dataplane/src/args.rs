@@ -1,0 +1,74 @@
+//! The command line of `levee-stored`.
+
+use clap::{Args, Parser, Subcommand};
+use levee_proto::units::parse_size;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Levee's storage daemon: keeps replicas on this host's disks, and serves volumes to its VMs.
+#[derive(Debug, Parser)]
+#[command(name = "levee-stored", version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  levee-stored format /srv/levee/disk-1 --size 100G
+  levee-stored run --name host-1 --meta http://10.0.0.1:7400 --dir /var/lib/levee --disk /srv/levee/disk-1 \\
+      --admin 10.0.0.11:7500 --data 10.0.0.11:7501 --sockets /run/levee";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a file or block device a Levee disk. What is on it is lost.
+    Format(FormatArgs),
+    /// Run the daemon until it is told to stop.
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  levee-stored format /srv/levee/disk-1 --size 100G --cores 2")]
+pub struct FormatArgs {
+    /// File or block device. A file is created; one that exists must be empty.
+    pub path: PathBuf,
+    /// Size of the file, such as 100G. Not given for a block device.
+    #[arg(long, value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// Cores that will share the disk: one log for each.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub cores: u16,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  levee-stored run --name host-1 --meta http://10.0.0.1:7400 --dir /var/lib/levee --disk /srv/levee/disk-1 \\
+      --admin 10.0.0.11:7500 --data 10.0.0.11:7501,10.0.0.11:7502 --sockets /run/levee")]
+pub struct RunArgs {
+    /// Name of this node, the same at every start.
+    #[arg(long)]
+    pub name: String,
+    /// Meta servers: URLs, separated by commas.
+    #[arg(long, value_delimiter = ',', required = true, env = "LEVEE_CLUSTER")]
+    pub meta: Vec<String>,
+    /// Folder for the daemon's own state.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// A formatted disk; repeat for several. None: the node only serves volumes.
+    #[arg(long)]
+    pub disk: Vec<PathBuf>,
+    /// Where the admin endpoint listens.
+    #[arg(long)]
+    pub admin: SocketAddr,
+    /// Where each core listens for other daemons: one address per core, separated by commas.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub data: Vec<SocketAddr>,
+    /// Folder for the sockets that virtual machines connect to.
+    #[arg(long)]
+    pub sockets: PathBuf,
+    /// Virtqueues offered to each virtual machine.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub queues: u16,
+    /// How long a core looks for new requests of a busy guest before it sleeps, microseconds.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    pub poll_us: u64,
+}

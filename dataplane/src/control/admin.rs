@@ -1,0 +1,111 @@
+//! The daemon's admin endpoint: status, verification, metrics.
+
+use super::Control;
+use crate::core::Command;
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use levee_proto::VolumeId;
+use levee_proto::api::{DaemonStatus, Problem, ProblemKind, VerifyEvent};
+use std::future::Future;
+use std::rc::Rc;
+use tokio::sync::{mpsc, oneshot};
+
+/// Questions that may wait for the control thread.
+const QUEUE: usize = 32;
+/// Verification events that a slow reader may leave unread.
+const EVENTS: usize = 64;
+
+/// A question to the control thread: handlers run on threads of their own, its state does not.
+enum Ask {
+    Status(oneshot::Sender<DaemonStatus>),
+    Metrics(oneshot::Sender<String>),
+    Verify { volume: String, answer: oneshot::Sender<Option<async_channel::Receiver<VerifyEvent>>> },
+}
+
+type Asks = mpsc::Sender<Ask>;
+
+/// Binds the endpoint; the future serves it.
+pub async fn listen(control: Rc<Control>) -> Result<impl Future<Output = Result<()>>> {
+    let address = control.args.admin;
+    let listener = tokio::net::TcpListener::bind(address).await;
+    let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+    let (asks, questions) = mpsc::channel(QUEUE);
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/volumes/{name}/verify", post(verify))
+        .route("/metrics", get(metrics))
+        .fallback(async || problem(ProblemKind::NotFound, "no such page: see /v1/status and /metrics"))
+        .with_state(asks);
+    Ok(async move {
+        let serve = async move { axum::serve(listener, router).await.context("the admin endpoint failed") };
+        tokio::select! {
+            done = serve => done,
+            () = answer(control, questions) => Ok(()),
+        }
+    })
+}
+
+async fn answer(control: Rc<Control>, mut questions: mpsc::Receiver<Ask>) {
+    while let Some(ask) = questions.recv().await {
+        match ask {
+            Ask::Status(answer) => {
+                let _ = answer.send(control.status().await);
+            }
+            Ask::Metrics(answer) => {
+                let _ = answer.send(super::metrics::render(&control).await);
+            }
+            Ask::Verify { volume, answer } => {
+                let _ = answer.send(begin_verify(&control, &volume).await);
+            }
+        }
+    }
+}
+
+async fn begin_verify(control: &Control, name: &str) -> Option<async_channel::Receiver<VerifyEvent>> {
+    let reports = control.cores.report().await;
+    let mut volumes = reports.iter().flat_map(|c| &c.volumes);
+    let volume: VolumeId = volumes.find(|v| v.name == name)?.report.volume;
+    let (events, receiver) = async_channel::bounded(EVENTS);
+    control.cores.send(control.cores.of_volume(volume), Command::Verify { volume, events }).await;
+    Some(receiver)
+}
+
+async fn ask<T>(asks: &Asks, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Response> {
+    let stopping = || problem(ProblemKind::Unavailable, "the daemon is stopping");
+    let (answer, answered) = oneshot::channel();
+    asks.send(question(answer)).await.map_err(|_| stopping())?;
+    answered.await.map_err(|_| stopping())
+}
+
+async fn status(State(asks): State<Asks>) -> Result<axum::Json<DaemonStatus>, Response> {
+    ask(&asks, Ask::Status).await.map(axum::Json)
+}
+
+async fn metrics(State(asks): State<Asks>) -> Result<Response, Response> {
+    let text = ask(&asks, Ask::Metrics).await?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+async fn verify(State(asks): State<Asks>, Path(volume): Path<String>) -> Result<Response, Response> {
+    let detail = format!("volume '{volume}' is not served by this daemon: ask the node that it is attached to");
+    let events = ask(&asks, |answer| Ask::Verify { volume, answer }).await?;
+    let events = events.ok_or_else(|| problem(ProblemKind::NotFound, &detail))?;
+    let lines = futures_lite::stream::unfold(events, async |events: async_channel::Receiver<VerifyEvent>| {
+        let event = events.recv().await.ok()?;
+        let mut line = serde_json::to_vec(&event).ok()?;
+        line.push(b'\n');
+        Some((Ok::<_, std::convert::Infallible>(line), events))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+fn problem(kind: ProblemKind, detail: &str) -> Response {
+    let status = StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let body = axum::Json(Problem::new(kind, detail));
+    (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response()
+}

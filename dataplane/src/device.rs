@@ -1,0 +1,62 @@
+//! A volume as a block device for virtual machines.
+
+use crate::stats::{IoKind, IoStats};
+use bytes::Bytes;
+use levee_core::gateway::{Cluster, Gateway, Stopped};
+use levee_core::ports::Runtime;
+use levee_vhost::{BlockDevice, IoError};
+use std::rc::Rc;
+use std::time::Instant;
+
+/// The gateway of a volume behind a vhost-user device.
+pub struct VolumeDevice<R: Runtime, C: Cluster> {
+    pub gateway: Gateway<R, C>,
+    /// Shown to the guest as the disk's serial number.
+    pub serial: String,
+    pub stats: Rc<IoStats>,
+}
+
+impl<R: Runtime, C: Cluster> VolumeDevice<R, C> {
+    async fn timed<T>(
+        &self,
+        kind: IoKind,
+        bytes: u64,
+        io: impl Future<Output = Result<T, Stopped>>,
+    ) -> Result<T, IoError> {
+        let begin = Instant::now();
+        let done = io.await.map_err(|_| IoError::Stopped)?;
+        self.stats.record(kind, bytes, begin.elapsed());
+        Ok(done)
+    }
+}
+
+impl<R: Runtime, C: Cluster> BlockDevice for VolumeDevice<R, C> {
+    fn capacity(&self) -> u64 {
+        self.gateway.size()
+    }
+
+    fn id(&self) -> String {
+        self.serial.clone()
+    }
+
+    async fn read(&self, offset: u64, len: usize) -> Result<Vec<Bytes>, IoError> {
+        self.timed(IoKind::Read, len as u64, self.gateway.read(offset, len)).await
+    }
+
+    async fn write(&self, offset: u64, data: Bytes) -> Result<(), IoError> {
+        self.timed(IoKind::Write, data.len() as u64, self.gateway.write(offset, data)).await
+    }
+
+    async fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.timed(IoKind::Discard, len, self.gateway.discard(offset, len)).await
+    }
+
+    async fn write_zeroes(&self, offset: u64, len: u64, _unmap: bool) -> Result<(), IoError> {
+        self.timed(IoKind::Discard, len, self.gateway.write_zeroes(offset, len)).await
+    }
+
+    /// Nothing to do: every write that was answered is durable on enough copies.
+    async fn flush(&self) -> Result<(), IoError> {
+        if self.gateway.stopped().is_some() { Err(IoError::Stopped) } else { Ok(()) }
+    }
+}

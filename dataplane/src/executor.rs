@@ -1,0 +1,51 @@
+//! Starting glommio executors so that they do what they should.
+
+use glommio::{LocalExecutorBuilder, Placement};
+use std::future::Future;
+use std::io;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long a runnable task may keep others from running. glommio's default of 100 ms would let one
+/// busy task hold up disk I/O for as long.
+const PREEMPT: Duration = Duration::from_millis(1);
+/// An executor may miss a wake-up in a small window and would sleep for ever; this bounds that.
+const HEARTBEAT: Duration = Duration::from_millis(5);
+/// Memory for direct I/O buffers, bytes.
+const IO_MEMORY: usize = 32 << 20;
+/// Entries of the executor's rings: more I/O than this in flight costs extra system calls.
+const RING_DEPTH: usize = 512;
+
+/// Runs `main` on an executor with a thread of its own. A panic there aborts the process: half a
+/// daemon must not go on.
+pub fn spawn<F, G>(name: &str, main: G) -> io::Result<JoinHandle<()>>
+where
+    G: FnOnce() -> F + Send + 'static,
+    F: Future<Output = ()> + 'static,
+{
+    let builder = LocalExecutorBuilder::new(Placement::Unbound)
+        .name(name)
+        .preempt_timer(PREEMPT)
+        .io_memory(IO_MEMORY)
+        .ring_depth(RING_DEPTH);
+    std::thread::Builder::new().name(name.to_string()).spawn(move || {
+        let executor = match builder.make() {
+            Ok(executor) => executor,
+            Err(e) => {
+                tracing::error!(
+                    "cannot start an executor: {e}; is io_uring allowed, and the locked-memory limit large enough?"
+                );
+                std::process::exit(1);
+            }
+        };
+        executor.run(async move {
+            glommio::spawn_local(async {
+                loop {
+                    glommio::timer::sleep(HEARTBEAT).await;
+                }
+            })
+            .detach();
+            main().await;
+        });
+    })
+}

@@ -1,0 +1,147 @@
+//! The cluster as the gateways of one core see it: links to other daemons' cores, and the meta
+//! server through the control thread.
+
+use bytes::Bytes;
+use levee_core::gateway::{AllocError, Cluster, Done, LinkDown};
+use levee_core::ports::Disk;
+use levee_core::replica::ReplicaService;
+use levee_proto::api::{ChunkInfo, PeerInfo};
+use levee_proto::wire::Request;
+use levee_proto::{ChunkId, DiskId, Epoch, NodeId};
+use levee_rdma::{Client, ClientConfig, ClientLimits, Responder, Service};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::ports::GlommioRuntime;
+
+/// Before a call to a node without a known address fails.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(1);
+
+/// Asks the control thread for chunks of a volume.
+pub struct AllocateAsk {
+    pub volume: String,
+    pub epoch: Epoch,
+    pub indexes: Vec<u32>,
+    pub answer: async_channel::Sender<Result<Vec<ChunkInfo>, AllocError>>,
+}
+
+/// Links of one core. A cheap handle.
+#[derive(Clone)]
+pub struct Links(Rc<Inner>);
+
+struct Inner {
+    cluster: [u8; 16],
+    node: NodeId,
+    core: u16,
+    local: Rc<dyn Service>,
+    peers: RefCell<BTreeMap<NodeId, PeerInfo>>,
+    clients: RefCell<BTreeMap<(NodeId, u16), Client>>,
+    allocate: async_channel::Sender<AllocateAsk>,
+}
+
+impl Links {
+    /// Links of core `core` of `node`, whose own replicas `local` answers for.
+    pub fn new(
+        cluster: [u8; 16],
+        node: NodeId,
+        core: u16,
+        local: Rc<dyn Service>,
+        allocate: async_channel::Sender<AllocateAsk>,
+    ) -> Links {
+        let (peers, clients) = (RefCell::default(), RefCell::default());
+        Links(Rc::new(Inner { cluster, node, core, local, peers, clients, allocate }))
+    }
+
+    /// The nodes and where their cores listen, as the meta server says now.
+    pub fn set_peers(&self, peers: &[PeerInfo]) {
+        *self.0.peers.borrow_mut() = peers.iter().map(|p| (p.node, p.clone())).collect();
+        for ((node, core), client) in self.0.clients.borrow().iter() {
+            if let Some(address) = self.address(*node, *core) {
+                client.set_address(address);
+            }
+        }
+    }
+
+    fn address(&self, node: NodeId, core: u16) -> Option<String> {
+        self.0.peers.borrow().get(&node)?.cores.get(usize::from(core)).cloned()
+    }
+
+    fn client(&self, node: NodeId, core: u16) -> Option<Client> {
+        if let Some(client) = self.0.clients.borrow().get(&(node, core)) {
+            return Some(client.clone());
+        }
+        let limits = ClientLimits::default();
+        let client = if (node, core) == (self.0.node, self.0.core) {
+            Client::loopback(node, self.0.local.clone(), &limits)
+        } else {
+            let address = self.address(node, core)?;
+            Client::tcp(ClientConfig { cluster: self.0.cluster, from: self.0.node, to: node, core, address, limits })
+        };
+        self.0.clients.borrow_mut().insert((node, core), client.clone());
+        Some(client)
+    }
+}
+
+/// The links of one core as one volume's gateway uses them.
+pub struct VolumeLinks {
+    pub links: Links,
+    pub volume: String,
+    pub epoch: Epoch,
+}
+
+impl Cluster for VolumeLinks {
+    fn cores(&self, node: NodeId) -> u16 {
+        self.links.0.peers.borrow().get(&node).map_or(0, |p| p.cores.len() as u16)
+    }
+
+    fn core_of(&self, node: NodeId, disk: DiskId, chunk: ChunkId) -> u16 {
+        let peers = self.links.0.peers.borrow();
+        let Some(peer) = peers.get(&node) else { return 0 };
+        let shards = peer.disks.iter().find(|d| d.disk == disk).map_or(1, |d| d.shards.max(1));
+        core_of_shard((chunk.0 % u64::from(shards)) as u16, peer.cores.len())
+    }
+
+    fn call(&self, node: NodeId, core: u16, request: Request, data: Bytes, done: Done) {
+        match self.links.client(node, core) {
+            Some(client) => {
+                client.call(request, data, move |answer| done(answer.map_err(|e| LinkDown(e.to_string()))));
+            }
+            None => {
+                let unknown = async move {
+                    // Never answered from inside.
+                    glommio::timer::sleep(UNKNOWN_PAUSE).await;
+                    done(Err(LinkDown("its address is not known".into())));
+                };
+                glommio::spawn_local(unknown).detach();
+            }
+        }
+    }
+
+    fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static {
+        let (answer, answered) = async_channel::bounded(1);
+        let ask = AllocateAsk { volume: self.volume.clone(), epoch: self.epoch, indexes, answer };
+        let asks = self.links.0.allocate.clone();
+        async move {
+            let gone = || AllocError::Retry("the daemon is stopping".into());
+            asks.send(ask).await.map_err(|_| gone())?;
+            answered.recv().await.unwrap_or_else(|_| Err(gone()))
+        }
+    }
+}
+
+/// The core that owns a shard, on a node with so many cores.
+pub fn core_of_shard(shard: u16, cores: usize) -> u16 {
+    shard % (cores.max(1) as u16)
+}
+
+/// Answers other daemons' requests with this core's replicas.
+pub struct ReplicaLink<D: Disk>(pub ReplicaService<D, GlommioRuntime>);
+
+impl<D: Disk> Service for ReplicaLink<D> {
+    fn handle(&self, _from: NodeId, request: Request, data: Bytes, reply: Responder) {
+        self.0.handle(request, data, Box::new(move |answer, data| reply.send(answer, data)));
+    }
+}

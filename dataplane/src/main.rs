@@ -1,0 +1,21 @@
+//! `levee-stored`: Levee's storage daemon.
+
+use anyhow::Result;
+use clap::Parser;
+use levee_dataplane::args::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done: Result<()> = match cli.command {
+        Command::Format(args) => levee_dataplane::format(&args),
+        Command::Run(args) => levee_dataplane::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("levee-stored: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

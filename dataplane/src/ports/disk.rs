@@ -1,0 +1,77 @@
+//! A disk over glommio's direct I/O.
+
+use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
+use levee_core::ports::Disk;
+use levee_proto::BLOCK_SIZE;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+
+/// A file or block device, opened by one executor. Each executor opens its own.
+pub struct GlommioDisk {
+    file: DmaFile,
+}
+
+impl GlommioDisk {
+    /// Opens a formatted disk.
+    ///
+    /// Must be the executor's first file on its device: glommio then tries polled I/O by reading block
+    /// 0, and is misled for good if that was never written. On a Levee disk it is the superblock.
+    pub async fn open(path: &Path) -> io::Result<GlommioDisk> {
+        let file = OpenOptions::new().read(true).write(true).dma_open(path).await.map_err(io::Error::from)?;
+        let disk = GlommioDisk { file };
+        if disk.read(0, BLOCK_SIZE).await?.iter().all(|b| *b == 0) {
+            return Err(io::Error::other("direct reads of the disk return nothing"));
+        }
+        Ok(disk)
+    }
+}
+
+/// An aligned buffer to write from.
+pub struct WriteBuf(DmaBuffer);
+
+impl Deref for WriteBuf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl DerefMut for WriteBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.as_bytes_mut()
+    }
+}
+
+impl Disk for GlommioDisk {
+    type WriteBuf = WriteBuf;
+    type ReadBuf = ReadResult;
+
+    fn alloc(&self, len: usize) -> WriteBuf {
+        WriteBuf(self.file.alloc_dma_buffer(len))
+    }
+
+    async fn write(&self, pos: u64, buf: WriteBuf) -> io::Result<()> {
+        let len = buf.len();
+        match self.file.write_at(buf.0, pos).await {
+            Ok(n) if n == len => Ok(()),
+            Ok(n) => Err(io::Error::new(io::ErrorKind::WriteZero, format!("wrote {n} of {len} bytes at {pos}"))),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn read(&self, pos: u64, len: usize) -> io::Result<ReadResult> {
+        let read = self.file.read_at_aligned(pos, len).await.map_err(io::Error::from)?;
+        match read.len() == len {
+            true => Ok(read),
+            false => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("read {} of {len} bytes at {pos}", read.len()),
+            )),
+        }
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        self.file.fdatasync().await.map_err(io::Error::from)
+    }
+}
