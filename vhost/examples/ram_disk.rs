@@ -30,10 +30,8 @@ fn main() {
     let mut config = ServerConfig::new(socket);
     config.poll = Duration::from_micros(number(40));
     config.queues = number(4).try_into().unwrap_or(u16::MAX);
-    let executor = LocalExecutorBuilder::new(Placement::Unbound)
-        .preempt_timer(Duration::from_millis(2))
-        .spin_before_park(config.poll)
-        .spawn(move || async move {
+    let executor =
+        LocalExecutorBuilder::new(Placement::Unbound).spin_before_park(config.poll).spawn(move || async move {
             let served = serve(Rc::new(ram::RamDisk::new(size as usize)), config).await;
             if let Err(e) = served {
                 eprintln!("{e}");

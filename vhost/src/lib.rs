@@ -19,7 +19,9 @@
 //! keeps the in-flight region (QEMU does, with `reconnect-ms`).
 //!
 //! The executor needs a permanent task that wakes it every few milliseconds, as the daemon runs one: glommio can
-//! otherwise sleep while tasks are ready.
+//! otherwise sleep while tasks are ready. That task cannot help before it runs: an executor built with a preempt timer
+//! of a few milliseconds may, on a busy machine, sleep before its first task. Build it with a long one, and give the
+//! task queue that needs a short one a latency instead.
 
 mod chain;
 mod config;

@@ -167,8 +167,10 @@ pub async fn serve<D: BlockDevice>(device: Rc<D>, config: ServerConfig) -> Resul
     thread::Builder::new()
         .name(format!("vhost-{}", description.name))
         .spawn(move || {
-            let _ended = ended_sender;
             serve_connections(&socket, &description);
+            // The end is told when the file is gone.
+            drop(socket);
+            drop(ended_sender);
         })
         .map_err(system)?;
     let pace = Pace { poll: config.poll, drain: config.drain };

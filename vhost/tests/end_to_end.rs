@@ -133,6 +133,7 @@ fn a_second_server_at_the_same_socket_is_refused() {
     let served = served();
     let config = ServerConfig::new(served.socket());
     let refused = glommio::LocalExecutorBuilder::default()
+        .preempt_timer(Duration::from_secs(60))
         .spawn(|| async move { serve(std::rc::Rc::new(RamDisk::new(4096)), config).await.err() })
         .unwrap()
         .join()

@@ -21,6 +21,10 @@ use tempfile::TempDir;
 /// Longer than any step takes on the slowest machine: reaching it means that something hangs.
 const HANG: u16 = 60_000;
 
+/// An executor whose preempt timer fires before its first task ran sleeps for ever: on a busy machine a short timer
+/// does. Nothing in the tests has to be preempted.
+const PREEMPT_TIMER: Duration = Duration::from_secs(60);
+
 /// A device served by an executor on a thread of its own.
 pub struct Served {
     executor: Option<JoinHandle<()>>,
@@ -45,7 +49,7 @@ impl Served {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let serving = config.clone();
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
-            .preempt_timer(Duration::from_millis(2))
+            .preempt_timer(PREEMPT_TIMER)
             .spawn(move || async move {
                 glommio::spawn_local(tick()).detach();
                 let server = serve(Rc::new(disk()), serving).await.unwrap();
