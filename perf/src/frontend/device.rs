@@ -41,7 +41,7 @@ pub struct Completion {
 pub struct Reconnect {
     /// From the loss to the new connection.
     pub away: Duration,
-    /// From the new connection to the first completion that came over it.
+    /// From the new connection, its handshake included, to the first completion that came over it.
     pub first_completion: Option<Duration>,
 }
 
@@ -243,8 +243,9 @@ impl FrontEnd {
         self.next_attempt = Instant::now() + RECONNECT_PAUSE;
         let bases: Vec<u16> = self.queues.iter().map(|queue| queue.ring.restart_base(&self.memory)).collect();
         let guest = Guest { memory: &self.memory, layout: &self.layout, queues: self.options.queues };
+        let attempt = Instant::now();
         match Session::open(&self.options.socket, &guest, &mut self.inflight, &bases) {
-            Ok(session) => self.connected(session),
+            Ok(session) => self.connected(session, attempt),
             Err(e) => {
                 self.last_error = Some(format!("{e:#}"));
                 Ok(())
@@ -252,7 +253,7 @@ impl FrontEnd {
         }
     }
 
-    fn connected(&mut self, session: Session) -> Result<()> {
+    fn connected(&mut self, session: Session, since: Instant) -> Result<()> {
         if session.features != self.features || session.config.capacity != self.config.capacity {
             bail!(
                 "the device came back as another one: features {:#x} instead of {:#x}, {} bytes instead of {}",
@@ -262,7 +263,8 @@ impl FrontEnd {
                 self.config.capacity
             );
         }
-        self.connected_at = Instant::now();
+        // The daemon may have completed something before the last message was answered.
+        self.connected_at = since;
         self.reconnects.push(Reconnect { away: self.connected_at - self.lost_at, first_completion: None });
         self.session = Some(session);
         Ok(())

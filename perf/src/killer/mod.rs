@@ -6,7 +6,8 @@
 mod report;
 mod schedule;
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 /// What a run does.
 #[derive(Clone, Debug)]
 pub struct KillOptions {
-    /// Folder of the cluster; a cluster that is there already is deleted.
+    /// Folder of the cluster and the expected content; what an earlier run left there is deleted.
     pub dir: PathBuf,
     pub base_port: u16,
     pub kills: u32,
@@ -52,11 +53,12 @@ pub struct KillOptions {
 pub fn run(options: &KillOptions) -> Result<KillReport> {
     let started = Instant::now();
     let say = options.progress;
-    let cluster = Cluster::create(&options.dir, options.base_port)?;
+    let cluster = Cluster::create(&options.dir.join("cluster"), options.base_port)?;
+    let state = options.dir.join("expected.json");
+    remove_if_there(&state)?;
     cluster.create_volume(VOLUME, options.volume_size)?;
     let attached = cluster.attach(VOLUME)?;
     say(&format!("volume {VOLUME} is served by {}, epoch {}", attached.node, attached.epoch));
-    let state = cluster.dir().join("expected.json");
     let load = Load::start(torture_options(options, &attached, state.clone()));
     let mut report = KillReport::new(options.seed);
     let killed = kill_rounds(options, &cluster, &attached, &load, &mut report);
@@ -66,11 +68,11 @@ pub fn run(options: &KillOptions) -> Result<KillReport> {
         report.load.ops.total, report.load.lost, report.load.wrong
     ));
     match killed {
-        Ok(()) => final_checks(options, &cluster, state, &mut report),
+        Ok(()) => final_checks(options, &cluster, &state, &mut report),
         Err(e) => report.fail(format!("{e:#}")),
     }
     report.seconds = started.elapsed().as_secs_f64();
-    tidy_up(options, cluster, &mut report);
+    tidy_up(options, cluster, &state, &mut report);
     Ok(report)
 }
 
@@ -189,7 +191,7 @@ fn report_crashes(known: &[Daemon], running: &[Daemon], report: &mut KillReport)
 }
 
 /// All copies are equal, and a cluster that was stopped and started again still has all of the data.
-fn final_checks(options: &KillOptions, cluster: &Cluster, state: PathBuf, report: &mut KillReport) {
+fn final_checks(options: &KillOptions, cluster: &Cluster, state: &Path, report: &mut KillReport) {
     match cluster.verify(VOLUME) {
         Ok(answer) => report.verify = Some(answer),
         Err(e) => report.fail(format!("{e:#}")),
@@ -201,7 +203,8 @@ fn final_checks(options: &KillOptions, cluster: &Cluster, state: PathBuf, report
         cluster.down()?;
         cluster.up()?;
         let attached = cluster.attach(VOLUME)?;
-        let read_back = torture::Options { time: Duration::ZERO, ..torture_options(options, &attached, state) };
+        let read_back =
+            torture::Options { time: Duration::ZERO, ..torture_options(options, &attached, state.to_path_buf()) };
         torture::run(&read_back, &Control::default())
     };
     match restarted() {
@@ -210,13 +213,22 @@ fn final_checks(options: &KillOptions, cluster: &Cluster, state: PathBuf, report
     }
 }
 
-fn tidy_up(options: &KillOptions, cluster: Cluster, report: &mut KillReport) {
+fn tidy_up(options: &KillOptions, cluster: Cluster, state: &Path, report: &mut KillReport) {
     let keep = options.keep || !report.ok();
-    let done = if keep { cluster.down() } else { cluster.destroy() };
+    let done = if keep { cluster.down() } else { cluster.destroy().and_then(|()| remove_if_there(state)) };
     if let Err(e) = done {
         report.fail(format!("{e:#}"));
     }
     if keep {
         (options.progress)(&format!("the cluster's logs and disks are kept in {}", cluster.dir().display()));
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot delete {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }
