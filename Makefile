@@ -2,7 +2,8 @@
 
 SHELL := /bin/bash
 CARGO ?= cargo
-BIN := $(or $(CARGO_TARGET_DIR),target)/release
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/release
 CARGO_TEST := $(shell command -v cargo-nextest >/dev/null && \
 	echo "$(CARGO) nextest run --cargo-profile release" || echo "$(CARGO) test --release")
 
@@ -40,7 +41,7 @@ unit: ## The crates' own tests
 	$(CARGO_TEST) --workspace
 
 kill-short: build
-	$(BIN)/levee-killer --kills 6 --seed 1
+	$(BIN)/levee-killer --kills 6 --seed 1 --dir $(TARGET)/kill-short --base-port 18500
 
 guest-short: build deps
 	scripts/demo --quick
@@ -49,10 +50,10 @@ demo: build deps ## Kill daemons under a guest that writes; check every byte it 
 	scripts/demo
 
 kill: build ## Kill N daemons at random moments under verified load; SEED repeats a round
-	$(BIN)/levee-killer --kills $(N) --seed $(SEED)
+	$(BIN)/levee-killer --kills $(N) --seed $(SEED) --dir $(TARGET)/kill
 
 bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one run, TIME seconds per point
-	$(BIN)/levee-bench suite --time $(TIME)
+	$(BIN)/levee-bench suite --time $(TIME) --dir $(TARGET)/bench --out $(TARGET)/bench/latest.json
 
 clean: ## Remove everything built, downloaded or left by a failed run
 	$(CARGO) clean
