@@ -1,6 +1,6 @@
 //! Starting glommio executors so that they do what they should.
 
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 use std::future::Future;
 use std::io;
 use std::thread::JoinHandle;
@@ -8,8 +8,9 @@ use std::time::Duration;
 
 /// How long a runnable task may keep others from running. glommio's default of 100 ms would let one
 /// busy task hold up disk I/O for as long.
-const PREEMPT: Duration = Duration::from_millis(1);
-/// An executor may miss a wake-up in a small window and would sleep for ever; this bounds that.
+const LATENCY: Duration = Duration::from_millis(1);
+/// When its preemption timer fires in a small window an executor sleeps for ever; this bounds that. For the
+/// same reason the timer stays long until this task runs: the latency belongs to a queue made after it.
 const HEARTBEAT: Duration = Duration::from_millis(5);
 /// Memory for direct I/O buffers, bytes.
 const IO_MEMORY: usize = 32 << 20;
@@ -25,7 +26,6 @@ where
 {
     let builder = LocalExecutorBuilder::new(Placement::Unbound)
         .name(name)
-        .preempt_timer(PREEMPT)
         .io_memory(IO_MEMORY)
         .ring_depth(RING_DEPTH);
     std::thread::Builder::new().name(name.to_string()).spawn(move || {
@@ -45,7 +45,11 @@ where
                 }
             })
             .detach();
-            main().await;
+            let queue = glommio::executor().create_task_queue(Shares::default(), Latency::Matters(LATENCY), "io");
+            match glommio::spawn_local_into(main(), queue) {
+                Ok(main) => main.await,
+                Err(e) => unreachable!("the queue was made just now: {e}"),
+            }
         });
     })
 }

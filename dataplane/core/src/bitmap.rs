@@ -45,6 +45,23 @@ impl BlockSet {
         Some(start..end)
     }
 
+    /// Whether no block is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.words.iter().all(|w| *w == 0)
+    }
+
+    /// The first runs: at most `blocks` blocks in at most `runs` runs.
+    pub fn runs(&self, blocks: u32, runs: usize) -> Vec<Range<u32>> {
+        let (mut found, mut left, mut from) = (Vec::new(), blocks, 0);
+        while left > 0 && found.len() < runs {
+            let Some(run) = self.next_run(from, left) else { break };
+            left -= run.end - run.start;
+            from = run.end;
+            found.push(run);
+        }
+        found
+    }
+
     fn first_at(&self, from: u32) -> Option<u32> {
         let mut word = from as usize / 64;
         let mut bits = self.words.get(word)? & (u64::MAX << (from % 64));
@@ -70,8 +87,13 @@ mod tests {
         assert_eq!(s.next_run(0, 4), Some(60..64));
         assert_eq!(s.next_run(64, 100), Some(64..70));
         assert_eq!(s.next_run(70, 100), Some(BLOCKS_PER_CHUNK - 1..BLOCKS_PER_CHUNK));
+        assert_eq!(s.runs(12, 9), [60..70, BLOCKS_PER_CHUNK - 1..BLOCKS_PER_CHUNK]);
+        assert_eq!(s.runs(4, 9), [60..64]);
+        assert_eq!(s.runs(100, 1), [60..70]);
         s.remove(BLOCKS_PER_CHUNK - 1);
         assert_eq!(s.next_run(70, 100), None);
         assert_eq!(s.next_run(BLOCKS_PER_CHUNK, 1), None);
+        s.insert_range(0..0);
+        assert!(!s.is_empty() && BlockSet::default().is_empty());
     }
 }

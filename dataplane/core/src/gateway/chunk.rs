@@ -43,7 +43,7 @@ pub(super) struct Missing {
     /// Blocks to send.
     pub dirty: BlockSet,
     /// Blocks being sent right now: dirty again if that fails.
-    pub sending: Option<Range<u32>>,
+    pub sending: Vec<Range<u32>>,
 }
 
 impl Missing {
@@ -210,10 +210,8 @@ impl Chunk {
                 member.miss(op.blocks());
             }
             member.miss(0..0);
-            if let Sync::Behind(missing) = &mut member.sync
-                && let Some(blocks) = missing.sending.take()
-            {
-                missing.dirty.insert_range(blocks);
+            if let Sync::Behind(missing) = &mut member.sync {
+                std::mem::take(&mut missing.sending).into_iter().for_each(|run| missing.dirty.insert_range(run));
             }
         }
         self.retire();

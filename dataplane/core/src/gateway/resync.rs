@@ -10,16 +10,17 @@ use super::reconcile::differences;
 use super::session::Session;
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
-use crate::sync::timeout;
+use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{BlockEntry, MAX_BLOCKS, MAX_LIST, Reply, Request, Status};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
-use tracing::info;
+use tracing::debug;
 
-/// Blocks copied at a time.
-const COPY_BLOCKS: u32 = 64;
+/// Blocks copied at a time, and of how many runs.
+const COPY_BLOCKS: u32 = 256;
+const COPY_RUNS: usize = 32;
 const _: () = assert!(COPY_BLOCKS <= MAX_BLOCKS);
 /// Before trying again what could not be done.
 const RETRY: Duration = Duration::from_millis(100);
@@ -30,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(1);
 enum Step {
     Create,
     Compare,
-    Copy(Range<u32>),
+    Copy(Vec<Range<u32>>),
     Adopt,
     Finish,
 }
@@ -76,11 +77,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Some(match missing {
             Missing { create: true, .. } => Step::Create,
             Missing { compare: true, .. } => Step::Compare,
-            Missing { dirty, adopt, .. } => match dirty.next_run(0, COPY_BLOCKS) {
-                Some(run) => Step::Copy(run),
-                None if *adopt => Step::Adopt,
-                None => Step::Finish,
-            },
+            Missing { dirty, .. } if !dirty.is_empty() => Step::Copy(dirty.runs(COPY_BLOCKS, COPY_RUNS)),
+            Missing { adopt: true, .. } => Step::Adopt,
+            _ => Step::Finish,
         })
     }
 
@@ -101,7 +100,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         match step {
             Step::Create => self.make(chunk, i, session, generation).await,
             Step::Compare => self.compare(chunk, i, session, generation).await,
-            Step::Copy(run) => self.copy(chunk, i, run, session, generation).await,
+            Step::Copy(runs) => self.copy(chunk, i, runs, session, generation).await,
             Step::Adopt => {
                 let place = chunk.info.replicas[i];
                 let core = self.0.cluster.core_of(place.node, place.disk, chunk.info.chunk);
@@ -111,7 +110,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             Step::Finish => {
                 chunk.state.borrow_mut().members[i].sync = Sync::Current;
                 chunk.serve_if_adopted(self.min_copies());
-                info!(chunk = %chunk.info.chunk, node = %session.node, "caught up");
+                debug!(chunk = %chunk.info.chunk, node = %session.node, "caught up");
                 self.0.changed.notify();
                 true
             }
@@ -142,22 +141,26 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// Copies blocks from a current member. They stay noted as missing unless all went well.
-    async fn copy(&self, chunk: &Rc<Chunk>, i: usize, run: Range<u32>, session: &Rc<Session>, generation: u64) -> bool {
+    async fn copy(&self, chunk: &Rc<Chunk>, i: usize, runs: Vec<Range<u32>>, session: &Rc<Session>, generation: u64) -> bool {
         let Some(source) = chunk.source_for(i) else { return false };
         chunk.update_missing(i, |m| {
-            run.clone().for_each(|b| m.dirty.remove(b));
-            m.sending = Some(run.clone());
+            runs.iter().cloned().flatten().for_each(|b| m.dirty.remove(b));
+            m.sending = runs.clone();
         });
-        let copied = match self.read_from(chunk, source, run.clone(), false).await {
-            Some((entries, data)) => self.repair(chunk, i, entries, data).await,
+        let reads = join_all(runs.iter().map(|run| self.read_from(chunk, source, run.clone(), false))).await;
+        let copied = match reads.into_iter().collect::<Option<Vec<_>>>() {
+            Some(pieces) => {
+                let (entries, data): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
+                self.repair(chunk, i, entries.concat(), data.concat().into()).await
+            }
             None => false,
         };
         // If the session ended, `sending` has been noted as missing again, and is none of ours.
         session.is_live(generation)
             && chunk.update_missing(i, |m| {
-                m.sending = None;
+                m.sending.clear();
                 if !copied {
-                    m.dirty.insert_range(run.clone());
+                    runs.iter().cloned().for_each(|run| m.dirty.insert_range(run));
                 }
             })
             && copied
