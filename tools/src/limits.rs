@@ -41,3 +41,6 @@ pub const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 pub const LOG_TAIL: u64 = 16 << 10;
 /// Longest wait for a killed process to disappear.
 pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a port may still be held by a daemon that was just killed: the kernel closes what is
+/// under way in an io_uring after the process has gone.
+pub const PORT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,7 +3,9 @@
 use super::layout::{Binaries, ClusterFile, DEFAULT_BASE_PORT, Layout, Meta, Node, Shape, host_port, local_url};
 use super::process::PidFile;
 use crate::cli::Up;
+use crate::client::wait_for;
 use crate::errors::Usage;
+use crate::limits::PORT_TIMEOUT;
 use anyhow::Context;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -162,17 +164,18 @@ pub fn missing(daemons: Vec<Daemon>, names: &[String], layout: &Layout) -> anyho
 }
 
 /// Makes sure that the daemons will get their ports.
-pub fn check_ports(daemons: &[Daemon]) -> anyhow::Result<()> {
-    for daemon in daemons {
-        for &port in &daemon.ports {
-            let name = &daemon.name;
-            match TcpListener::bind(host_port(port)) {
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::AddrInUse => anyhow::bail!(
-                    "port {port} of {name} is in use by another program: stop that, or choose other ports with --base-port"
-                ),
-                Err(e) => return Err(e).with_context(|| format!("port {port} of {name} cannot be used")),
-            }
+pub async fn check_ports(daemons: &[Daemon]) -> anyhow::Result<()> {
+    let ports = daemons.iter().flat_map(|daemon| daemon.ports.iter().map(move |port| (&daemon.name, *port)));
+    for (name, port) in ports {
+        let free = wait_for(PORT_TIMEOUT, async || match TcpListener::bind(host_port(port)) {
+            Ok(_) => Ok(Some(())),
+            Err(e) if e.kind() == ErrorKind::AddrInUse => Ok(None),
+            Err(e) => Err(e),
+        });
+        if free.await.with_context(|| format!("port {port} of {name} cannot be used"))?.is_none() {
+            anyhow::bail!(
+                "port {port} of {name} is in use by another program: stop that, or choose other ports with --base-port"
+            );
         }
     }
     Ok(())

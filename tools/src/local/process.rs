@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// Field `starttime` of `/proc/PID/stat`, counted from the one after the command's name.
+/// Fields `num_threads` and `starttime` of `/proc/PID/stat`, counted from the one after the command's name.
+const THREADS_FIELD: usize = 17;
 const START_TIME_FIELD: usize = 19;
 /// What the kernel adds to the path of a program that was replaced while it runs.
 const REPLACED: &str = " (deleted)";
@@ -28,37 +29,36 @@ pub struct Identity {
     exe: PathBuf,
 }
 
+/// What `/proc` shows of a pid.
+enum Seen {
+    /// No process, or one that somebody else runs.
+    Nothing,
+    /// A process on its way out: it has no program any more, but may still hold sockets and files.
+    Ending {
+        start: u64,
+    },
+    Running(Identity),
+}
+
 impl Identity {
     /// The process that has `pid` now; `None` if there is none, it has ended, or it belongs to somebody else.
     pub fn of(pid: i32) -> io::Result<Option<Identity>> {
-        let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-            Ok(stat) => stat,
-            Err(e) if is_gone(&e) => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        let Some((state, start)) = parse_stat(&stat) else {
-            return Err(io::Error::new(ErrorKind::InvalidData, format!("/proc/{pid}/stat is not understood")));
-        };
-        // A zombie has ended: only its parent has not looked yet.
-        if matches!(state, 'Z' | 'X') {
-            return Ok(None);
-        }
-        let exe = match std::fs::read_link(format!("/proc/{pid}/exe")) {
-            Ok(exe) => exe,
-            Err(e) if is_gone(&e) || e.kind() == ErrorKind::PermissionDenied => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        let exe = match exe.to_str().and_then(|text| text.strip_suffix(REPLACED)) {
-            Some(path) => PathBuf::from(path),
-            None => exe,
-        };
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_string();
-        Ok(Some(Identity { pid, start, boot, exe }))
+        Ok(match look(pid)? {
+            Seen::Running(identity) => Some(identity),
+            Seen::Ending { .. } | Seen::Nothing => None,
+        })
     }
 
-    /// Whether this very process still runs.
+    /// Whether this very process still runs, or has not yet let go of all that it held.
     pub fn is_running(&self) -> io::Result<bool> {
-        Ok(self.pid > 1 && Identity::of(self.pid)?.as_ref() == Some(self))
+        if self.pid <= 1 {
+            return Ok(false);
+        }
+        Ok(match look(self.pid)? {
+            Seen::Nothing => false,
+            Seen::Ending { start } => start == self.start && boot_id()? == self.boot,
+            Seen::Running(identity) => identity == *self,
+        })
     }
 
     /// Signals the process if it still runs; tells whether it did.
@@ -74,18 +74,59 @@ impl Identity {
     }
 }
 
+fn look(pid: i32) -> io::Result<Seen> {
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        Err(e) if is_gone(&e) => return Ok(Seen::Nothing),
+        Err(e) => return Err(e),
+    };
+    let Some(Stat { state, threads, start }) = parse_stat(&stat) else {
+        return Err(io::Error::new(ErrorKind::InvalidData, format!("/proc/{pid}/stat is not understood")));
+    };
+    if matches!(state, 'Z' | 'X') {
+        // A zombie has ended, only its parent has not looked yet; unless other threads are still at it.
+        return Ok(if threads <= 1 { Seen::Nothing } else { Seen::Ending { start } });
+    }
+    let exe = match std::fs::read_link(format!("/proc/{pid}/exe")) {
+        Ok(exe) => exe,
+        // Its memory is gone; sockets and files are closed after that.
+        Err(e) if is_gone(&e) => return Ok(Seen::Ending { start }),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => return Ok(Seen::Nothing),
+        Err(e) => return Err(e),
+    };
+    let exe = match exe.to_str().and_then(|text| text.strip_suffix(REPLACED)) {
+        Some(path) => PathBuf::from(path),
+        None => exe,
+    };
+    Ok(Seen::Running(Identity { pid, start, boot: boot_id()?, exe }))
+}
+
+fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_string())
+}
+
 /// A process that ends between two looks reads as ENOENT or ESRCH.
 fn is_gone(error: &io::Error) -> bool {
     error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32)
 }
 
-/// State and start time. The command's name stands in parentheses and may contain anything, so
-/// fields are counted after the last one.
-fn parse_stat(stat: &str) -> Option<(char, u64)> {
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    threads: u32,
+    start: u64,
+}
+
+/// The command's name stands in parentheses and may contain anything, so fields are counted after
+/// the last one.
+fn parse_stat(stat: &str) -> Option<Stat> {
     let (_, fields) = stat.rsplit_once(')')?;
-    let state = fields.split_whitespace().next()?.chars().next()?;
-    let start = fields.split_whitespace().nth(START_TIME_FIELD)?.parse().ok()?;
-    Some((state, start))
+    let fields: Vec<_> = fields.split_whitespace().collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        threads: fields.get(THREADS_FIELD)?.parse().ok()?,
+        start: fields.get(START_TIME_FIELD)?.parse().ok()?,
+    })
 }
 
 /// The file that remembers a daemon's process. It stays when the daemon dies and goes when the
@@ -162,8 +203,8 @@ mod tests {
     #[test]
     fn stat_is_read_whatever_the_name() {
         let tail = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
-        assert_eq!(parse_stat(&format!("12 (a b) S {tail}")), Some(('S', 4711)));
-        assert_eq!(parse_stat(&format!("12 (a) Z 9 9) R {tail}")), Some(('R', 4711)));
+        assert_eq!(parse_stat(&format!("12 (a b) S {tail}")), Some(Stat { state: 'S', threads: 17, start: 4711 }));
+        assert_eq!(parse_stat(&format!("12 (a) Z 9 9) R {tail}")), Some(Stat { state: 'R', threads: 17, start: 4711 }));
         assert_eq!(parse_stat("12 (a) R 1 2"), None);
         assert_eq!(parse_stat(""), None);
     }

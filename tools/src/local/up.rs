@@ -87,13 +87,13 @@ struct Plan {
     missing: Vec<Daemon>,
 }
 
-fn make_plan(args: &Up, layout: &Layout) -> anyhow::Result<Plan> {
+async fn make_plan(args: &Up, layout: &Layout) -> anyhow::Result<Plan> {
     let mut file = plan::cluster(args, ClusterFile::load(layout)?)?;
     plan::check_names(&file, &args.names)?;
     let binaries = plan::find_binaries()?;
     file.binaries = Some(binaries.clone());
     let missing = plan::missing(plan::daemons(&file, &binaries, layout), &args.names, layout)?;
-    plan::check_ports(&missing)?;
+    plan::check_ports(&missing).await?;
     Ok(Plan { file, binaries, missing })
 }
 
@@ -108,11 +108,11 @@ async fn bring_up(
     if ClusterFile::load(layout)?.is_none() {
         // Nothing is written before a new cluster is known to be possible.
         check_folder(layout)?;
-        make_plan(args, layout)?;
+        make_plan(args, layout).await?;
     }
     create_folders(layout)?;
     let _lock = Lock::take(layout).await?;
-    let Plan { file, binaries, missing } = make_plan(args, layout)?;
+    let Plan { file, binaries, missing } = make_plan(args, layout).await?;
     let new_disks = disks::new_disks(&file, layout);
     if let Some(warning) = disks::check_space(layout, new_disks.len(), file.disk_size)? {
         out.note(&warning);
