@@ -44,3 +44,5 @@ pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a port may still be held by a daemon that was just killed: the kernel closes what is
 /// under way in an io_uring after the process has gone.
 pub const PORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long QEMU may take to show that it can use KVM.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);

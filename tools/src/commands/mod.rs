@@ -3,6 +3,7 @@
 mod attach;
 mod lists;
 mod qemu;
+mod qemu_probe;
 mod status;
 mod verify;
 mod volume;

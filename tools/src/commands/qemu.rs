@@ -1,5 +1,6 @@
 //! `levee qemu`: the QEMU command that uses a volume attached on this machine.
 
+use super::qemu_probe;
 use crate::cli::Qemu;
 use crate::client::MetaClient;
 use crate::errors::Found;
@@ -31,7 +32,8 @@ struct Report<'a> {
 pub async fn qemu(args: &Qemu, meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
     let volume = meta.volume(&args.volume).await?;
     let (node, socket) = served_here(&volume)?;
-    let command = command_line(args, socket, kvm_is_usable(), qemu_version(&args.qemu));
+    let command =
+        command_line(args, socket, qemu_probe::kvm_is_usable(&args.qemu).await, qemu_probe::version(&args.qemu));
     let words: Vec<String> = command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let report = Report { volume: &args.volume, node, socket, command: words };
     if !args.run || out.json {
@@ -97,22 +99,6 @@ fn command_line(args: &Qemu, socket: &str, kvm: bool, version: Option<(u32, u32)
     command
 }
 
-fn kvm_is_usable() -> bool {
-    std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
-}
-
-/// The version of QEMU, if there is one.
-fn qemu_version(program: &Path) -> Option<(u32, u32)> {
-    let output = Command::new(program).arg("--version").output().ok()?;
-    parse_version(&String::from_utf8_lossy(&output.stdout))
-}
-
-fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let version = text.split("version ").nth(1)?;
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
 /// Becomes QEMU.
 fn start(command: &[OsString], out: &Output) -> anyhow::Result<()> {
     let (program, args) = command.split_first().context("the command is empty")?;
@@ -173,13 +159,6 @@ mod tests {
         assert!(line(Some((9, 1))).contains(",reconnect=1 "));
         assert!(line(Some((9, 2))).contains(",reconnect-ms=100 "));
         assert!(line(Some((10, 0))).contains(",reconnect-ms=100 "));
-    }
-
-    #[test]
-    fn versions_are_found() {
-        assert_eq!(parse_version("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright"), Some((10, 0)));
-        assert_eq!(parse_version("QEMU emulator version 9.2.50"), Some((9, 2)));
-        assert_eq!(parse_version("something else"), None);
     }
 
     #[test]
