@@ -24,10 +24,7 @@ where
     G: FnOnce() -> F + Send + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let builder = LocalExecutorBuilder::new(Placement::Unbound)
-        .name(name)
-        .io_memory(IO_MEMORY)
-        .ring_depth(RING_DEPTH);
+    let builder = LocalExecutorBuilder::new(Placement::Unbound).name(name).io_memory(IO_MEMORY).ring_depth(RING_DEPTH);
     std::thread::Builder::new().name(name.to_string()).spawn(move || {
         let executor = match builder.make() {
             Ok(executor) => executor,

@@ -88,8 +88,8 @@ mod tests {
         assert_eq!(s.next_run(64, 100), Some(64..70));
         assert_eq!(s.next_run(70, 100), Some(BLOCKS_PER_CHUNK - 1..BLOCKS_PER_CHUNK));
         assert_eq!(s.runs(12, 9), [60..70, BLOCKS_PER_CHUNK - 1..BLOCKS_PER_CHUNK]);
-        assert_eq!(s.runs(4, 9), [60..64]);
-        assert_eq!(s.runs(100, 1), [60..70]);
+        assert_eq!(s.runs(4, 9), vec![60..64; 1]);
+        assert_eq!(s.runs(100, 1), vec![60..70; 1]);
         s.remove(BLOCKS_PER_CHUNK - 1);
         assert_eq!(s.next_run(70, 100), None);
         assert_eq!(s.next_run(BLOCKS_PER_CHUNK, 1), None);

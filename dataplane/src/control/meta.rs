@@ -1,7 +1,7 @@
 //! The meta server as the daemon calls it.
 
-use levee_proto::api::*;
 use levee_proto::NodeId;
+use levee_proto::api::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::cell::Cell;

@@ -22,7 +22,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use uuid::Uuid;
 
 /// Between heartbeats, unless there is news.
@@ -339,7 +339,6 @@ pub fn check(args: &RunArgs) -> Result<()> {
     }
     std::fs::create_dir_all(&args.sockets).with_context(|| format!("cannot create {}", args.sockets.display()))?;
     if args.meta.iter().any(|u| !u.starts_with("http://")) {
-        error!("a meta server's URL begins with http://");
         bail!("--meta takes URLs such as http://10.0.0.1:7400, separated by commas");
     }
     Ok(())

@@ -294,7 +294,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 /// Whether an opened volume, as the meta server described it, can be served at all.
 pub fn check(volume: &OpenedVolume) -> Result<(), String> {
     let blocks = levee_proto::BLOCK_SIZE as u64;
-    if !volume.geometry.is_valid() || volume.size == 0 || volume.size % blocks != 0 {
+    if !volume.geometry.is_valid() || volume.size == 0 || !volume.size.is_multiple_of(blocks) {
         return Err("size or geometry is unusable".into());
     }
     if !(1..=5).contains(&volume.copies) || !(1..=volume.copies).contains(&volume.min_copies) {

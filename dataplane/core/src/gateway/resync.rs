@@ -141,7 +141,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// Copies blocks from a current member. They stay noted as missing unless all went well.
-    async fn copy(&self, chunk: &Rc<Chunk>, i: usize, runs: Vec<Range<u32>>, session: &Rc<Session>, generation: u64) -> bool {
+    async fn copy(
+        &self,
+        chunk: &Rc<Chunk>,
+        i: usize,
+        runs: Vec<Range<u32>>,
+        session: &Rc<Session>,
+        generation: u64,
+    ) -> bool {
         let Some(source) = chunk.source_for(i) else { return false };
         chunk.update_missing(i, |m| {
             runs.iter().cloned().flatten().for_each(|b| m.dirty.remove(b));

@@ -54,7 +54,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             return refuse(reply, Status::Fenced, &format!("epoch {epoch} is below {fence}"));
         }
         // Grouped by shard, so that a takeover of thousands of chunks is a few records.
-        let mut by_shard: BTreeMap<(DiskId, u16), (Shard<D, R>, Vec<ChunkId>)> = BTreeMap::new();
+        let mut by_shard = BTreeMap::new();
         for (disk, chunk, replica) in replicas {
             let Some((number, shard)) = self.shard_and_number(disk, chunk) else {
                 return refuse(reply, Status::UnknownReplica, &format!("disk {disk} is not served by this core"));
@@ -65,7 +65,8 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             if shard.replica(chunk).is_none_or(|r| r.replica != replica || r.volume != volume) {
                 return refuse(reply, Status::UnknownReplica, &format!("replica {replica} is not here"));
             }
-            by_shard.entry((disk, number)).or_insert_with(|| (shard.clone(), vec![])).1.push(chunk);
+            let (_, chunks) = by_shard.entry((disk, number)).or_insert_with(|| (shard.clone(), Vec::<ChunkId>::new()));
+            chunks.push(chunk);
         }
         let mut durable = vec![];
         for (shard, chunks) in by_shard.into_values() {

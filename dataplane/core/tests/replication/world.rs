@@ -114,11 +114,6 @@ impl World {
         self.0.nodes.borrow_mut().get_mut(&node).unwrap().hung = hung;
     }
 
-    /// Flips a bit of some stored byte of a node's log.
-    pub fn rot(&self, node: NodeId, pos: u64) {
-        self.0.nodes.borrow()[&node].disk.flip_bit(pos, 3);
-    }
-
     /// Attaches the volume: a new epoch, a new gateway. Earlier ones go on as long as they can.
     pub fn attach(&self) -> (TestGateway, u64) {
         self.0.epoch.set(self.0.epoch.get() + 1);
