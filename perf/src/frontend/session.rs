@@ -52,6 +52,8 @@ pub struct DeviceConfig {
     /// Largest discard and write-zeroes, bytes; 0 where the device offers none.
     pub max_discard: u64,
     pub max_write_zeroes: u64,
+    /// Only whole pieces of so many bytes are sure to be discarded.
+    pub discard_alignment: u64,
 }
 
 /// Shared memory in which the daemons note what is in flight, kept for the next one.
@@ -168,6 +170,7 @@ fn read_config(channel: &mut Channel, features: u64) -> Result<DeviceConfig> {
         queues: if features & F_MQ == 0 { 1 } else { u16::from_le_bytes([space[34], space[35]]) },
         max_discard: limit(F_DISCARD, 36),
         max_write_zeroes: limit(F_WRITE_ZEROES, 48),
+        discard_alignment: limit(F_DISCARD, 44).max(512),
     })
 }
 

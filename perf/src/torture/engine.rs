@@ -204,21 +204,30 @@ impl<'o> Engine<'o> {
             Kind::WriteZeroes { unmap } => Operation::WriteZeroes { offset, len: len as u64, unmap },
             Kind::Flush => Operation::Flush,
         };
-        let effect = match step.kind {
-            Kind::Write => Some(Effect::Sets(self.prepare_data(tag, step))),
-            Kind::Discard if self.options.discard_may_keep => Some(Effect::MaySet(Value::ZERO)),
-            Kind::Discard | Kind::WriteZeroes { .. } => Some(Effect::Sets(Value::ZERO)),
-            Kind::Read | Kind::Flush => None,
-        };
+        let data = matches!(step.kind, Kind::Write).then(|| self.prepare_data(tag, step));
         for unit in step.first..step.first + step.units {
-            match effect {
-                Some(effect) => self.model.begin_write(id, unit, effect),
-                None => self.model.begin_read(id, unit),
+            match step.kind {
+                Kind::Read | Kind::Flush => self.model.begin_read(id, unit),
+                Kind::Discard if !self.discards(&step, unit) => {
+                    self.model.begin_write(id, unit, Effect::MaySet(Value::ZERO))
+                }
+                _ => self.model.begin_write(id, unit, Effect::Sets(data.unwrap_or(Value::ZERO))),
             }
         }
         let shape = Shape { indirect: self.rng.chance(50), pieces: self.rng.between(1, 4) as usize };
         self.pending.insert(tag, Pending { id, step, started: Instant::now(), read_back });
         self.front.submit(tag, operation, shape);
+    }
+
+    /// Whether the device promises that a discard makes the unit read as zeroes: it need not at the edges,
+    /// where the discard covers less than one of the pieces that it is done in.
+    fn discards(&self, step: &Step, unit: u32) -> bool {
+        let size = self.ground.unit as u64;
+        let alignment = self.front.config().discard_alignment;
+        let piece = u64::from(unit) * size / alignment * alignment;
+        let (start, end) = (u64::from(step.first) * size, u64::from(step.first + step.units) * size);
+        let promised = !self.options.discard_may_keep;
+        promised && start <= piece && piece + alignment.max(size) <= end
     }
 
     /// Puts the data of the next write into the slot and returns its value.

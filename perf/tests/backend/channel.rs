@@ -186,6 +186,7 @@ impl Connection {
         space[..8].copy_from_slice(&sectors.to_le_bytes());
         space[34..36].copy_from_slice(&QUEUES.to_le_bytes());
         space[36..40].copy_from_slice(&4096u32.to_le_bytes());
+        space[44..48].copy_from_slice(&8u32.to_le_bytes());
         space[48..52].copy_from_slice(&4096u32.to_le_bytes());
         self.reply(24, &answer, None);
     }

@@ -204,7 +204,12 @@ impl Queue {
             }
             1 => (status_byte, done.stranger) = write(memory, data, range, &mut disk, shared),
             4 => {}
-            11 | 13 => disk[range].fill(0),
+            11 => {
+                // Whole blocks only, as the configuration says.
+                let (start, end) = (range.start.next_multiple_of(4096), range.end / 4096 * 4096);
+                disk[start..end.max(start)].fill(0);
+            }
+            13 => disk[range].fill(0),
             _ => status_byte = 2,
         }
         memory.write_slice(&[status_byte], GuestAddress(status.address)).unwrap();
