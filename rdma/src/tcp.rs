@@ -23,6 +23,8 @@ use std::pin::Pin;
 pub(crate) struct Stream {
     socket: RefCell<TcpStream>,
     fd: RawFd,
+    /// Asked for at the start: a connection that has ended no longer tells.
+    peer: Option<SocketAddr>,
 }
 
 /// The addresses that `address` (`HOST:PORT`) stands for. Names are looked up on another thread.
@@ -50,7 +52,8 @@ impl Stream {
     pub fn new(socket: TcpStream) -> io::Result<Stream> {
         let fd = socket.as_raw_fd();
         socket.set_nodelay(true)?;
-        let stream = Stream { socket: RefCell::new(socket), fd };
+        let peer = socket.peer_addr().ok();
+        let stream = Stream { socket: RefCell::new(socket), fd, peer };
         nix::fcntl::fcntl(stream.fd(), nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
         socket::setsockopt(&stream.fd(), sockopt::TcpUserTimeout, &(TCP_USER_TIMEOUT.as_millis() as u32))?;
         Ok(stream)
@@ -102,8 +105,9 @@ impl Stream {
         let _ = socket::shutdown(self.fd, Shutdown::Write);
     }
 
+    /// The other end, for a person.
     pub fn peer(&self) -> String {
-        self.socket.borrow().peer_addr().map_or_else(|_| "unknown address".into(), |a| a.to_string())
+        self.peer.map_or_else(|| "unknown address".into(), |a| a.to_string())
     }
 }
 
