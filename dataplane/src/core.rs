@@ -139,9 +139,9 @@ async fn open_shards(config: &CoreConfig) -> Result<Vec<BTreeMap<u16, DaemonShar
             let opened = Shard::open(disk, GlommioRuntime::new(), superblock, shard, Options::default()).await;
             let (opened, report) = opened.map_err(|e| fail(&e))?;
             if report.is_clean() {
-                info!("disk {}, shard {shard}: {report:?}", path.display());
+                info!("disk {}, shard {shard}: {report}", path.display());
             } else {
-                error!("disk {}, shard {shard}: {report:?}", path.display());
+                error!("disk {}, shard {shard}: {report}", path.display());
             }
             mine.insert(shard, opened);
         }

@@ -21,6 +21,7 @@ use super::state::{CheckpointState, State};
 use super::walk::{FoundBatch, Window};
 use crate::ports::Disk;
 use levee_proto::ChunkId;
+use std::fmt;
 use std::ops::Range;
 
 /// What opening a shard found.
@@ -53,6 +54,54 @@ impl RecoveryReport {
     fn is_complete(&self) -> bool {
         self.lost_batches.is_empty() && self.bad_pieces == 0 && self.unreadable_segments == 0
     }
+
+    /// What is damaged, one phrase each.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if !self.lost_batches.is_empty() {
+            let lost: u64 = self.lost_batches.iter().map(|r| r.end - r.start).sum();
+            faults.push(format!("{} of the log missing", counted(lost, "batch", "batches")));
+        }
+        if self.bad_pieces > 0 {
+            faults.push(format!("{} of the checkpoint unreadable", counted(self.bad_pieces.into(), "piece", "pieces")));
+        }
+        if self.unreadable_segments > 0 {
+            faults.push(format!("{} unreadable", counted(self.unreadable_segments.into(), "segment", "segments")));
+        }
+        if self.fell_back {
+            faults.push("the newest checkpoint unusable, the one before it used".into());
+        }
+        faults
+    }
+}
+
+/// One line for an operator: what was done, what is damaged, and what comes of it.
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (batches, records) =
+            (counted(self.batches, "batch", "batches"), counted(self.records, "record", "records"));
+        write!(f, "replayed {batches}, {records}")?;
+        if self.tail_cut {
+            f.write_str("; cut a torn tail, which was never acknowledged")?;
+        }
+        let faults = self.faults();
+        if !faults.is_empty() {
+            write!(f, "; damaged: {}", faults.join(", "))?;
+        }
+        let suspects = self.damaged.len() as u64;
+        if suspects > 0 {
+            let replicas = counted(suspects, "replica", "replicas");
+            write!(f, "; {replicas} may have lost blocks, made whole from other copies once the volume is attached")
+        } else if !faults.is_empty() {
+            f.write_str("; no replica lost anything")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 /// One root's way to a state.
@@ -91,9 +140,6 @@ pub async fn recover<D: Disk>(disk: &D, g: &ShardGeometry) -> Result<(State, Rec
     let Some(mut best) = best else { return Err(StoreError::Unrecoverable(reasons.join("; "))) };
     best.report.fell_back = best.root.sequence != newest.sequence;
     best.report.damaged = best.index.replicas().filter(|r| r.damaged).map(|r| r.chunk).collect();
-    if !best.report.is_clean() {
-        tracing::error!(shard = g.shard, report = ?best.report, "the shard is damaged");
-    }
     Ok(finish(g, best, &roots, &found))
 }
 

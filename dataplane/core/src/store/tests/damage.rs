@@ -208,3 +208,28 @@ proptest! {
         prop_assert_eq!(w.rt.block_on(shard.read(ChunkId(99), 0, 2)).expect("reads").1, data);
     }
 }
+
+#[test]
+fn reports_read_as_one_line() {
+    let report = RecoveryReport { batches: 51, records: 402, tail_cut: true, ..RecoveryReport::default() };
+    assert_eq!(report.to_string(), "replayed 51 batches, 402 records; cut a torn tail, which was never acknowledged");
+    let report = RecoveryReport {
+        batches: 1,
+        records: 1,
+        lost_batches: vec![7..9, 12..13],
+        bad_pieces: 1,
+        damaged: vec![ChunkId(4)],
+        ..RecoveryReport::default()
+    };
+    assert_eq!(
+        report.to_string(),
+        "replayed 1 batch, 1 record; damaged: 3 batches of the log missing, 1 piece of the checkpoint unreadable; \
+         1 replica may have lost blocks, made whole from other copies once the volume is attached"
+    );
+    let report = RecoveryReport { fell_back: true, ..RecoveryReport::default() };
+    assert_eq!(
+        report.to_string(),
+        "replayed 0 batches, 0 records; damaged: the newest checkpoint unusable, the one before it used; \
+         no replica lost anything"
+    );
+}
