@@ -78,9 +78,9 @@ impl Rig {
         use std::io::{BufRead, BufReader};
         let mut command = self.run("first", disk, free_port(), free_port());
         let mut daemon = Daemon(command.stderr(Stdio::piped()).spawn().unwrap());
-        let lines = BufReader::new(daemon.0.stderr.take().unwrap()).lines();
+        let mut lines = BufReader::new(daemon.0.stderr.take().unwrap()).lines();
         let waits = |line: std::io::Result<String>| line.unwrap().contains("waiting to join");
-        assert!(lines.map(waits).any(|w| w), "the daemon ended");
+        assert!(lines.any(waits), "the daemon ended");
         daemon
     }
 }
