@@ -1,5 +1,6 @@
 //! Starting glommio executors so that they do what they should.
 
+use crate::watchdog::{self, Pulse};
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
 use std::future::Future;
 use std::io;
@@ -9,8 +10,8 @@ use std::time::Duration;
 /// How long a runnable task may keep others from running. glommio's default of 100 ms would let one
 /// busy task hold up disk I/O for as long.
 const LATENCY: Duration = Duration::from_millis(1);
-/// When its preemption timer fires in a small window an executor sleeps for ever; this bounds that. For the
-/// same reason the timer stays long until this task runs: the latency belongs to a queue made after it.
+/// Between two turns of the task that keeps an executor awake; see [`crate::watchdog`]. Until it runs, the
+/// preemption timer stays long: the latency belongs to a queue made after it.
 const HEARTBEAT: Duration = Duration::from_millis(5);
 /// Memory for direct I/O buffers, bytes.
 const IO_MEMORY: usize = 32 << 20;
@@ -35,9 +36,15 @@ where
                 std::process::exit(1);
             }
         };
+        let pulse = Pulse::default();
+        if let Err(e) = watchdog::watch(&pulse) {
+            tracing::error!("cannot watch over an executor: {e}");
+            std::process::exit(1);
+        }
         executor.run(async move {
-            glommio::spawn_local(async {
+            glommio::spawn_local(async move {
                 loop {
+                    pulse.beat();
                     glommio::timer::sleep(HEARTBEAT).await;
                 }
             })

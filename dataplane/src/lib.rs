@@ -15,6 +15,7 @@ mod links;
 mod ports;
 mod stats;
 mod volume;
+mod watchdog;
 
 use crate::control::{Cores, FromCores};
 use crate::core::CoreConfig;

@@ -29,8 +29,8 @@ pub async fn render(control: &Control) -> String {
         "Bytes of guest requests completed.",
         per_kind(&|io| io.bytes as f64),
     );
-    for (quantile, value) in [("0.5", 0), ("0.99", 1), ("0.999", 2)] {
-        let name = format!("levee_volume_latency_p{}_seconds", quantile.trim_start_matches("0."));
+    for (quantile, value) in [("p50", 0), ("p99", 1), ("p999", 2)] {
+        let name = format!("levee_volume_latency_{quantile}_seconds");
         let pick = |io: &crate::stats::IoSnapshot| [io.p50_us, io.p99_us, io.p999_us][value] as f64 / 1e6;
         family(
             &name,
