@@ -3,13 +3,12 @@
 
 mod support;
 
-use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use support::ports::{self, Ports, cluster_ports, is_free};
 use support::{Ran, built, levee};
 
 const NODES: &str = "2";
@@ -17,8 +16,7 @@ const NODES: &str = "2";
 /// A folder with `levee` and stand-ins for the daemons, and ports that no other test uses.
 struct Place {
     temp: tempfile::TempDir,
-    base_port: u16,
-    _ports: Flock<File>,
+    ports: Ports,
 }
 
 impl Place {
@@ -32,8 +30,7 @@ impl Place {
         for name in ["levee-metad", "levee-stored"] {
             std::fs::hard_link(&fake, bin.join(name)).unwrap_or_else(|e| panic!("{}: {e}", fake.display()));
         }
-        let (base_port, _ports) = reserve_ports();
-        Place { temp, base_port, _ports }
+        Place { temp, ports: ports::reserve(|_| {}) }
     }
 
     fn dir(&self) -> PathBuf {
@@ -55,7 +52,7 @@ impl Place {
             "--disk-size",
             "1M",
             "--base-port",
-            &self.base_port.to_string(),
+            &self.ports.base.to_string(),
         ])
     }
 
@@ -69,7 +66,7 @@ impl Place {
     }
 
     fn nothing_listens(&self) -> bool {
-        cluster_ports(self.base_port).all(is_free)
+        cluster_ports(self.ports.base).all(is_free)
     }
 }
 
@@ -79,26 +76,6 @@ impl Drop for Place {
             let _ = self.levee(&["down", "--kill", "--destroy"]).output();
         }
     }
-}
-
-fn cluster_ports(base: u16) -> impl Iterator<Item = u16> {
-    [base, base + 100, base + 101, base + 110, base + 111, base + 120, base + 121].into_iter()
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind(("127.0.0.1", port)).is_ok()
-}
-
-/// A base port whose ports are free, below those that the kernel gives out; locked against other tests.
-fn reserve_ports() -> (u16, Flock<File>) {
-    for base in (20_000..31_000).step_by(200) {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ports-{base}.lock"));
-        let Ok(lock) = Flock::lock(File::create(path).unwrap(), FlockArg::LockExclusiveNonblock) else { continue };
-        if cluster_ports(base).all(is_free) {
-            return (base, lock);
-        }
-    }
-    panic!("no ports are free");
 }
 
 fn is_alive(pid: i64) -> bool {
@@ -118,7 +95,7 @@ fn a_cluster_starts_and_stops_and_starts_again() {
     let place = Place::new();
     let report = Ran::of(&mut place.up()).expect(0).json();
     assert_eq!(report["started"], serde_json::json!(["meta-1", "node-1", "node-2"]));
-    assert_eq!(report["url"], format!("http://127.0.0.1:{}", place.base_port));
+    assert_eq!(report["url"], format!("http://127.0.0.1:{}", place.ports.base));
     assert_eq!(report["nodes"][1]["pid"], place.pid("node-2"));
     assert!(place.dir().join("node-2/disk-1.img").exists());
     // In sessions of their own, out of the terminal's reach.
@@ -183,13 +160,13 @@ fn a_stranger_with_a_daemons_pid_is_left_alone() {
 #[test]
 fn a_port_in_use_is_named_and_nothing_is_left_running() {
     let place = Place::new();
-    let port = place.base_port + 111;
+    let port = place.ports.base + 111;
     let _squatter = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let ran = Ran::of(&mut place.up()).expect(1);
     assert!(ran.stderr.contains(&format!("port {port} of node-2 is in use")), "{}", ran.stderr);
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     assert!(ran.json()["error"]["detail"].is_string());
-    assert!(is_free(place.base_port) && is_free(place.base_port + 100));
+    assert!(is_free(place.ports.base) && is_free(place.ports.base + 100));
     assert!(!place.dir().exists());
 }
 
@@ -250,7 +227,7 @@ struct Foreground(Child);
 impl Foreground {
     /// Waits for the whole document: the cluster is up then.
     fn start(place: &Place) -> Foreground {
-        let port = place.base_port.to_string();
+        let port = place.ports.base.to_string();
         let mut command = place.levee(&["up", "--nodes", NODES, "--disk-size", "1M", "--base-port", &port]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let document = BufReader::new(child.stdout.take().unwrap());
@@ -277,7 +254,7 @@ fn in_the_foreground_a_signal_stops_everything() {
     let up = Foreground::start(&place);
     // A second one starts what is missing and leaves the keeping to the first.
     kill(place.pid("node-2"));
-    let port = place.base_port.to_string();
+    let port = place.ports.base.to_string();
     let second = Ran::of(&mut place.levee(&["up", "--base-port", &port])).expect(0).json();
     assert_eq!(second["started"], serde_json::json!(["node-2"]));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(up.0.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod http;
+pub mod ports;
 
 use serde_json::Value;
 use std::path::Path;

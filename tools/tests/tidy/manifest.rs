@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+const DEV: &str = "dev-";
+
 #[derive(Default)]
 pub struct Manifest {
     pub name: String,
@@ -18,6 +20,8 @@ pub struct Dependency {
     pub name: String,
     /// Whether its version is the workspace's.
     pub workspace: bool,
+    /// Whether only tests, examples and benchmarks have it.
+    pub dev: bool,
 }
 
 impl Manifest {
@@ -38,7 +42,8 @@ impl Manifest {
                 section = header.trim_end_matches(']').to_string();
                 // `[dependencies.NAME]`: the entry's keys follow.
                 if let Some((_, name)) = section.split_once("dependencies.") {
-                    manifest.dependencies.push(Dependency { name: name.into(), workspace: false });
+                    let dev = section.starts_with(DEV);
+                    manifest.dependencies.push(Dependency { name: name.into(), workspace: false, dev });
                 }
             } else if let Some((key, value)) = line.split_once('=') {
                 let (key, value) = (key.trim(), value.trim());
@@ -64,7 +69,7 @@ impl Manifest {
             let (name, attribute) = key.split_once('.').unwrap_or((key, ""));
             let inline = value.replace(' ', "").contains("workspace=true");
             let workspace = (attribute == "workspace" && value == "true") || inline;
-            self.dependencies.push(Dependency { name: name.into(), workspace });
+            self.dependencies.push(Dependency { name: name.into(), workspace, dev: section.starts_with(DEV) });
         }
     }
 }
@@ -80,8 +85,8 @@ fn manifests_are_understood() {
         "[package]\nname = \"x\"\n[lints]\nworkspace = true\n[dependencies]\na.workspace = true # yes\n\
          b = { workspace = true, features = [\"f\"] }\nc = \"1\"\n[dev-dependencies.d]\nversion = \"1\"\n",
     );
-    let found: Vec<_> = manifest.dependencies.iter().map(|d| (d.name.as_str(), d.workspace)).collect();
-    assert_eq!(found, [("a", true), ("b", true), ("c", false), ("d", false)]);
+    let found: Vec<_> = manifest.dependencies.iter().map(|d| (d.name.as_str(), d.workspace, d.dev)).collect();
+    assert_eq!(found, [("a", true, false), ("b", true, false), ("c", false, false), ("d", false, true)]);
     assert_eq!((manifest.name.as_str(), manifest.workspace_lints), ("x", true));
     let root =
         Manifest::parse("[workspace]\nmembers = [\n  \"a\",\n  \"b/c\",\n]\n[workspace.dependencies]\nz = \"1\"\n");

@@ -1,0 +1,87 @@
+//! Disks that return other data than was written.
+
+use crate::cluster::Cluster;
+use crate::guest::{BLOCK, Guest, pattern};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+const SIZE: u64 = 8 << 20;
+const BLOCKS: u64 = SIZE / BLOCK as u64;
+/// One block in so many is hit.
+const EVERY: u64 = 50;
+
+/// Flips a bit in each of the blocks where the disk holds them.
+fn flip_bits(disk: &Path, blocks: impl Iterator<Item = u64>) {
+    let file = OpenOptions::new().read(true).write(true).open(disk).unwrap();
+    let wanted: BTreeSet<u64> = blocks.collect();
+    let mut hit = BTreeSet::new();
+    let mut piece = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let read = file.read_at(&mut piece, at).unwrap();
+        if read == 0 {
+            break;
+        }
+        for (i, stored) in piece[..read].chunks_exact(BLOCK).enumerate() {
+            let block = u64::from_le_bytes(stored[8..16].try_into().unwrap());
+            if wanted.contains(&block) && stored == pattern(block) {
+                file.write_at(&[stored[100] ^ 4], at + (i * BLOCK) as u64 + 100).unwrap();
+                hit.insert(block);
+            }
+        }
+        at += read as u64;
+    }
+    file.sync_all().unwrap();
+    assert_eq!(hit, wanted, "the disk does not hold all of the blocks");
+}
+
+/// Names of the nodes whose copies are bad.
+fn bad_nodes(cluster: &Cluster, verdict: &Value) -> BTreeSet<String> {
+    let nodes = cluster.ok(&["node", "list"]);
+    let name = |id: &Value| nodes.as_array().unwrap().iter().find(|n| n["id"] == *id).unwrap()["name"].clone();
+    let found = verdict["mismatches"].as_array().unwrap();
+    found.iter().map(|m| name(&m["node"]).as_str().unwrap().to_string()).collect()
+}
+
+fn names(nodes: &[&str]) -> BTreeSet<String> {
+    nodes.iter().map(|n| n.to_string()).collect()
+}
+
+#[test]
+fn a_bad_copy_is_named_never_read_and_repaired() {
+    let cluster = Cluster::start(&["--disk-size", "512M"]);
+    cluster.create("vol", &["--size", "256M"]);
+    let mut guest = Guest::connect(&cluster.attach("vol", "node-1"));
+    guest.write(0, SIZE);
+    cluster.verify_equal("vol");
+
+    // The gateway's own copy rots under its hands, another node's while that is down. No block is bad twice.
+    flip_bits(&cluster.disk("node-1"), (0..BLOCKS).step_by(EVERY as usize));
+    cluster.kill("node-3");
+    flip_bits(&cluster.disk("node-3"), (EVERY / 2..BLOCKS).step_by(EVERY as usize));
+    cluster.up();
+    let verdict = cluster.verify("vol");
+    assert_eq!(bad_nodes(&cluster, &verdict), names(&["node-1", "node-3"]), "{verdict}");
+    let problem = verdict["mismatches"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("do not match their checksums"), "{problem}");
+
+    // The guest gets what it wrote, and what was bad in the copy that it reads is replaced. While a block is
+    // being replaced the copy is not read, so that it may take several rounds to come across all of them.
+    cluster.until("the gateway's copy is repaired", |c| {
+        guest.check(0, SIZE);
+        (!bad_nodes(c, &c.verify("vol")).contains("node-1")).then_some(())
+    });
+
+    // Served by the other node, its copy is the one that is read.
+    guest.close();
+    cluster.ok(&["volume", "detach", "vol"]);
+    let mut guest = Guest::connect(&cluster.attach("vol", "node-3"));
+    cluster.until("all copies are repaired", |c| {
+        guest.check(0, SIZE);
+        (c.verify("vol")["equal"] == true).then_some(())
+    });
+    guest.close();
+}

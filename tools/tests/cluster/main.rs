@@ -1,0 +1,12 @@
+//! Whole clusters of the real daemons, as `levee up` starts them, with verified load on a volume: what an
+//! operator does, does wrong, and lives through. Needs the daemons beside `levee` (`cargo build --release`).
+
+mod bit_rot;
+mod cluster;
+mod crash;
+mod guest;
+mod metas;
+mod space;
+#[path = "../support/mod.rs"]
+mod support;
+mod wrong_input;
