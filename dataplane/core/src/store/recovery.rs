@@ -82,7 +82,7 @@ impl fmt::Display for RecoveryReport {
             (counted(self.batches, "batch", "batches"), counted(self.records, "record", "records"));
         write!(f, "replayed {batches}, {records}")?;
         if self.tail_cut {
-            f.write_str("; cut a torn tail, which was never acknowledged")?;
+            f.write_str("; cut a torn tail")?;
         }
         let faults = self.faults();
         if !faults.is_empty() {
