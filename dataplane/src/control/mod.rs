@@ -8,7 +8,7 @@ mod meta;
 mod metrics;
 
 use crate::args::RunArgs;
-use crate::core::Command;
+use crate::core::{Command, VolumeStatus};
 use crate::disks::OwnedDisk;
 use crate::links::AllocateAsk;
 use crate::volume::ServeOptions;
@@ -48,6 +48,8 @@ pub struct Control {
     served: RefCell<BTreeMap<VolumeId, u64>>,
     /// Replicas that are gone, to be reported.
     deleted: RefCell<Vec<ReplicaRef>>,
+    /// Served volumes that cannot get chunks for now, by name, and why.
+    without_chunks: RefCell<BTreeMap<String, String>>,
 }
 
 #[derive(Clone)]
@@ -73,6 +75,7 @@ pub async fn run(args: RunArgs, disks: Vec<OwnedDisk>, cores: Cores, from_cores:
         node: RefCell::default(),
         served: RefCell::default(),
         deleted: RefCell::default(),
+        without_chunks: RefCell::default(),
     });
     let admin = admin::listen(control.clone()).await?;
     let work = async {
@@ -199,8 +202,21 @@ impl Control {
             pid: std::process::id(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
             disks: ids.map(|(i, disk)| DiskUsage { disk: *disk, used: used(i) }).collect(),
-            volumes: cores.into_iter().flat_map(|c| c.volumes).map(|v| v.report).collect(),
+            volumes: cores.into_iter().flat_map(|c| c.volumes).map(|v| self.complete(v)).collect(),
         }
+    }
+
+    /// A core's report of a volume, with what the core does not know.
+    fn complete(&self, volume: VolumeStatus) -> VolumeReport {
+        let VolumeStatus { name, mut report, .. } = volume;
+        if let (Some(why), ServeState::Serving) = (self.without_chunks.borrow().get(&name), report.state) {
+            let waiting = format!("writes to parts that were never written wait for new chunks: {why}");
+            report.detail = Some(match report.detail.take() {
+                Some(detail) => format!("{detail}; {waiting}"),
+                None => waiting,
+            });
+        }
+        report
     }
 
     async fn follow_intent(&self) {
@@ -277,6 +293,7 @@ impl Control {
             poll: Duration::from_micros(self.args.poll_us),
         };
         self.served.borrow_mut().insert(want.volume, want.attachment);
+        self.without_chunks.borrow_mut().remove(&want.name);
         let core = self.cores.of_volume(want.volume);
         self.cores.send(core, Command::Open { volume: Box::new(opened), serve }).await;
         true
@@ -302,11 +319,17 @@ impl Control {
     async fn allocate_one(&self, ask: &AllocateAsk) -> std::result::Result<Vec<ChunkInfo>, AllocError> {
         let request = AllocateChunks { epoch: ask.epoch, indexes: ask.indexes.clone() };
         match self.meta.allocate(&ask.volume, &request).await {
-            Ok(allocated) => Ok(allocated.chunks),
+            Ok(allocated) => {
+                self.without_chunks.borrow_mut().remove(&ask.volume);
+                Ok(allocated.chunks)
+            }
             Err(MetaError::Refused(p)) if matches!(p.kind, ProblemKind::Fenced | ProblemKind::NotFound) => {
                 Err(AllocError::Fenced(p.detail))
             }
-            Err(e) => Err(AllocError::Retry(e.to_string())),
+            Err(e) => {
+                self.without_chunks.borrow_mut().insert(ask.volume.clone(), e.to_string());
+                Err(AllocError::Retry(e.to_string()))
+            }
         }
     }
 }

@@ -7,6 +7,9 @@ use levee_proto::api::{ClusterInfo, DiskInfo, NodeInfo, NodeState, ServeState, V
 use levee_proto::units::show_size;
 use serde::Serialize;
 
+/// Waiting volumes that are shown one by one.
+const MAX_SHOWN: usize = 10;
+
 #[derive(Serialize)]
 struct Status<'a> {
     cluster: String,
@@ -15,6 +18,15 @@ struct Status<'a> {
     nodes: &'a [NodeInfo],
     disks: DiskTotals,
     volumes: VolumeTotals,
+    /// What served volumes wait for.
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Serialize)]
+struct Waiting {
+    volume: String,
+    node: String,
+    detail: String,
 }
 
 #[derive(Serialize)]
@@ -53,6 +65,7 @@ pub async fn status(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
         nodes: &nodes,
         disks: disk_totals(&disks),
         volumes: volume_totals(&volumes),
+        waiting: volumes.iter().filter_map(waiting).collect(),
     };
     out.result(&status, || describe(&status, out))
 }
@@ -89,6 +102,12 @@ fn volume_totals(volumes: &[VolumeInfo]) -> VolumeTotals {
     })
 }
 
+fn waiting(volume: &VolumeInfo) -> Option<Waiting> {
+    let attachment = volume.attachment.as_ref()?;
+    let detail = attachment.report.as_ref()?.detail.clone()?;
+    Some(Waiting { volume: volume.name.clone(), node: attachment.node_name.clone(), detail })
+}
+
 fn describe(status: &Status<'_>, out: &Output) -> String {
     let answering = status.members.iter().filter(|member| member.answers).count();
     let leader = status.leader.map_or("no leader".into(), |id| format!("leader {id}"));
@@ -113,6 +132,12 @@ fn describe(status: &Status<'_>, out: &Output) -> String {
     );
     for silent in status.members.iter().filter(|member| !member.answers) {
         text.push_str(&format!("Meta server {} at {} does not answer.\n", silent.id, silent.url));
+    }
+    for Waiting { volume, node, detail } in status.waiting.iter().take(MAX_SHOWN) {
+        text.push_str(&format!("Volume {volume} on {node}: {detail}.\n"));
+    }
+    if status.waiting.len() > MAX_SHOWN {
+        text.push_str(&format!("{} more volumes wait: see `levee volume list`.\n", status.waiting.len() - MAX_SHOWN));
     }
     if !status.nodes.is_empty() {
         text.push('\n');
