@@ -49,11 +49,6 @@ impl Guest {
         self.submit(tag, Operation::Write { offset, len: REQUEST });
     }
 
-    /// Whether another request can begin without waiting.
-    pub fn has_room(&self) -> bool {
-        self.front.free_slot(0).is_some()
-    }
-
     pub fn discard(&mut self, offset: u64, len: u64) {
         let tag = self.front.free_slot(0).expect("the guest has a free slot");
         self.submit(tag, Operation::Discard { offset, len });

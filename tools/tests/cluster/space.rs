@@ -8,6 +8,8 @@ const MIB: u64 = 1 << 20;
 /// Nothing completes for so long: the guest's requests wait. That a slow machine is taken for a full disk
 /// would do no harm: the test then goes on earlier.
 const QUIET: Duration = Duration::from_secs(2);
+/// The guest keeps the rest of its queue for discards.
+const MOST_WAITING: usize = 16;
 
 fn used(cluster: &Cluster) -> u64 {
     let disks = cluster.ok(&["disk", "list"]);
@@ -27,17 +29,69 @@ fn a_full_disk_makes_writes_wait_until_something_is_discarded() {
     let mut guest = Guest::connect(&cluster.attach("vol", "node-1"));
     let mut begun = 0;
     for offset in first_chunk() {
-        if !guest.has_room() && guest.is_stuck_for(QUIET) && !guest.has_room() {
+        while guest.in_flight() >= MOST_WAITING && !guest.is_stuck_for(QUIET) {}
+        if guest.in_flight() >= MOST_WAITING {
             break;
         }
         guest.begin_write(offset);
         begun += 1;
     }
-    assert!(guest.is_stuck_for(QUIET), "a disk of {} bytes takes a whole chunk in one shard", used(&cluster));
-    assert!(begun as u64 * REQUEST as u64 > 16 * MIB, "only {begun} requests fit");
+    assert!(guest.is_stuck_for(QUIET), "{} bytes are used: one shard took a whole chunk", used(&cluster));
 
-    // A full disk is a state, not a fault: reads go on, and everything is served.
+    // A full disk is a state, not a fault: everything stays served, and what was answered can be read.
     let volume = cluster.volume("vol");
     assert_eq!(volume["attachment"]["report"]["state"], "serving", "{volume}");
-    cluster.ok(&["status"]);
+
+    // Eight stripe units are given back: the waiting requests complete, and others go on.
+    for unit in 0..8 {
+        guest.discard(unit * 4 * MIB, MIB);
+    }
+    guest.finish();
+    for unit in 0..8 {
+        guest.check_zeroes(unit * 4 * MIB, MIB);
+    }
+    for offset in first_chunk().take(begun).skip(8 * MIB as usize / REQUEST) {
+        guest.check(offset, REQUEST as u64);
+    }
+    guest.write(0, MIB);
+    guest.check(0, MIB);
+    cluster.verify_equal("vol");
+    guest.close();
+}
+
+#[test]
+fn without_room_for_chunks_writes_wait_and_a_deleted_volume_makes_room() {
+    let cluster = Cluster::start(&["--disk-size", "512M"]);
+    cluster.create("old", &["--size", "256M"]);
+    let mut guest = Guest::connect(&cluster.attach("old", "node-1"));
+    guest.write(0, 16 * MIB);
+    guest.close();
+    cluster.until("the use of space is reported", |c| (used(c) >= 3 * 16 * MIB).then_some(()));
+
+    // Chunks come four at a time, and the disks have room for six whole ones.
+    cluster.create("new", &["--size", "256M"]);
+    let mut guest = Guest::connect(&cluster.attach("new", "node-2"));
+    guest.begin_write(0);
+    let detail = cluster.until("it is said why the write waits", |c| {
+        c.volume("new")["attachment"]["report"]["detail"].as_str().map(String::from)
+    });
+    assert!(detail.contains("wait for new chunks") && detail.contains("add disks or nodes"), "{detail}");
+    let waiting = cluster.ok(&["status"])["waiting"].clone();
+    assert_eq!((&waiting[0]["volume"], &waiting[0]["node"]), (&"new".into(), &"node-2".into()), "{waiting}");
+    assert_eq!(guest.in_flight(), 1);
+
+    cluster.ok(&["volume", "detach", "old"]);
+    cluster.ok(&["volume", "delete", "old"]);
+    guest.finish();
+    guest.check(0, REQUEST as u64);
+    cluster.until("the space is given back", |c| (used(c) <= 3 * MIB).then_some(()));
+    cluster
+        .until("nothing waits any more", |c| c.volume("new")["attachment"]["report"]["detail"].is_null().then_some(()));
+    let disks = cluster.ok(&["disk", "list"]);
+    assert!(disks.as_array().unwrap().iter().all(|d| d["replicas"] == 4), "{disks}");
+    guest.close();
+
+    cluster.ok(&["volume", "detach", "new"]);
+    cluster.ok(&["volume", "delete", "new"]);
+    cluster.until("all space is given back", |c| (used(c) == 0).then_some(()));
 }
