@@ -5,32 +5,53 @@ use std::ops::Range;
 
 const WORDS: usize = BLOCKS_PER_CHUNK as usize / 64;
 
-/// Which blocks of a chunk: one bit each (2 KiB).
-#[derive(Clone)]
+/// Which blocks of a chunk: one bit each (2 KiB, once there are any).
+#[derive(Clone, Default)]
 pub struct BlockSet {
-    words: Box<[u64; WORDS]>,
-}
-
-impl Default for BlockSet {
-    fn default() -> Self {
-        BlockSet { words: Box::new([0; WORDS]) }
-    }
+    words: Option<Box<[u64; WORDS]>>,
 }
 
 impl BlockSet {
     /// Whether `block` is in the set.
     pub fn contains(&self, block: u32) -> bool {
-        self.words[block as usize / 64] & (1 << (block % 64)) != 0
+        self.words.as_ref().is_some_and(|w| w[block as usize / 64] & (1 << (block % 64)) != 0)
     }
 
     /// Puts a block in.
     pub fn insert(&mut self, block: u32) {
-        self.words[block as usize / 64] |= 1 << (block % 64);
+        self.words.get_or_insert_with(|| Box::new([0; WORDS]))[block as usize / 64] |= 1 << (block % 64);
     }
 
     /// Takes a block out.
     pub fn remove(&mut self, block: u32) {
-        self.words[block as usize / 64] &= !(1 << (block % 64));
+        if let Some(words) = &mut self.words {
+            words[block as usize / 64] &= !(1 << (block % 64));
+        }
+    }
+
+    /// Takes a range of blocks out.
+    pub fn remove_range(&mut self, range: Range<u32>) {
+        range.for_each(|b| self.remove(b));
+    }
+
+    /// Takes out what `other` has.
+    pub fn subtract(&mut self, other: &BlockSet) {
+        if let (Some(words), Some(theirs)) = (&mut self.words, &other.words) {
+            words.iter_mut().zip(theirs.iter()).for_each(|(w, t)| *w &= !t);
+        }
+    }
+
+    /// Puts in what `other` has.
+    pub fn extend(&mut self, other: &BlockSet) {
+        if let Some(theirs) = &other.words {
+            let words = self.words.get_or_insert_with(|| Box::new([0; WORDS]));
+            words.iter_mut().zip(theirs.iter()).for_each(|(w, t)| *w |= t);
+        }
+    }
+
+    /// Whether a block of the range is in the set.
+    pub fn meets(&self, range: &Range<u32>) -> bool {
+        self.words.is_some() && range.clone().any(|b| self.contains(b))
     }
 
     /// Puts a range of blocks in.
@@ -47,7 +68,7 @@ impl BlockSet {
 
     /// Whether no block is in the set.
     pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|w| *w == 0)
+        self.words.as_ref().is_none_or(|w| w.iter().all(|w| *w == 0))
     }
 
     /// The first runs: at most `blocks` blocks in at most `runs` runs.
@@ -63,11 +84,12 @@ impl BlockSet {
     }
 
     fn first_at(&self, from: u32) -> Option<u32> {
+        let words = self.words.as_ref()?;
         let mut word = from as usize / 64;
-        let mut bits = self.words.get(word)? & (u64::MAX << (from % 64));
+        let mut bits = words.get(word)? & (u64::MAX << (from % 64));
         while bits == 0 {
             word += 1;
-            bits = *self.words.get(word)?;
+            bits = *words.get(word)?;
         }
         Some(word as u32 * 64 + bits.trailing_zeros())
     }
@@ -95,5 +117,22 @@ mod tests {
         assert_eq!(s.next_run(BLOCKS_PER_CHUNK, 1), None);
         s.insert_range(0..0);
         assert!(!s.is_empty() && BlockSet::default().is_empty());
+    }
+
+    #[test]
+    fn sets_are_combined() {
+        let (mut a, mut b) = (BlockSet::default(), BlockSet::default());
+        a.subtract(&b);
+        a.extend(&b);
+        a.remove(3);
+        assert!(a.is_empty() && !a.contains(3) && !a.meets(&(0..BLOCKS_PER_CHUNK)));
+        a.insert_range(10..200);
+        b.insert_range(100..300);
+        a.subtract(&b);
+        assert_eq!(a.runs(1000, 9), [10..100]);
+        a.remove_range(20..90);
+        a.extend(&b);
+        assert_eq!(a.runs(1000, 9), [10..20, 90..300]);
+        assert!(a.meets(&(15..25)) && !a.meets(&(20..90)));
     }
 }

@@ -28,6 +28,14 @@ pub trait Disk: 'static {
 
     /// Makes every completed write durable on the medium.
     fn sync(&self) -> impl Future<Output = io::Result<()>>;
+
+    /// Writes the whole buffer and makes it durable on the medium: for devices that do both in one operation.
+    fn write_durable(&self, pos: u64, buf: Self::WriteBuf) -> impl Future<Output = io::Result<()>> {
+        async move {
+            self.write(pos, buf).await?;
+            self.sync().await
+        }
+    }
 }
 
 /// Time and tasks of one executor.

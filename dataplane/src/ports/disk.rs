@@ -10,6 +10,9 @@ use std::path::Path;
 /// A file or block device, opened by one executor. Each executor opens its own.
 pub struct GlommioDisk {
     file: DmaFile,
+    /// The same, opened so that a write is durable when it completes: one wait where write and fdatasync are
+    /// two, and no worker thread of the kernel for the second.
+    durable: DmaFile,
 }
 
 impl GlommioDisk {
@@ -19,7 +22,8 @@ impl GlommioDisk {
     /// 0, and is misled for good if that was never written. On a Levee disk it is the superblock.
     pub async fn open(path: &Path) -> io::Result<GlommioDisk> {
         let file = OpenOptions::new().read(true).write(true).dma_open(path).await.map_err(io::Error::from)?;
-        let disk = GlommioDisk { file };
+        let durable = OpenOptions::new().write(true).custom_flags(libc::O_DSYNC).dma_open(path).await;
+        let disk = GlommioDisk { file, durable: durable.map_err(io::Error::from)? };
         if disk.read(0, BLOCK_SIZE).await?.iter().all(|b| *b == 0) {
             return Err(io::Error::other("direct reads of the disk return nothing"));
         }
@@ -52,12 +56,11 @@ impl Disk for GlommioDisk {
     }
 
     async fn write(&self, pos: u64, buf: WriteBuf) -> io::Result<()> {
-        let len = buf.len();
-        match self.file.write_at(buf.0, pos).await {
-            Ok(n) if n == len => Ok(()),
-            Ok(n) => Err(io::Error::new(io::ErrorKind::WriteZero, format!("wrote {n} of {len} bytes at {pos}"))),
-            Err(e) => Err(e.into()),
-        }
+        write_all(&self.file, pos, buf).await
+    }
+
+    async fn write_durable(&self, pos: u64, buf: WriteBuf) -> io::Result<()> {
+        write_all(&self.durable, pos, buf).await
     }
 
     async fn read(&self, pos: u64, len: usize) -> io::Result<ReadResult> {
@@ -73,5 +76,14 @@ impl Disk for GlommioDisk {
 
     async fn sync(&self) -> io::Result<()> {
         self.file.fdatasync().await.map_err(io::Error::from)
+    }
+}
+
+async fn write_all(file: &DmaFile, pos: u64, buf: WriteBuf) -> io::Result<()> {
+    let len = buf.len();
+    match file.write_at(buf.0, pos).await {
+        Ok(n) if n == len => Ok(()),
+        Ok(n) => Err(io::Error::new(io::ErrorKind::WriteZero, format!("wrote {n} of {len} bytes at {pos}"))),
+        Err(e) => Err(e.into()),
     }
 }

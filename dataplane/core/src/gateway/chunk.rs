@@ -1,6 +1,11 @@
 //! What the gateway knows of one chunk: its members, and the writes that not all of them have yet.
+//!
+//! Invariant: what a live member does not hold is noted. For every block and every write that it was to get since it has been
+//! caught up, it has acknowledged the write, or the write is among those that it *owes*, or the block is among those that it
+//! *misses*. A block can be read, or copied, from every member that neither owes nor misses anything of it: several members of
+//! which each misses something can so heal each other.
 
-use super::locks::RangeLocks;
+use super::locks::{Held, RangeLocks};
 use crate::bitmap::BlockSet;
 use crate::sync::{Event, Sender};
 use bytes::Bytes;
@@ -8,24 +13,27 @@ use levee_proto::api::{ChunkInfo, ReplicaPlace};
 use levee_proto::wire::{BlockKind, Crcs};
 use levee_proto::{Epoch, NodeId, Seq, Version};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
+
+/// A member that owes more writes is slow, and not worth finding out whether it could be read.
+const MAX_OWED_WHEN_READ: usize = 4096;
 
 /// How far a chunk is from being served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Nothing of it is decided in this epoch.
     InDoubt,
-    /// Its state is decided; fewer than `min_copies` members have adopted it.
+    /// Its state is decided, and at least `min_copies` members durably hold it; fewer are known to have adopted it.
     Adopting,
     /// Reads and writes are served.
     Served,
 }
 
-/// Whether a member may be read.
+/// How up to date a member is.
 pub(super) enum Sync {
-    /// It adopted this epoch and misses nothing but unacknowledged open writes.
+    /// It adopted this epoch and misses nothing but writes that it owes.
     Current,
     /// It misses something.
     Behind(Missing),
@@ -36,8 +44,10 @@ pub(super) enum Sync {
 pub(super) struct Missing {
     /// It does not exist at its daemon yet.
     pub create: bool,
-    /// Unknown: all its entries have to be compared. Also set until it has adopted this epoch.
+    /// Unknown: all its entries have to be compared. The blocks noted are those missed since.
     pub compare: bool,
+    /// It lost entries: not even what it acknowledged in this epoch can be relied on.
+    pub damaged: bool,
     /// It must still adopt this epoch.
     pub adopt: bool,
     /// Blocks to send.
@@ -51,6 +61,22 @@ impl Missing {
     pub fn unknown() -> Missing {
         Missing { compare: true, adopt: true, ..Missing::default() }
     }
+
+    /// Nothing of the decided state, which it only has to adopt.
+    pub fn adoption() -> Missing {
+        Missing { adopt: true, ..Missing::default() }
+    }
+
+    fn is_nothing(&self) -> bool {
+        !self.create && !self.compare && !self.adopt && self.dirty.is_empty() && self.sending.is_empty()
+    }
+
+    /// Blocks of which it is not known that the member holds them; `compare` aside.
+    pub fn doubtful(&self) -> BlockSet {
+        let mut blocks = self.dirty.clone();
+        self.sending.iter().for_each(|run| blocks.insert_range(run.clone()));
+        blocks
+    }
 }
 
 pub(super) struct Member {
@@ -62,24 +88,64 @@ pub(super) struct Member {
     /// A step of catching it up is under way.
     pub busy: bool,
     pub sync: Sync,
+    /// Writes sent in this session that it has not acknowledged.
+    pub owes: BTreeMap<Seq, Rc<WriteOp>>,
 }
 
 impl Member {
+    fn new(place: ReplicaPlace, missing: Missing) -> Member {
+        Member { place, made: false, live: false, busy: false, sync: Sync::Behind(missing), owes: BTreeMap::new() }
+    }
+
     pub fn is_current(&self) -> bool {
         matches!(self.sync, Sync::Current)
     }
 
     /// Notes that the member misses `blocks`.
     pub fn miss(&mut self, blocks: Range<u32>) {
-        match &mut self.sync {
-            Sync::Behind(missing) => missing.dirty.insert_range(blocks),
-            Sync::Current => {
-                let mut missing = Missing::default();
-                missing.dirty.insert_range(blocks);
-                self.sync = Sync::Behind(missing);
-            }
+        if self.is_current() {
+            self.sync = Sync::Behind(Missing::default());
+        }
+        if let Sync::Behind(missing) = &mut self.sync {
+            missing.dirty.insert_range(blocks);
         }
     }
+
+    /// What it holds can be told from what it is noted to miss.
+    pub fn is_known(&self) -> bool {
+        self.live && matches!(&self.sync, Sync::Current | Sync::Behind(Missing { create: false, compare: false, .. }))
+    }
+
+    /// Whether it holds the newest state of these blocks.
+    pub fn holds(&self, blocks: &Range<u32>) -> bool {
+        let overlap = |r: &Range<u32>| r.start < blocks.end && blocks.start < r.end;
+        let misses = match &self.sync {
+            Sync::Current => false,
+            Sync::Behind(m) => m.dirty.meets(blocks) || m.sending.iter().any(overlap),
+        };
+        self.is_known()
+            && !misses
+            && self.owes.len() <= MAX_OWED_WHEN_READ
+            && !self.owes.values().any(|op| op.overlaps(blocks))
+    }
+
+    /// Whether guests may read these blocks from it.
+    pub fn is_readable(&self, blocks: &Range<u32>) -> bool {
+        !matches!(&self.sync, Sync::Behind(Missing { adopt: true, .. })) && self.holds(blocks)
+    }
+
+    /// Current, if nothing is missing any more.
+    fn become_current(&mut self) {
+        if matches!(&self.sync, Sync::Behind(missing) if missing.is_nothing()) {
+            self.sync = Sync::Current;
+        }
+    }
+}
+
+/// The guest's request that a write belongs to. It holds its blocks until it is answered, whether anybody waits or not.
+pub(super) struct Waiter {
+    pub answer: Sender<()>,
+    pub _held: Held,
 }
 
 /// A write between being ordered and being held by every member that is not known to miss it.
@@ -92,10 +158,12 @@ pub(super) struct WriteOp {
     /// All sends and retries use this buffer: the guest may change its pages.
     pub data: Bytes,
     pub crcs: Crcs,
-    /// Bit per member.
+    /// Bit per member that has it durably.
     pub acked: Cell<u8>,
+    /// Bit per member that owes it.
+    pub owed_by: Cell<u8>,
     /// Taken when the guest is answered.
-    pub answer: Cell<Option<Sender<()>>>,
+    pub waiter: Cell<Option<Waiter>>,
     pub answered: Cell<bool>,
 }
 
@@ -111,20 +179,60 @@ impl WriteOp {
     pub fn acked_by(&self, member: usize) -> bool {
         self.acked.get() & (1 << member) != 0
     }
+
+    pub fn is_owed_by(&self, member: usize) -> bool {
+        self.owed_by.get() & (1 << member) != 0
+    }
 }
 
 pub(super) struct ChunkState {
     pub stage: Stage,
     /// Counter of the next write's seq.
-    pub next: u64,
+    next: u64,
     pub members: Vec<Member>,
-    /// In seq order.
-    pub open: VecDeque<Rc<WriteOp>>,
+    /// Writes that are not answered, or that a member owes.
+    pub open: BTreeMap<Seq, Rc<WriteOp>>,
+}
+
+impl ChunkState {
+    fn owe(&mut self, i: usize, op: &Rc<WriteOp>) {
+        op.owed_by.set(op.owed_by.get() | (1 << i));
+        self.members[i].owes.insert(op.seq, op.clone());
+    }
+
+    /// The member does not owe the write any more.
+    fn settle(&mut self, i: usize, op: &WriteOp) {
+        self.members[i].owes.remove(&op.seq);
+        op.owed_by.set(op.owed_by.get() & !(1 << i));
+        self.retire(op);
+    }
+
+    /// Forgets a write that is answered and that nobody owes.
+    fn retire(&mut self, op: &WriteOp) {
+        if op.answered.get() && op.owed_by.get() == 0 {
+            self.open.remove(&op.seq);
+        }
+    }
+
+    /// What the member acknowledged is not to be relied on: it is to get it again.
+    fn forget_acks(&mut self, i: usize) {
+        self.open.values().for_each(|op| op.acked.set(op.acked.get() & !(1 << i)));
+    }
+}
+
+/// What a node says of a replica when it is fenced.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    /// It adopted this epoch.
+    pub adopted: bool,
+    pub damaged: bool,
 }
 
 pub(super) struct Chunk {
     pub info: ChunkInfo,
     pub fresh: bool,
+    /// A reconciliation changed members, which may have failed: what they said when they were fenced is outdated.
+    pub touched: Cell<bool>,
     pub locks: Rc<RangeLocks>,
     pub state: RefCell<ChunkState>,
     /// A member or the stage changed.
@@ -136,20 +244,14 @@ impl Chunk {
     /// doubt, and a replica misses exactly the writes that we know it to miss.
     pub fn new(info: ChunkInfo, fresh: bool) -> Rc<Chunk> {
         let missing = || if fresh { Missing { create: true, ..Missing::default() } } else { Missing::unknown() };
-        let member = |place: &ReplicaPlace| Member {
-            place: *place,
-            made: false,
-            live: false,
-            busy: false,
-            sync: Sync::Behind(missing()),
-        };
-        let members = info.replicas.iter().map(member).collect();
+        let members = info.replicas.iter().map(|place| Member::new(*place, missing())).collect();
         let stage = if fresh { Stage::Adopting } else { Stage::InDoubt };
         Rc::new(Chunk {
             info,
             fresh,
+            touched: Cell::new(false),
             locks: Rc::default(),
-            state: RefCell::new(ChunkState { stage, next: 1, members, open: VecDeque::new() }),
+            state: RefCell::new(ChunkState { stage, next: 1, members, open: BTreeMap::new() }),
             changed: Event::new(),
         })
     }
@@ -186,19 +288,65 @@ impl Chunk {
         self.changed.notify();
     }
 
-    /// Forgets open writes that every member either has or is known to miss.
-    pub fn retire(&self) {
-        let mut state = self.state.borrow_mut();
-        let live: u8 = state.members.iter().enumerate().filter(|(_, m)| m.live).map(|(i, _)| 1 << i).sum();
-        state.open.retain(|op| !op.answered.get() || live & !op.acked.get() != 0);
-    }
-
     /// The member on `node`, if any: members are on distinct nodes.
     pub fn member_of(&self, node: NodeId) -> Option<usize> {
         self.info.replicas.iter().position(|r| r.node == node)
     }
 
-    /// The node is lost: its member gets no writes, and misses what it has not acknowledged.
+    /// Begins a write: every live member owes it, the others miss it. Returns the former.
+    pub fn begin(&self, op: &Rc<WriteOp>) -> Vec<usize> {
+        let mut guard = self.state.borrow_mut();
+        let state = &mut *guard;
+        state.open.insert(op.seq, op.clone());
+        let mut live = Vec::with_capacity(state.members.len());
+        for i in 0..state.members.len() {
+            if state.members[i].live {
+                state.owe(i, op);
+                live.push(i);
+            } else {
+                state.members[i].miss(op.blocks());
+            }
+        }
+        live
+    }
+
+    /// What a member that is live again is to get again; it owes that from now on.
+    pub fn owe_open(&self, i: usize) -> Vec<Rc<WriteOp>> {
+        let mut state = self.state.borrow_mut();
+        let lacks = |op: &&Rc<WriteOp>| !op.acked_by(i) && !op.is_owed_by(i);
+        let lacking: Vec<_> = state.open.values().filter(lacks).cloned().collect();
+        lacking.iter().for_each(|op| state.owe(i, op));
+        lacking
+    }
+
+    /// A member has a write durably. Returns whether with this one enough have.
+    pub fn acknowledge(&self, op: &WriteOp, i: usize, min_copies: usize) -> bool {
+        let mut state = self.state.borrow_mut();
+        op.acked.set(op.acked.get() | (1 << i));
+        if !op.answered.get()
+            && let Sync::Behind(missing) = &mut state.members[i].sync
+        {
+            // An unanswered write holds its blocks exclusively, so nothing newer exists: the member misses none of
+            // them any more. (When all copies were away at once, this is what the others can copy from.)
+            missing.dirty.remove_range(op.blocks());
+        }
+        let now = !op.answered.get() && op.acked.get().count_ones() as usize >= min_copies;
+        op.answered.set(op.answered.get() || now);
+        state.settle(i, op);
+        now
+    }
+
+    /// Stops waiting for a member to take a write that the guest has its answer to: the member misses it.
+    pub fn give_up(&self, op: &WriteOp, i: usize) {
+        {
+            let mut state = self.state.borrow_mut();
+            state.members[i].miss(op.blocks());
+            state.settle(i, op);
+        }
+        self.changed.notify();
+    }
+
+    /// The node is lost: its member gets no writes, and misses what it owes.
     pub fn lose_members_of(&self, node: NodeId) {
         let Some(i) = self.member_of(node) else { return };
         {
@@ -206,35 +354,44 @@ impl Chunk {
             let state = &mut *guard;
             let member = &mut state.members[i];
             member.live = false;
-            for op in state.open.iter().filter(|op| !op.acked_by(i)) {
-                member.miss(op.blocks());
-            }
             member.miss(0..0);
             if let Sync::Behind(missing) = &mut member.sync {
                 std::mem::take(&mut missing.sending).into_iter().for_each(|run| missing.dirty.insert_range(run));
             }
+            for op in std::mem::take(&mut member.owes).into_values() {
+                state.members[i].miss(op.blocks());
+                state.settle(i, &op);
+            }
         }
-        self.retire();
         self.changed.notify();
     }
 
-    /// The node is back and fenced. `known`: the replica exists there; `sound`: it adopted this epoch, so
-    /// that only the noted blocks are missing. Returns whether the member is live again.
-    pub fn readmit(&self, i: usize, known: bool, sound: bool) -> bool {
-        let mut state = self.state.borrow_mut();
+    /// The node is back and fenced, and says this of the replica. Returns whether the member is live again.
+    pub fn readmit(&self, i: usize, found: Option<Found>) -> bool {
+        let mut guard = self.state.borrow_mut();
+        let state = &mut *guard;
         let member = &mut state.members[i];
-        let Sync::Behind(missing) = &mut member.sync else { unreachable!("a lost member is behind") };
-        missing.create = !known;
-        let lost = !known && (member.made || !self.fresh);
-        if lost || (known && !sound) {
+        let Sync::Behind(missing) = &mut member.sync else { return member.live };
+        missing.create = found.is_none();
+        let is_lost = match found {
+            None => member.made || !self.fresh,
+            // It had adopted, and has not: whatever happened there, its entries are not what they were.
+            Some(f) => f.damaged || (!f.adopted && !missing.compare && !missing.adopt),
+        };
+        if is_lost {
+            missing.damaged |= member.made;
             missing.compare = true;
             missing.adopt = true;
         } else if !missing.compare {
-            missing.adopt = false;
+            missing.adopt = found.is_some_and(|f| !f.adopted);
         }
-        member.live = known;
-        member.made |= known;
-        known
+        member.live = found.is_some();
+        member.made |= found.is_some();
+        let live = member.live;
+        if is_lost {
+            state.forget_acks(i);
+        }
+        live
     }
 
     /// The replica was made in the current session.
@@ -248,27 +405,37 @@ impl Chunk {
         }
     }
 
-    /// A member acknowledged a write that the guest still waits for. It holds its blocks exclusively, so nothing
-    /// newer exists: the member misses none of them any more. (When all copies were away at once, this is what
-    /// gives the others something to copy from.)
-    pub fn has_newest(&self, i: usize, blocks: Range<u32>) {
-        if let Sync::Behind(missing) = &mut self.state.borrow_mut().members[i].sync {
-            blocks.for_each(|b| missing.dirty.remove(b));
+    /// The chunk's state is decided: `holders` durably hold it. Those of which `is_live` says so take part from
+    /// now on, and are kept busy until [`Chunk::adopted`].
+    pub fn decided(&self, holders: &[usize], is_live: impl Fn(usize) -> bool) {
+        let mut state = self.state.borrow_mut();
+        state.stage = Stage::Adopting;
+        for (i, member) in state.members.iter_mut().enumerate() {
+            let holds = holders.contains(&i);
+            member.made |= holds;
+            member.live = holds && is_live(i);
+            member.busy = member.live;
+            member.sync = Sync::Behind(if holds { Missing::adoption() } else { Missing::unknown() });
         }
     }
 
-    /// Stops waiting for a member to take a write that the guest has its answer to: the member misses it.
-    pub fn give_up(&self, op: &WriteOp, i: usize) {
-        self.state.borrow_mut().members[i].miss(op.blocks());
-        op.acked.set(op.acked.get() | (1 << i));
-        self.retire();
-        self.changed.notify();
+    /// A member has adopted this epoch, or (`false`) is to try it by itself.
+    pub fn adopted(&self, i: usize, done: bool) {
+        let member = &mut self.state.borrow_mut().members[i];
+        member.busy = false;
+        if let Sync::Behind(missing) = &mut member.sync
+            && done
+        {
+            missing.adopt = false;
+            member.become_current();
+        }
     }
 
-    /// A copy is bad: it is to be sent again from another. Not noted if there is no other to send from.
-    pub fn mark_corrupt(&self, i: usize, blocks: Range<u32>) -> bool {
+    /// A copy of a block is bad: it is to be sent again from another. Not noted if there is no other to send from.
+    pub fn mark_corrupt(&self, i: usize, block: u32) -> bool {
         let mut state = self.state.borrow_mut();
-        let others = state.members.iter().enumerate().any(|(j, m)| j != i && m.live && m.is_current());
+        let blocks = block..block + 1;
+        let others = state.members.iter().enumerate().any(|(j, m)| j != i && m.holds(&blocks));
         if others {
             state.members[i].miss(blocks);
         }
@@ -284,16 +451,52 @@ impl Chunk {
         true
     }
 
-    /// A current member to copy from.
-    pub fn source_for(&self, i: usize) -> Option<usize> {
+    /// Nothing is missing any more. Whether that is so.
+    pub fn finish(&self, i: usize) -> bool {
+        let member = &mut self.state.borrow_mut().members[i];
+        member.become_current();
+        member.is_current()
+    }
+
+    /// A member to compare with: one that misses as little as possible.
+    pub fn to_compare_with(&self, i: usize) -> Option<usize> {
         let state = self.state.borrow();
-        state.members.iter().enumerate().position(|(j, m)| j != i && m.live && m.is_current())
+        let others = || state.members.iter().enumerate().filter(|(j, m)| *j != i && m.is_known());
+        others().find(|(_, m)| m.is_current()).or_else(|| others().next()).map(|(j, _)| j)
+    }
+
+    /// Blocks of which it is not known that the member holds them.
+    pub fn doubtful(&self, i: usize) -> BlockSet {
+        match &self.state.borrow().members[i].sync {
+            Sync::Current => BlockSet::default(),
+            Sync::Behind(missing) => missing.doubtful(),
+        }
+    }
+
+    /// What a member misses and another holds: at most `blocks` blocks in at most `runs` runs, and who.
+    pub fn to_copy(&self, i: usize, blocks: u32, runs: usize) -> Option<(usize, Vec<Range<u32>>)> {
+        let state = self.state.borrow();
+        let Sync::Behind(missing) = &state.members[i].sync else { return None };
+        let others = state.members.iter().enumerate().filter(|(j, m)| *j != i && m.is_known());
+        let offers = others.map(|(j, source)| {
+            let mut can = missing.dirty.clone();
+            if let Sync::Behind(theirs) = &source.sync {
+                can.subtract(&theirs.doubtful());
+            }
+            source.owes.values().for_each(|op| can.remove_range(op.blocks()));
+            (j, can.runs(blocks, runs))
+        });
+        offers.into_iter().find(|(_, runs)| !runs.is_empty())
     }
 
     /// The gateway stopped: nobody will be answered any more.
     pub fn abandon(&self) {
-        let open = std::mem::take(&mut self.state.borrow_mut().open);
-        open.iter().for_each(|op| drop(op.answer.take()));
+        let open = {
+            let mut state = self.state.borrow_mut();
+            state.members.iter_mut().for_each(|m| m.owes.clear());
+            std::mem::take(&mut state.open)
+        };
+        open.values().for_each(|op| drop(op.waiter.take()));
         self.changed.notify();
     }
 }

@@ -110,9 +110,10 @@ async fn write<D: Disk, R: Runtime>(
         buf[size_of::<SegmentHeader>()..BLOCK].fill(0);
     }
     encode(inner, batch, id, &mut buf[start..]);
-    inner.disk.write(inner.geometry.segment_pos(open.segment) + u64::from(open.offset), buf).await?;
-    if !inner.options.power_safe_cache {
-        inner.disk.sync().await?;
+    let pos = inner.geometry.segment_pos(open.segment) + u64::from(open.offset);
+    match inner.options.power_safe_cache {
+        true => inner.disk.write(pos, buf).await?,
+        false => inner.disk.write_durable(pos, buf).await?,
     }
     Ok(len as u32)
 }

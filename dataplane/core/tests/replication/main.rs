@@ -1,5 +1,6 @@
 //! The shipping store, replicas and gateway as a cluster in memory, under crashes.
 
+mod cases;
 mod model;
 mod world;
 
@@ -16,6 +17,9 @@ use world::{TestGateway, World};
 
 /// Blocks that the load writes: few, so that they collide; spread over two chunks.
 const BLOCKS: u32 = 24;
+
+/// Mean pause of a worker between requests.
+const PAUSE_US: u64 = 3000;
 
 fn offset(block: u32) -> u64 {
     // Half in the first chunk, half in the second.
@@ -123,6 +127,9 @@ fn spawn_workers(load: &Rc<Load>, n: u32) {
         load.world.rt().clone().spawn(async move {
             while !load.stopping.get() {
                 load.step().await;
+                // A guest thinks, too: without this most of a run is requests between faults.
+                let pause = Duration::from_micros(load.world.below(2 * PAUSE_US));
+                load.world.rt().sleep(pause).await;
             }
             load.running.set(load.running.get() - 1);
         });

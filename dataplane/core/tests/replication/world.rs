@@ -1,5 +1,8 @@
 //! A whole cluster in one thread: storage nodes on failing disks, a network that delays and loses,
 //! and a meta server that gives out epochs and chunks.
+//!
+//! A node has one disk with one shard on each of its [`CORES`], and fails as a whole. What becomes of each request can be
+//! decided by a test ([`World::rule`]).
 
 use bytes::Bytes;
 use levee_core::gateway::{AllocError, Cluster, Done, Gateway, LinkDown, Options};
@@ -8,22 +11,47 @@ use levee_core::replica::{DiskShards, ReplicaService};
 use levee_core::store::{self, Options as StoreOptions, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
 use levee_proto::api::{ChunkInfo, OpenedVolume, ReplicaPlace};
-use levee_proto::wire::{Reply, Request};
+use levee_proto::wire::{Reply, Request, Status};
 use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Not;
 use std::rc::Rc;
 use std::time::Duration;
 
 pub const VOLUME_SIZE: u64 = 512 << 20;
-const DISK_SIZE: u64 = 256 << 20;
+pub const DISK_SIZE: u64 = 256 << 20;
+/// Cores of a node, each with a shard of the disk.
+const CORES: u16 = 2;
+/// Bytes looked at together when a disk is searched.
+const SEARCH_STEP: usize = 1 << 20;
 
 pub type TestGateway = Gateway<TestRuntime, TestLinks>;
 type Service = ReplicaService<MemDisk, TestRuntime>;
 
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Deliver,
+    /// The link breaks before it arrives.
+    Lose,
+    /// It is carried out, and the link breaks before the answer arrives.
+    LoseAnswer,
+    /// It never arrives, and nobody says so.
+    Hold,
+    /// It is carried out at once and answered so much later.
+    Delay(Duration),
+    /// It is not carried out, and answered with this.
+    Refuse(Status),
+}
+
+/// Decides about a gateway's request to a node.
+type Rule = Rc<dyn Fn(u64, NodeId, &Request) -> Fate>;
+
 struct Node {
     disk: MemDisk,
-    service: Option<Service>,
+    /// One per core; none while the node is down.
+    services: Vec<Service>,
     /// Counts lives: messages to an earlier one are lost.
     life: u64,
     /// Takes messages and never answers.
@@ -45,7 +73,10 @@ struct Inner {
     cut_off: RefCell<BTreeSet<u64>>,
     next_gateway: Cell<u64>,
     /// Per link: nothing arrives before this, so that order holds.
-    arrivals: RefCell<BTreeMap<(u64, NodeId), Duration>>,
+    arrivals: RefCell<BTreeMap<(u64, NodeId, u16), Duration>>,
+    rule: RefCell<Option<Rule>>,
+    /// Requests sent, by gateway.
+    sent: RefCell<BTreeMap<u64, u64>>,
 }
 
 impl World {
@@ -60,11 +91,13 @@ impl World {
             cut_off: RefCell::default(),
             next_gateway: Cell::new(0),
             arrivals: RefCell::default(),
+            rule: RefCell::default(),
+            sent: RefCell::default(),
         }));
         for n in 1..=nodes {
             let disk = MemDisk::new(DISK_SIZE, seed ^ u64::from(n));
-            store::format(&disk, DISK_SIZE, 1, [n as u8; 16]).await.unwrap();
-            world.0.nodes.borrow_mut().insert(NodeId(n), Node { disk, service: None, life: 0, hung: false });
+            store::format(&disk, DISK_SIZE, CORES, [n as u8; 16]).await.unwrap();
+            world.0.nodes.borrow_mut().insert(NodeId(n), Node { disk, services: vec![], life: 0, hung: false });
             world.start(NodeId(n)).await;
         }
         world
@@ -88,25 +121,71 @@ impl World {
         let mut nodes = self.0.nodes.borrow_mut();
         let n = nodes.get_mut(&node).unwrap();
         n.life += 1;
-        n.service = None;
+        n.services.clear();
         n.disk.power_off_after(0);
         n.disk = n.disk.fork(CrashStyle::Random, seed);
     }
 
     pub fn is_up(&self, node: NodeId) -> bool {
-        self.0.nodes.borrow()[&node].service.is_some()
+        self.0.nodes.borrow()[&node].services.is_empty().not()
     }
 
     /// Starts a node that was killed.
     pub async fn start(&self, node: NodeId) {
+        assert!(self.start_damaged(node).await, "a crash loses nothing");
+    }
+
+    /// Starts a node whose disk may have been damaged; whether the store finds it whole.
+    pub async fn start_damaged(&self, node: NodeId) -> bool {
         let disk = self.0.nodes.borrow()[&node].disk.clone();
         let superblock = store::read_superblock(&disk).await.unwrap();
-        let opened = Shard::open(disk, self.0.rt.clone(), &superblock, 0, StoreOptions::default()).await;
-        let (shard, report) = opened.unwrap();
-        assert!(report.is_clean(), "a crash loses nothing: {report:?}");
-        let shards = DiskShards { total: 1, mine: BTreeMap::from([(0, shard)]) };
-        let service = ReplicaService::new(self.0.rt.clone(), BTreeMap::from([(DiskId(node.0), shards)]));
-        self.0.nodes.borrow_mut().get_mut(&node).unwrap().service = Some(service);
+        let (mut services, mut clean) = (vec![], true);
+        for core in 0..CORES {
+            let opened = Shard::open(disk.clone(), self.0.rt.clone(), &superblock, core, StoreOptions::default()).await;
+            let (shard, report) = opened.unwrap();
+            clean &= report.is_clean();
+            let shards = DiskShards { total: CORES, mine: BTreeMap::from([(core, shard)]) };
+            services.push(ReplicaService::new(self.0.rt.clone(), BTreeMap::from([(DiskId(node.0), shards)])));
+        }
+        self.0.nodes.borrow_mut().get_mut(&node).unwrap().services = services;
+        clean
+    }
+
+    /// Starts a node that was killed, without its disk.
+    pub fn start_without_disk(&self, node: NodeId) {
+        let service = || ReplicaService::new(self.0.rt.clone(), BTreeMap::new());
+        self.0.nodes.borrow_mut().get_mut(&node).unwrap().services = (0..CORES).map(|_| service()).collect();
+    }
+
+    /// From now on `rule` decides about every request.
+    pub fn rule(&self, rule: impl Fn(u64, NodeId, &Request) -> Fate + 'static) {
+        *self.0.rule.borrow_mut() = Some(Rc::new(rule));
+    }
+
+    /// Requests are delivered again.
+    pub fn no_rule(&self) {
+        *self.0.rule.borrow_mut() = None;
+    }
+
+    /// Requests that a gateway has sent.
+    pub fn sent_by(&self, gateway: u64) -> u64 {
+        self.0.sent.borrow().get(&gateway).copied().unwrap_or(0)
+    }
+
+    /// Where the node's disk holds a page with this content; the last place.
+    pub fn find(&self, node: NodeId, content: &[u8]) -> Option<u64> {
+        let disk = self.0.nodes.borrow()[&node].disk.clone();
+        let mut steps = (0..DISK_SIZE as usize / SEARCH_STEP).rev().map(|step| (step * SEARCH_STEP) as u64);
+        steps.find_map(|pos| {
+            let bytes = disk.peek(pos, SEARCH_STEP);
+            let page = bytes.chunks(content.len()).rposition(|page| page == content)?;
+            Some(pos + (page * content.len()) as u64)
+        })
+    }
+
+    /// The node's disk, to be damaged.
+    pub fn disk(&self, node: NodeId) -> MemDisk {
+        self.0.nodes.borrow()[&node].disk.clone()
     }
 
     /// The node stops answering, or goes on.
@@ -169,45 +248,55 @@ pub struct TestLinks {
 
 impl Cluster for TestLinks {
     fn cores(&self, _: NodeId) -> u16 {
-        1
+        CORES
     }
 
-    fn core_of(&self, _: NodeId, _: DiskId, _: ChunkId) -> u16 {
-        0
+    fn core_of(&self, _: NodeId, _: DiskId, chunk: ChunkId) -> u16 {
+        (chunk.0 % u64::from(CORES)) as u16
     }
 
-    fn call(&self, node: NodeId, _core: u16, request: Request, data: Bytes, done: Done) {
+    fn call(&self, node: NodeId, core: u16, request: Request, data: Bytes, done: Done) {
         let (world, gateway) = (self.world.clone(), self.gateway);
+        *world.0.sent.borrow_mut().entry(gateway).or_default() += 1;
         let life = world.0.nodes.borrow()[&node].life;
         let arrival = {
             let delay = Duration::from_micros(10 + world.below(200));
             let mut arrivals = world.0.arrivals.borrow_mut();
-            let last = arrivals.entry((gateway, node)).or_default();
+            let last = arrivals.entry((gateway, node, core)).or_default();
             *last = (*last + Duration::from_nanos(1)).max(world.0.rt.now() + delay);
             *last
         };
         let rt = world.0.rt.clone();
         rt.clone().spawn(async move {
             rt.sleep(arrival.saturating_sub(rt.now())).await;
+            let rule = world.0.rule.borrow().clone();
+            let fate = rule.map_or(Fate::Deliver, |rule| rule(gateway, node, &request));
             let service = {
                 let nodes = world.0.nodes.borrow();
                 let n = &nodes[&node];
-                if n.hung {
+                if n.hung || fate == Fate::Hold {
                     return;
                 }
-                n.service.clone().filter(|_| n.life == life && !world.0.cut_off.borrow().contains(&gateway))
+                let reached = n.life == life && !world.0.cut_off.borrow().contains(&gateway) && fate != Fate::Lose;
+                n.services.get(usize::from(core)).filter(|_| reached).cloned()
             };
             let Some(service) = service else { return done(Err(LinkDown("the node is away".into()))) };
             let back = world.clone();
             let reply = move |reply: Reply, data: Bytes| {
                 let rt = back.0.rt.clone();
                 rt.clone().spawn(async move {
-                    rt.sleep(Duration::from_micros(10 + back.below(200))).await;
-                    let lost = back.0.cut_off.borrow().contains(&gateway) || back.0.nodes.borrow()[&node].life != life;
+                    let extra = if let Fate::Delay(time) = fate { time } else { Duration::ZERO };
+                    rt.sleep(Duration::from_micros(10 + back.below(200)) + extra).await;
+                    let lost = fate == Fate::LoseAnswer
+                        || back.0.cut_off.borrow().contains(&gateway)
+                        || back.0.nodes.borrow()[&node].life != life;
                     done(if lost { Err(LinkDown("the answer was lost".into())) } else { Ok((reply, data)) });
                 });
             };
-            service.handle(request, data, Box::new(reply));
+            match fate {
+                Fate::Refuse(status) => reply(Reply::error(status, "as the test wants it"), Bytes::new()),
+                _ => service.handle(request, data, Box::new(reply)),
+            }
         });
     }
 
