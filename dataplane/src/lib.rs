@@ -30,10 +30,11 @@ pub fn format(args: &FormatArgs) -> Result<()> {
 }
 
 /// Runs the daemon until it is told to stop.
-pub fn run(args: RunArgs) -> Result<()> {
+pub fn run(mut args: RunArgs) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     abort_on_panic();
+    make_absolute(&mut args)?;
     // Held to the end: whoever takes it next knows that this process is dead.
     let _dir = disks::lock_dir(&args.dir)?;
     control::check(&args)?;
@@ -45,6 +46,14 @@ pub fn run(args: RunArgs) -> Result<()> {
         let _ = thread.join();
     }
     done
+}
+
+/// Paths are told to others: virtual machines' owners, operators.
+fn make_absolute(args: &mut RunArgs) -> Result<()> {
+    for path in args.disk.iter_mut().chain([&mut args.sockets]) {
+        *path = std::path::absolute(&*path).with_context(|| format!("'{}' is no path", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Starts an executor per core, and waits until each has recovered its shards.
