@@ -5,7 +5,9 @@ use super::{AllocError, Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{Event, join_all};
 use bytes::Bytes;
-use levee_proto::wire::{Reply, Request};
+use levee_proto::api::ChunkInfo;
+use levee_proto::wire::{Reply, Request, Status};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::warn;
@@ -27,36 +29,37 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             if let Some(chunk) = self.chunk(index) {
                 return Ok(chunk);
             }
+            self.allocate_group(group.start);
             let waiting = self.0.allocating.borrow().get(&group.start).map(Event::listen);
-            match waiting {
-                Some(done) => done.await,
-                None => self.allocate_group(group.start),
+            if let Some(done) = waiting {
+                done.await;
             }
         }
     }
 
-    /// Begins to allocate a group unless that is going on.
+    /// Begins to allocate what is not there of a group, unless that is going on.
     fn allocate_group(&self, first: u32) {
-        if self.0.allocating.borrow().contains_key(&first) || self.chunk(first).is_some() {
+        let missing: Vec<u32> =
+            self.0.volume.geometry.group_of(first).filter(|index| self.chunk(*index).is_none()).collect();
+        if self.0.allocating.borrow().contains_key(&first) || missing.is_empty() {
             return;
         }
         self.0.allocating.borrow_mut().insert(first, Event::new());
         let this = self.clone();
         self.0.rt.spawn(async move {
-            this.ask_for_group(first).await;
+            this.ask_for_chunks(missing).await;
             let done = this.0.allocating.borrow_mut().remove(&first);
             done.iter().for_each(Event::notify);
         });
     }
 
-    async fn ask_for_group(&self, first: u32) {
-        let indexes: Vec<u32> = self.0.volume.geometry.group_of(first).collect();
+    /// Asks for chunks until they are there or the gateway stops.
+    async fn ask_for_chunks(&self, indexes: Vec<u32>) {
         while !self.is_stopped() {
             match self.0.cluster.allocate(indexes.clone()).await {
-                Ok(chunks) => match super::check_chunks(&self.0.volume, &chunks) {
+                Ok(chunks) => match self.check_answer(&indexes, &chunks) {
                     Ok(()) => {
-                        let new: Vec<_> = chunks.into_iter().filter(|c| self.chunk(c.index).is_none()).collect();
-                        join_all(new.into_iter().map(|c| self.create(Chunk::new(c, true)))).await;
+                        join_all(chunks.into_iter().map(|c| self.create(Chunk::new(c, true)))).await;
                         return;
                     }
                     Err(why) => warn!(volume = %self.0.volume.name, "the meta server's chunks are refused: {why}"),
@@ -68,6 +71,16 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
             self.0.rt.sleep(RETRY).await;
         }
+    }
+
+    /// Whether the chunks are those asked for, each once.
+    fn check_answer(&self, indexes: &[u32], chunks: &[ChunkInfo]) -> Result<(), String> {
+        super::check_chunks(&self.0.volume, chunks)?;
+        let got: BTreeSet<u32> = chunks.iter().map(|c| c.index).collect();
+        if got.len() != chunks.len() || !got.iter().eq(indexes) {
+            return Err(format!("asked for {indexes:?}, it gave {got:?}"));
+        }
+        Ok(())
     }
 
     /// Adds a chunk that is new in this epoch and has its replicas made. There is nothing to reconcile, so
@@ -89,12 +102,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let target = self.target(chunk, member);
         match self.ask(&session, &target, Request::Create { target, adopted }, Bytes::new()).await {
             Ok((Reply::Done, _)) => Some(generation),
-            Ok((Reply::Error { status: levee_proto::wire::Status::Fenced, detail }, _)) => {
+            Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
                 self.stop(&format!("a newer gateway exists: {detail}"));
                 None
             }
+            Ok((Reply::Error { status: Status::FenceFirst, detail }, _)) => {
+                self.distrust(&session, &format!("a replica could not be made: {detail}"));
+                None
+            }
             Ok((reply, _)) => {
-                self.distrust(&session, &format!("a replica could not be made: {reply:?}"));
+                // It concerns this replica alone (its disk is gone, perhaps): the node's others go on.
+                if session.complain() {
+                    let (volume, chunk) = (&self.0.volume.name, chunk.info.chunk);
+                    warn!(%volume, %chunk, node = %session.node, "a replica could not be made: {reply:?}; trying on");
+                }
                 None
             }
             Err(_) => None,

@@ -9,7 +9,7 @@ use super::locks::{Held, RangeLocks};
 use crate::bitmap::BlockSet;
 use crate::sync::{Event, Sender};
 use bytes::Bytes;
-use levee_proto::api::{ChunkInfo, ReplicaPlace};
+use levee_proto::api::ChunkInfo;
 use levee_proto::wire::{BlockKind, Crcs};
 use levee_proto::{Epoch, NodeId, Seq, Version};
 use std::cell::{Cell, RefCell};
@@ -53,7 +53,7 @@ pub(super) struct Missing {
     /// Blocks to send.
     pub dirty: BlockSet,
     /// Blocks being sent right now: dirty again if that fails.
-    pub sending: Vec<Range<u32>>,
+    pub sending: BlockSet,
 }
 
 impl Missing {
@@ -74,13 +74,12 @@ impl Missing {
     /// Blocks of which it is not known that the member holds them; `compare` aside.
     pub fn doubtful(&self) -> BlockSet {
         let mut blocks = self.dirty.clone();
-        self.sending.iter().for_each(|run| blocks.insert_range(run.clone()));
+        blocks.extend(&self.sending);
         blocks
     }
 }
 
 pub(super) struct Member {
-    pub place: ReplicaPlace,
     /// The replica is known to have existed in this epoch.
     pub made: bool,
     /// Its daemon is fenced and reachable and the replica exists: writes are sent to it.
@@ -93,8 +92,8 @@ pub(super) struct Member {
 }
 
 impl Member {
-    fn new(place: ReplicaPlace, missing: Missing) -> Member {
-        Member { place, made: false, live: false, busy: false, sync: Sync::Behind(missing), owes: BTreeMap::new() }
+    fn new(missing: Missing) -> Member {
+        Member { made: false, live: false, busy: false, sync: Sync::Behind(missing), owes: BTreeMap::new() }
     }
 
     pub fn is_current(&self) -> bool {
@@ -118,10 +117,9 @@ impl Member {
 
     /// Whether it holds the newest state of these blocks.
     pub fn holds(&self, blocks: &Range<u32>) -> bool {
-        let overlap = |r: &Range<u32>| r.start < blocks.end && blocks.start < r.end;
         let misses = match &self.sync {
             Sync::Current => false,
-            Sync::Behind(m) => m.dirty.meets(blocks) || m.sending.iter().any(overlap),
+            Sync::Behind(m) => m.dirty.meets(blocks) || m.sending.meets(blocks),
         };
         self.is_known()
             && !misses
@@ -244,7 +242,7 @@ impl Chunk {
     /// doubt, and a replica misses exactly the writes that we know it to miss.
     pub fn new(info: ChunkInfo, fresh: bool) -> Rc<Chunk> {
         let missing = || if fresh { Missing { create: true, ..Missing::default() } } else { Missing::unknown() };
-        let members = info.replicas.iter().map(|place| Member::new(*place, missing())).collect();
+        let members = info.replicas.iter().map(|_| Member::new(missing())).collect();
         let stage = if fresh { Stage::Adopting } else { Stage::InDoubt };
         Rc::new(Chunk {
             info,
@@ -329,6 +327,7 @@ impl Chunk {
             // An unanswered write holds its blocks exclusively, so nothing newer exists: the member misses none of
             // them any more. (When all copies were away at once, this is what the others can copy from.)
             missing.dirty.remove_range(op.blocks());
+            missing.sending.remove_range(op.blocks());
         }
         let now = !op.answered.get() && op.acked.get().count_ones() as usize >= min_copies;
         op.answered.set(op.answered.get() || now);
@@ -356,7 +355,7 @@ impl Chunk {
             member.live = false;
             member.miss(0..0);
             if let Sync::Behind(missing) = &mut member.sync {
-                std::mem::take(&mut missing.sending).into_iter().for_each(|run| missing.dirty.insert_range(run));
+                missing.dirty.extend(&std::mem::take(&mut missing.sending));
             }
             for op in std::mem::take(&mut member.owes).into_values() {
                 state.members[i].miss(op.blocks());
@@ -456,6 +455,11 @@ impl Chunk {
         let member = &mut self.state.borrow_mut().members[i];
         member.become_current();
         member.is_current()
+    }
+
+    /// Whether the member has adopted this epoch, as far as we know.
+    pub fn has_adopted(&self, i: usize) -> bool {
+        !matches!(&self.state.borrow().members[i].sync, Sync::Behind(Missing { adopt: true, .. }))
     }
 
     /// A member to compare with: one that misses as little as possible.

@@ -7,9 +7,10 @@
 //!
 //! Invariants:
 //! - A chunk is served only after `min_copies` members have durably adopted this epoch.
-//! - A member is `Current` only if it adopted this epoch and holds, or has been sent in this session,
-//!   every write of it; what it has not acknowledged is listed in `ChunkState::open`.
-//! - A member that misses anything is `Behind`, with the blocks that it misses, and is not read.
+//! - A chunk's state is decided once per epoch: no member is asked to adopt before `min_copies` members hold it
+//!   durably, and from then on it stands.
+//! - What a member does not hold is noted: writes that it owes, blocks that it misses. It is read where it holds
+//!   everything and has adopted this epoch.
 //! - A guest's request waits for as long as it takes. It never fails because copies are away; it fails
 //!   only with [`Stopped`], when a newer gateway exists or the volume is closed.
 
@@ -30,15 +31,18 @@ use bytes::Bytes;
 use chunk::{Chunk, Stage};
 use levee_proto::api::{ChunkInfo, OpenedVolume};
 use levee_proto::units::Extent;
-use levee_proto::wire::{Reply, Request};
+use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
 use levee_proto::{ChunkId, DiskId, NodeId};
 use session::Session;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
+
+/// An extent fits one request.
+const MAX_STRIPE_UNIT: u32 = MAX_BLOCKS * levee_proto::BLOCK_SIZE as u32;
 
 /// The link broke, or no answer came in time: whether the request took effect is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -294,7 +298,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 /// Whether an opened volume, as the meta server described it, can be served at all.
 pub fn check(volume: &OpenedVolume) -> Result<(), String> {
     let blocks = levee_proto::BLOCK_SIZE as u64;
-    if !volume.geometry.is_valid() || volume.size == 0 || !volume.size.is_multiple_of(blocks) {
+    if !volume.geometry.is_valid()
+        || volume.geometry.stripe_unit > MAX_STRIPE_UNIT
+        || volume.size == 0
+        || !volume.size.is_multiple_of(blocks)
+    {
         return Err("size or geometry is unusable".into());
     }
     if !(1..=5).contains(&volume.copies) || !(1..=volume.copies).contains(&volume.min_copies) {
@@ -309,6 +317,10 @@ pub fn check_chunks(volume: &OpenedVolume, chunks: &[ChunkInfo]) -> Result<(), S
     for c in chunks {
         if c.index >= count || c.replicas.len() != usize::from(volume.copies) {
             return Err(format!("chunk {} has a wrong index or number of copies", c.chunk));
+        }
+        let nodes: BTreeSet<NodeId> = c.replicas.iter().map(|r| r.node).collect();
+        if nodes.len() != c.replicas.len() {
+            return Err(format!("chunk {} has two copies on one node", c.chunk));
         }
     }
     Ok(())

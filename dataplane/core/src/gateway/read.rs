@@ -24,6 +24,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// # Panics
     /// If the range reaches beyond the volume.
     pub async fn read(&self, offset: u64, len: usize) -> Result<Vec<Bytes>, Stopped> {
+        if len == 0 {
+            return self.check_stopped().map(|()| vec![]);
+        }
         let first = self.0.volume.geometry.locate(offset, len as u64);
         if first.len as usize == len && offset + len as u64 <= self.size() {
             return Ok(vec![self.read_extent(first).await?]);
@@ -66,13 +69,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// A member that has every acknowledged write of the blocks, the local one first; not one of `tried`.
     fn readable(&self, chunk: &Chunk, blocks: &Range<u32>, tried: u8) -> Option<usize> {
         let state = chunk.state.borrow();
-        let has_all = |i: usize| state.open.iter().all(|op| !op.overlaps(blocks) || op.acked_by(i));
-        let fit =
-            |(i, m): &(usize, &super::chunk::Member)| m.live && m.is_current() && tried & (1 << i) == 0 && has_all(*i);
-        let mut candidates = state.members.iter().enumerate().filter(fit).map(|(i, _)| i);
-        let first = candidates.next()?;
-        let local = |i: &usize| state.members[*i].place.node == self.0.node;
-        if local(&first) { Some(first) } else { Some(candidates.find(local).unwrap_or(first)) }
+        let fit = |i: &usize| tried & (1 << i) == 0 && state.members[*i].is_readable(blocks);
+        let local = chunk.member_of(self.0.node).filter(fit);
+        local.or_else(|| (0..state.members.len()).find(fit))
     }
 
     /// Reads from one member. `None` if it cannot be used; what follows from that has been done.
@@ -98,15 +97,26 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
             Ok((Reply::Error { status: Status::Corrupt, detail }, _)) => {
                 warn!(chunk = %chunk.info.chunk, node = %session.node, "bad copy: {detail}");
-                if chunk.mark_corrupt(member, blocks) {
-                    session.changed.notify();
-                }
+                self.find_bad_blocks(chunk, member, blocks, reconcile).await;
             }
             Ok((Reply::Error { detail, .. }, _)) => self.distrust(&session, &format!("a read was refused: {detail}")),
             Ok(_) => self.distrust(&session, "a read got a wrong answer"),
             Err(_) => {}
         }
         None
+    }
+
+    /// Notes which blocks of a range are bad on a member, so that the others can still be had from it.
+    async fn find_bad_blocks(&self, chunk: &Rc<Chunk>, member: usize, blocks: Range<u32>, reconcile: bool) {
+        if blocks.len() == 1 {
+            if chunk.mark_corrupt(member, blocks.start) {
+                self.session(chunk.info.replicas[member].node).changed.notify();
+            }
+            return;
+        }
+        for block in blocks.filter(|_| chunk.state.borrow().members[member].is_known()) {
+            Box::pin(self.read_from(chunk, member, block..block + 1, reconcile)).await;
+        }
     }
 }
 

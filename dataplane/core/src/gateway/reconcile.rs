@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 /// One member's answer.
 pub(super) struct Evidence {
     pub member: usize,
+    /// It knows all that it ever held; else it decides nothing, and is only brought to what is decided.
+    pub witness: bool,
     pub adopted: Epoch,
     /// In block order.
     pub entries: Vec<BlockEntry>,
@@ -21,35 +23,43 @@ pub(super) struct Evidence {
 pub(super) struct Change {
     /// The state that the block is brought to; `Absent` where an entry is void.
     pub entry: BlockEntry,
-    /// A member that holds it.
-    pub source: usize,
+    /// The members that hold it, bit per member.
+    pub sources: u8,
 }
 
 /// Decides the state and returns, per answer, what that member has to change, in block order.
 pub(super) fn decide(evidence: &[Evidence]) -> Vec<(usize, Vec<Change>)> {
-    let newest = evidence.iter().map(|e| e.adopted).max().unwrap_or_default();
-    let mut decided: BTreeMap<u32, (BlockEntry, usize)> = BTreeMap::new();
-    for answer in evidence {
+    let witnesses = || evidence.iter().filter(|e| e.witness);
+    let newest = witnesses().map(|e| e.adopted).max().unwrap_or_default();
+    let mut decided: BTreeMap<u32, BlockEntry> = BTreeMap::new();
+    for answer in witnesses() {
         for e in answer.entries.iter().filter(|e| answer.adopted == newest || e.seq.epoch() >= newest) {
-            let known = decided.entry(e.block).or_insert((*e, answer.member));
-            if e.seq > known.0.seq {
-                *known = (*e, answer.member);
+            let known = decided.entry(e.block).or_insert(*e);
+            if e.seq > known.seq {
+                *known = *e;
             }
         }
     }
-    evidence.iter().map(|answer| (answer.member, changes(answer, &decided))).collect()
+    let mut sources: BTreeMap<u32, u8> = BTreeMap::new();
+    for answer in witnesses() {
+        for e in answer.entries.iter().filter(|e| decided.get(&e.block) == Some(e)) {
+            *sources.entry(e.block).or_default() |= 1 << answer.member;
+        }
+    }
+    evidence.iter().map(|answer| (answer.member, changes(answer, &decided, &sources))).collect()
 }
 
-fn changes(answer: &Evidence, decided: &BTreeMap<u32, (BlockEntry, usize)>) -> Vec<Change> {
+fn changes(answer: &Evidence, decided: &BTreeMap<u32, BlockEntry>, sources: &BTreeMap<u32, u8>) -> Vec<Change> {
     let held: BTreeMap<u32, &BlockEntry> = answer.entries.iter().map(|e| (e.block, e)).collect();
     let mut changes: BTreeMap<u32, Change> = BTreeMap::new();
-    for (block, (entry, source)) in decided {
+    for (block, entry) in decided {
         if held.get(block) != Some(&entry) {
-            changes.insert(*block, Change { entry: *entry, source: *source });
+            let sources = sources.get(block).copied().unwrap_or_default();
+            changes.insert(*block, Change { entry: *entry, sources });
         }
     }
     for block in held.keys().filter(|b| !decided.contains_key(b)) {
-        changes.insert(*block, Change { entry: BlockEntry::absent(*block), source: answer.member });
+        changes.insert(*block, Change { entry: BlockEntry::absent(*block), sources: 0 });
     }
     changes.into_values().collect()
 }
@@ -77,18 +87,18 @@ mod tests {
     }
 
     fn answer(member: usize, adopted: u32, entries: &[BlockEntry]) -> Evidence {
-        Evidence { member, adopted: Epoch(adopted), entries: entries.to_vec() }
+        Evidence { member, witness: true, adopted: Epoch(adopted), entries: entries.to_vec() }
     }
 
-    fn shape(plan: &[(usize, Vec<Change>)]) -> Vec<(usize, Vec<(BlockEntry, usize)>)> {
-        plan.iter().map(|(m, c)| (*m, c.iter().map(|c| (c.entry, c.source)).collect())).collect()
+    fn shape(plan: &[(usize, Vec<Change>)]) -> Vec<(usize, Vec<(BlockEntry, u8)>)> {
+        plan.iter().map(|(m, c)| (*m, c.iter().map(|c| (c.entry, c.sources)).collect())).collect()
     }
 
     #[test]
     fn the_largest_seq_wins_and_goes_to_those_without_it() {
         let plan =
             decide(&[answer(0, 1, &[entry(7, 1, 1), entry(8, 1, 4)]), answer(2, 1, &[entry(7, 1, 3), entry(8, 1, 4)])]);
-        assert_eq!(shape(&plan), [(0, vec![(entry(7, 1, 3), 2)]), (2, vec![])]);
+        assert_eq!(shape(&plan), [(0, vec![(entry(7, 1, 3), 0b100)]), (2, vec![])]);
     }
 
     #[test]
@@ -96,13 +106,22 @@ mod tests {
         // Member 2 took an unacknowledged write of epoch 1, missed the takeover of epoch 2 (which did
         // not see it), and is back for epoch 3.
         let plan = decide(&[answer(0, 2, &[entry(7, 1, 1)]), answer(2, 1, &[entry(7, 1, 9), entry(9, 1, 8)])]);
-        assert_eq!(shape(&plan), [(0, vec![]), (2, vec![(entry(7, 1, 1), 0), (BlockEntry::absent(9), 2)])]);
+        assert_eq!(shape(&plan), [(0, vec![]), (2, vec![(entry(7, 1, 1), 0b1), (BlockEntry::absent(9), 0)])]);
     }
 
     #[test]
     fn a_member_behind_still_contributes_what_it_acknowledged_in_the_newest_epoch() {
         let plan = decide(&[answer(0, 2, &[entry(7, 1, 1)]), answer(1, 1, &[entry(7, 2, 1)])]);
-        assert_eq!(shape(&plan), [(0, vec![(entry(7, 2, 1), 1)]), (1, vec![])]);
+        assert_eq!(shape(&plan), [(0, vec![(entry(7, 2, 1), 0b10)]), (1, vec![])]);
+    }
+
+    #[test]
+    fn a_damaged_member_decides_nothing() {
+        let mut damaged = answer(2, 3, &[entry(7, 1, 1), entry(9, 2, 5)]);
+        damaged.witness = false;
+        let plan = decide(&[answer(0, 2, &[]), answer(1, 2, &[entry(7, 1, 1)]), damaged]);
+        let expected = [(0, vec![(entry(7, 1, 1), 0b10)]), (1, vec![]), (2, vec![(BlockEntry::absent(9), 0)])];
+        assert_eq!(shape(&plan), expected);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Catching up: a member that missed something is brought up to date while it takes new writes.
 //!
 //! One worker per session goes through the node's members that are behind. What they miss is known
-//! (writes of this epoch while the node was away) or found by comparing entries with a current
-//! member; then blocks are copied, and the member adopts the epoch if it has not. Copies never undo a
-//! newer write: the replica merges entries of this epoch by seq, and replaces older ones.
+//! (writes of this epoch while the node was away) or found by comparing entries with another
+//! member; then blocks are copied, each from any member that holds it, and the member adopts the epoch if
+//! it has not. Copies never undo a newer write: the replica merges entries of this epoch by seq, and
+//! replaces older ones.
 
 use super::chunk::{Chunk, Missing, Sync};
 use super::reconcile::differences;
@@ -13,6 +14,7 @@ use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{BlockEntry, MAX_BLOCKS, MAX_LIST, Reply, Request, Status};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -31,7 +33,7 @@ const LOOK: Duration = Duration::from_secs(1);
 enum Step {
     Create,
     Compare,
-    Copy(Vec<Range<u32>>),
+    Copy,
     Adopt,
     Finish,
 }
@@ -77,7 +79,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Some(match missing {
             Missing { create: true, .. } => Step::Create,
             Missing { compare: true, .. } => Step::Compare,
-            Missing { dirty, .. } if !dirty.is_empty() => Step::Copy(dirty.runs(COPY_BLOCKS, COPY_RUNS)),
+            Missing { dirty, .. } if !dirty.is_empty() => Step::Copy,
             Missing { adopt: true, .. } => Step::Adopt,
             _ => Step::Finish,
         })
@@ -100,7 +102,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         match step {
             Step::Create => self.make(chunk, i, session, generation).await,
             Step::Compare => self.compare(chunk, i, session, generation).await,
-            Step::Copy(runs) => self.copy(chunk, i, runs, session, generation).await,
+            Step::Copy => self.copy(chunk, i, session, generation).await,
             Step::Adopt => {
                 let place = chunk.info.replicas[i];
                 let core = self.0.cluster.core_of(place.node, place.disk, chunk.info.chunk);
@@ -108,11 +110,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 adopted && session.is_live(generation) && chunk.update_missing(i, |m| m.adopt = false)
             }
             Step::Finish => {
-                chunk.state.borrow_mut().members[i].sync = Sync::Current;
+                let finished = chunk.finish(i);
                 chunk.serve_if_adopted(self.min_copies());
                 debug!(chunk = %chunk.info.chunk, node = %session.node, "caught up");
                 self.0.changed.notify();
-                true
+                finished
             }
         }
     }
@@ -127,50 +129,63 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         true
     }
 
-    /// Finds out what the member misses.
+    /// Finds out what the member misses, by comparing it with one that need not be complete itself: of a block that
+    /// this one may not hold, the member holds the newest state only if it has a write of this epoch and was not
+    /// away since.
     async fn compare(&self, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
-        let Some(source) = chunk.source_for(i) else { return false };
+        let Some(source) = chunk.to_compare_with(i) else { return false };
+        let mut doubtful = chunk.doubtful(source);
         let Some(theirs) = self.list(chunk, i).await else { return false };
         let Some(ours) = self.list(chunk, source).await else { return false };
+        doubtful.extend(&chunk.doubtful(source));
+        let epoch = self.0.volume.epoch;
         let different = differences(&theirs, &ours);
         session.is_live(generation)
             && chunk.update_missing(i, |m| {
-                different.iter().for_each(|b| m.dirty.insert(*b));
+                let new = theirs.iter().filter(|e| !m.damaged && e.seq.epoch() == epoch).map(|e| e.block);
+                let new: BTreeSet<u32> = new.filter(|b| doubtful.contains(*b)).collect();
+                different.iter().filter(|b| !new.contains(b)).for_each(|b| m.dirty.insert(*b));
+                new.iter().for_each(|b| doubtful.remove(*b));
+                m.dirty.extend(&doubtful);
                 m.compare = false;
+                m.damaged = false;
             })
     }
 
-    /// Copies blocks from a current member. They stay noted as missing unless all went well.
-    async fn copy(
-        &self,
-        chunk: &Rc<Chunk>,
-        i: usize,
-        runs: Vec<Range<u32>>,
-        session: &Rc<Session>,
-        generation: u64,
-    ) -> bool {
-        let Some(source) = chunk.source_for(i) else { return false };
+    /// Copies blocks from another member. What cannot be copied stays noted as missing.
+    async fn copy(&self, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
+        let Some((source, runs)) = chunk.to_copy(i, COPY_BLOCKS, COPY_RUNS) else { return false };
         chunk.update_missing(i, |m| {
-            runs.iter().cloned().flatten().for_each(|b| m.dirty.remove(b));
-            m.sending = runs.clone();
+            runs.iter().cloned().for_each(|run| m.dirty.remove_range(run));
+            runs.iter().cloned().for_each(|run| m.sending.insert_range(run));
         });
-        let reads = join_all(runs.iter().map(|run| self.read_from(chunk, source, run.clone(), false))).await;
-        let copied = match reads.into_iter().collect::<Option<Vec<_>>>() {
-            Some(pieces) => {
-                let (entries, data): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
-                self.repair(chunk, i, entries.concat(), data.concat().into()).await
-            }
-            None => false,
-        };
+        let reads = join_all(runs.iter().map(|run| self.read_for_copy(chunk, source, run.clone()))).await;
+        let (entries, data): (Vec<_>, Vec<_>) = reads.into_iter().flatten().unzip();
+        let entries = entries.concat();
+        let blocks: Vec<u32> = entries.iter().map(|e| e.block).collect();
+        let copied = !entries.is_empty() && self.repair(chunk, i, entries, data.concat().into()).await;
         // If the session ended, `sending` has been noted as missing again, and is none of ours.
         session.is_live(generation)
             && chunk.update_missing(i, |m| {
-                m.sending.clear();
-                if !copied {
-                    runs.iter().cloned().for_each(|run| m.dirty.insert_range(run));
-                }
+                // A write that came meanwhile has taken its blocks out.
+                let mut failed = std::mem::take(&mut m.sending);
+                blocks.iter().filter(|_| copied).for_each(|b| failed.remove(*b));
+                m.dirty.extend(&failed);
             })
             && copied
+    }
+
+    /// Reads a run from a member, or of it what can be read.
+    async fn read_for_copy(&self, chunk: &Rc<Chunk>, source: usize, run: Range<u32>) -> Vec<(Vec<BlockEntry>, Bytes)> {
+        let reconcile = !chunk.has_adopted(source);
+        if let Some(all) = self.read_from(chunk, source, run.clone(), reconcile).await {
+            return vec![all];
+        }
+        let mut pieces = vec![];
+        for block in run.filter(|_| chunk.state.borrow().members[source].is_known()) {
+            pieces.extend(self.read_from(chunk, source, block..block + 1, reconcile).await);
+        }
+        pieces
     }
 
     /// Brings blocks of a member to the given states; whether that is durable.

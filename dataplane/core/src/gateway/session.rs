@@ -4,7 +4,7 @@
 //! request fails once, the node's replicas are behind, and it starts over. An answer that comes after
 //! that is dropped.
 
-use super::chunk::{Chunk, Stage};
+use super::chunk::{Chunk, Found, Stage};
 use super::{Answer, Cluster, Done, Gateway, LinkDown, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{Event, join_all, oneshot};
@@ -42,6 +42,7 @@ pub(super) struct Session {
     calls: RefCell<BTreeMap<u64, Call>>,
     next_call: Cell<u64>,
     owed: Cell<u64>,
+    complained: Cell<bool>,
     /// It went down, or there is work for it.
     pub changed: Event,
 }
@@ -56,6 +57,7 @@ impl Session {
             calls: RefCell::default(),
             next_call: Cell::new(0),
             owed: Cell::new(0),
+            complained: Cell::new(false),
             changed: Event::new(),
         })
     }
@@ -75,6 +77,7 @@ impl Session {
         self.up.set(false);
         self.generation.set(self.generation.get() + 1);
         self.owed.set(0);
+        self.complained.set(false);
         let calls = std::mem::take(&mut *self.calls.borrow_mut());
         for call in calls.into_values() {
             (call.done)(Err(LinkDown(why.to_string())));
@@ -91,6 +94,23 @@ impl Session {
 
     fn take(&self, id: u64) -> Option<Done> {
         Some(self.calls.borrow_mut().remove(&id)?.done)
+    }
+
+    /// Fails a request that is not sent, soon.
+    fn refuse<R: Runtime>(self: &Rc<Self>, id: u64, rt: &R) {
+        let session = self.clone();
+        let task_rt = rt.clone();
+        rt.spawn(async move {
+            // `done` must not be called from inside.
+            task_rt.sleep(Duration::ZERO).await;
+            let done = session.take(id);
+            done.into_iter().for_each(|done| done(Err(LinkDown("the gateway stopped".into()))));
+        });
+    }
+
+    /// Whether a complaint about this session is the first, and worth a line.
+    pub fn complain(&self) -> bool {
+        !self.complained.replace(true)
     }
 
     /// The node has yet to write `bytes` that the guest has its answer to. Whether that is too much.
@@ -120,6 +140,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let timeout = self.0.options.answer_timeout;
         let patience = if matches!(request, Request::Scan { .. }) { timeout * PATIENCE } else { timeout };
         let id = session.register(self.0.rt.now() + patience, done);
+        if self.is_stopped() {
+            return session.refuse(id, &self.0.rt);
+        }
         let (this, weak) = (self.clone(), Rc::downgrade(session));
         let finish = move |answer: Answer| {
             let Some(session) = weak.upgrade() else { return };
@@ -167,6 +190,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let mut backoff = BACKOFF_MIN;
         while !self.is_stopped() {
             match self.fence(&session).await {
+                // It may have stopped between the answer and now.
+                Ok(_) if self.is_stopped() => return,
                 Ok(replicas) => {
                     backoff = BACKOFF_MIN;
                     *session.replicas.borrow_mut() = replicas;
@@ -221,9 +246,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let Some(i) = chunk.member_of(session.node) else { return };
         let replica = chunk.info.replicas[i].replica;
         let summary = session.replicas.borrow().get(&chunk.info.chunk).copied();
-        let known = summary.filter(|s| s.replica == replica);
-        let sound = known.is_some_and(|s| s.adopted == self.0.volume.epoch && !s.damaged);
-        if chunk.readmit(i, known.is_some(), sound) {
+        let found = summary
+            .filter(|s| s.replica == replica)
+            .map(|s| Found { adopted: s.adopted == self.0.volume.epoch, damaged: s.damaged });
+        if chunk.readmit(i, found) {
             self.resend_open(chunk, i);
         }
         session.changed.notify();

@@ -1,14 +1,20 @@
 //! Opening a volume: every chunk is in doubt until a quorum of its members has answered our fence,
 //! their state is reconciled, and `min_copies` of them have adopted our epoch.
+//!
+//! A state may be decided several times while members come and go, but only one decision is ever
+//! adopted: adoption begins when `min_copies` members hold the state durably. From then on the chunk
+//! is out of doubt, and members that come later are caught up with those. (If one member adopted
+//! alone, unnoticed, and the others decided without it, what they dropped would come back with it
+//! at the next takeover.)
 
-use super::chunk::{Chunk, Missing, Stage, Sync};
+use super::chunk::{Chunk, Stage};
 use super::reconcile::{Change, Evidence, decide};
 use super::session::Session;
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
-use levee_proto::wire::{BlockKind, MAX_BLOCKS, MAX_LIST, Reply, Request};
+use levee_proto::wire::{BlockKind, MAX_BLOCKS, MAX_LIST, ReplicaSummary, Reply, Request};
 use levee_proto::{ChunkId, DiskId, Epoch, NodeId, ReplicaId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -57,20 +63,38 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.0.changed.notify();
     }
 
-    /// Whether enough members answered to decide a chunk's state: any such set meets any set of `min_copies`.
+    /// Whether enough members answered to decide a chunk's state (any such set meets any set of `min_copies`),
+    /// and enough are there to serve it.
     pub(super) fn has_quorum(&self, chunk: &Chunk) -> bool {
-        self.answered(chunk).len() > chunk.info.replicas.len() - self.min_copies()
+        let answered = self.answered(chunk);
+        answered.len() >= self.min_copies()
+            && answered.iter().filter(|(i, _)| self.is_witness(chunk, *i)).count() >= self.quorum(chunk)
     }
 
-    /// Members whose node is fenced and that know what they hold.
+    fn quorum(&self, chunk: &Chunk) -> usize {
+        chunk.info.replicas.len() + 1 - self.min_copies()
+    }
+
+    /// Members whose node is fenced.
     fn answered(&self, chunk: &Chunk) -> Vec<Taken> {
         let members = chunk.info.replicas.iter().enumerate();
         let usable = members.filter_map(|(i, place)| {
             let session = self.session(place.node);
-            let damaged = session.replicas.borrow().get(&chunk.info.chunk).is_some_and(|s| s.damaged);
-            (session.is_up() && !damaged).then(|| (i, session.generation.get()))
+            session.is_up().then(|| (i, session.generation.get()))
         });
         usable.collect()
+    }
+
+    /// What the member's node said of it when it was fenced; `None`: it does not exist there.
+    fn summary(&self, chunk: &Chunk, member: usize) -> Option<ReplicaSummary> {
+        let place = chunk.info.replicas[member];
+        let found = self.session(place.node).replicas.borrow().get(&chunk.info.chunk).copied();
+        found.filter(|s| s.replica == place.replica)
+    }
+
+    /// Whether the member knows all that it ever held.
+    fn is_witness(&self, chunk: &Chunk, member: usize) -> bool {
+        self.summary(chunk, member).is_none_or(|s| !s.damaged)
     }
 
     /// Reconciles chunks and has their members adopt the result. Returns how many left doubt.
@@ -78,79 +102,79 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let mut agreed: Vec<(Rc<Chunk>, Vec<Taken>)> = vec![];
         for window in chunks.chunks(WINDOW) {
             let done = join_all(window.iter().map(|c| self.reconcile(c))).await;
-            agreed.extend(window.iter().cloned().zip(done));
+            agreed.extend(window.iter().cloned().zip(done).filter_map(|(c, holders)| Some((c, holders?))));
+        }
+        for (chunk, holders) in &mut agreed {
+            self.decide(chunk, holders);
         }
         let adopted = self.adopt_all(&agreed).await;
-        let mut settled = 0;
-        for (chunk, members) in &agreed {
-            let members: Vec<Taken> =
-                members.iter().filter(|(i, _)| adopted.contains(&(chunk.info.chunk, *i))).copied().collect();
-            if !members.is_empty() {
-                self.decided(chunk, &members);
-                settled += 1;
+        for (chunk, holders) in &agreed {
+            for (i, generation) in holders {
+                let session = self.session(chunk.info.replicas[*i].node);
+                chunk.adopted(*i, adopted.contains(&(chunk.info.chunk, *i)) && session.is_live(*generation));
+                session.changed.notify();
             }
+            chunk.serve_if_adopted(self.min_copies());
         }
         self.0.changed.notify();
-        settled
+        agreed.len()
     }
 
-    /// Brings the answering members of a chunk to one state; returns those that are there.
-    async fn reconcile(&self, chunk: &Rc<Chunk>) -> Vec<Taken> {
+    /// Brings the answering members of a chunk to one state; returns those that durably hold it, if they are enough.
+    async fn reconcile(&self, chunk: &Rc<Chunk>) -> Option<Vec<Taken>> {
         let answered = self.answered(chunk);
-        if answered.len() <= chunk.info.replicas.len() - self.min_copies() {
-            return vec![];
+        let witnesses: Vec<Taken> = answered.iter().filter(|(i, _)| self.is_witness(chunk, *i)).copied().collect();
+        if witnesses.len() < self.quorum(chunk) {
+            return None;
         }
-        if self.are_equal(chunk, &answered) {
-            return answered;
+        if witnesses.len() >= self.min_copies() && self.are_equal(chunk, &witnesses) {
+            return Some(witnesses);
         }
-        let Some(evidence) = self.evidence(chunk, &answered).await else { return vec![] };
+        let evidence = self.evidence(chunk, &answered).await;
+        if evidence.iter().filter(|e| e.witness).count() < self.quorum(chunk) {
+            return None;
+        }
         let mut plan = decide(&evidence);
         plan.sort_by_key(|(_, changes)| changes.len());
-        let mut agreed = vec![];
-        for (n, (member, changes)) in plan.iter().enumerate() {
-            if n >= self.min_copies() && changes.len() > FEW_BLOCKS {
+        let mut holders = vec![];
+        for (member, changes) in &plan {
+            if holders.len() >= self.min_copies() && changes.len() > FEW_BLOCKS {
                 break;
             }
             if self.apply(chunk, *member, changes).await {
-                agreed.extend(answered.iter().find(|(i, _)| i == member));
+                holders.extend(answered.iter().find(|(i, _)| i == member));
             }
         }
-        agreed
+        (holders.len() >= self.min_copies()).then_some(holders)
     }
 
     /// Whether all answers are the same, replicas exist, and no entry of theirs can be void.
-    fn are_equal(&self, chunk: &Chunk, answered: &[Taken]) -> bool {
-        let summary = |i: usize| {
-            let session = self.session(chunk.info.replicas[i].node);
-            let found = session.replicas.borrow().get(&chunk.info.chunk).copied();
-            found.filter(|s| s.replica == chunk.info.replicas[i].replica).map(|s| (s.adopted, s.digest))
-        };
-        let first = summary(answered[0].0);
-        first.is_some() && answered.iter().all(|(i, _)| summary(*i) == first)
+    fn are_equal(&self, chunk: &Chunk, witnesses: &[Taken]) -> bool {
+        let summary = |i: usize| self.summary(chunk, i).map(|s| (s.adopted, s.digest));
+        let first = summary(witnesses[0].0);
+        !chunk.touched.get() && first.is_some() && witnesses.iter().all(|(i, _)| summary(*i) == first)
     }
 
-    /// Lists what the members hold. Replicas that do not exist are made first, and hold nothing.
-    async fn evidence(&self, chunk: &Rc<Chunk>, answered: &[Taken]) -> Option<Vec<Evidence>> {
-        let mut evidence = vec![];
-        for (i, _) in answered {
-            let session = self.session(chunk.info.replicas[*i].node);
-            let replica = chunk.info.replicas[*i].replica;
-            let summary = session.replicas.borrow().get(&chunk.info.chunk).copied().filter(|s| s.replica == replica);
-            let (adopted, entries) = match summary {
-                Some(s) => (s.adopted, self.list(chunk, *i).await?),
+    /// Lists what the members hold. Replicas that do not exist are made first, and hold nothing. A member that
+    /// cannot say what it holds, or that cannot be made, is left out.
+    async fn evidence(&self, chunk: &Rc<Chunk>, answered: &[Taken]) -> Vec<Evidence> {
+        let asks = answered.iter().map(|(i, _)| async move {
+            let (witness, adopted, entries) = match self.summary(chunk, *i) {
+                Some(s) => (!s.damaged, s.adopted, self.list(chunk, *i).await?),
                 None => {
                     self.create_replica(chunk, *i, false).await?;
-                    (Epoch(0), vec![])
+                    (true, Epoch(0), self.list(chunk, *i).await?)
                 }
             };
-            evidence.push(Evidence { member: *i, adopted, entries });
-        }
-        Some(evidence)
+            Some(Evidence { member: *i, witness, adopted, entries })
+        });
+        join_all(asks).await.into_iter().flatten().collect()
     }
 
     /// Makes changes at a member; whether all are durable there.
     async fn apply(&self, chunk: &Rc<Chunk>, member: usize, changes: &[Change]) -> bool {
         for part in changes.chunks(MAX_BLOCKS as usize) {
+            chunk.touched.set(true);
             let Some(data) = self.gather(chunk, part).await else { return false };
             let entries = part.iter().map(|c| c.entry).collect();
             if !self.repair(chunk, member, entries, data).await {
@@ -162,17 +186,31 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Fetches the data of changes from members that hold it.
     async fn gather(&self, chunk: &Rc<Chunk>, changes: &[Change]) -> Option<Bytes> {
-        let mut all = Vec::new();
-        for change in changes.iter().filter(|c| c.entry.kind == BlockKind::Data) {
-            let block = change.entry.block;
-            let (entries, data) = self.read_from(chunk, change.source, block..block + 1, true).await?;
-            if entries[0] != change.entry {
-                warn!(chunk = %chunk.info.chunk, block, "a fenced replica changed its mind");
-                return None;
+        let with_data: Vec<&Change> = changes.iter().filter(|c| c.entry.kind == BlockKind::Data).collect();
+        let continues = |a: &&Change, b: &&Change| a.entry.block + 1 == b.entry.block && a.sources == b.sources;
+        let runs: Vec<&[&Change]> = with_data.chunk_by(continues).collect();
+        let fetched = join_all(runs.iter().map(|run| self.fetch(chunk, run))).await;
+        Some(fetched.into_iter().collect::<Option<Vec<_>>>()?.concat().into())
+    }
+
+    /// Fetches consecutive blocks from one of their holders, or each from any.
+    async fn fetch(&self, chunk: &Rc<Chunk>, run: &[&Change]) -> Option<Bytes> {
+        let blocks = run.first()?.entry.block..run.last()?.entry.block + 1;
+        for source in (0..chunk.info.replicas.len()).filter(|i| run[0].sources & (1 << i) != 0) {
+            let Some((entries, data)) = self.read_from(chunk, source, blocks.clone(), true).await else { continue };
+            if entries.iter().eq(run.iter().map(|c| &c.entry)) {
+                return Some(data);
             }
-            all.extend_from_slice(&data);
+            warn!(chunk = %chunk.info.chunk, ?blocks, "a fenced replica changed its mind");
         }
-        Some(all.into())
+        if run.len() == 1 {
+            return None;
+        }
+        let mut all = Vec::with_capacity(run.len());
+        for one in run.chunks(1) {
+            all.push(Box::pin(self.fetch(chunk, one)).await?);
+        }
+        Some(all.concat().into())
     }
 
     /// Has members adopt this epoch: one request per core for all chunks. Returns those that did.
@@ -221,19 +259,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// The chunk's state is decided, and `members` have adopted it.
-    fn decided(&self, chunk: &Rc<Chunk>, members: &[Taken]) {
-        {
-            let mut state = chunk.state.borrow_mut();
-            state.stage = Stage::Adopting;
-            for (i, member) in state.members.iter_mut().enumerate() {
-                let session = self.session(member.place.node);
-                let is_in = members.iter().any(|(m, generation)| *m == i && session.is_live(*generation));
-                member.live = is_in;
-                member.made |= is_in;
-                member.sync = if is_in { Sync::Current } else { Sync::Behind(Missing::unknown()) };
-            }
-        }
+    /// The chunk's state is decided, and `holders` have it durably; leaves those whose session goes on.
+    fn decide(&self, chunk: &Rc<Chunk>, holders: &mut Vec<Taken>) {
+        let all: Vec<usize> = holders.iter().map(|(i, _)| *i).collect();
+        holders.retain(|(i, generation)| self.session(chunk.info.replicas[*i].node).is_live(*generation));
+        chunk.decided(&all, |i| holders.iter().any(|(live, _)| *live == i));
         for (i, place) in chunk.info.replicas.iter().enumerate() {
             let session = self.session(place.node);
             let is_out = !chunk.state.borrow().members[i].live;
@@ -241,6 +271,5 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 self.rejoin(chunk, &session);
             }
         }
-        chunk.serve_if_adopted(self.min_copies());
     }
 }

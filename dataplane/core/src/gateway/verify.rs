@@ -1,14 +1,14 @@
 //! Comparing all copies of a volume, by digest and by content.
 
 use super::chunk::Chunk;
-use super::locks::Mode;
+use super::locks::{Held, Mode};
 use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::BLOCKS_PER_CHUNK;
 use levee_proto::api::{VerifyEvent, VerifyMismatch, VerifyReport};
-use levee_proto::wire::{Digest, Reply, Request};
+use levee_proto::wire::{Digest, Reply, Request, Status};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// same blocks with the same checksums, and each copy reads every block back against its checksum.
     /// Waits at most `patience` for copies that are behind. Writes to a chunk wait while it is compared.
     pub async fn verify(&self, patience: Duration, mut tell: impl FnMut(VerifyEvent)) -> Result<VerifyReport, Stopped> {
-        self.until_healthy(patience, &mut tell).await?;
+        let end = self.0.rt.now() + patience;
+        self.until_healthy(end, &mut tell).await?;
         let chunks = self.chunks();
         let mut report = VerifyReport {
             volume: self.0.volume.name.clone(),
@@ -31,13 +32,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         };
         for (done, chunk) in chunks.iter().enumerate() {
             tell(VerifyEvent::Progress { done: done as u32, total: chunks.len() as u32 });
-            self.verify_chunk(chunk, &mut report).await?;
+            self.verify_chunk(chunk, end, &mut report).await?;
         }
         Ok(report)
     }
 
-    async fn until_healthy(&self, patience: Duration, tell: &mut impl FnMut(VerifyEvent)) -> Result<(), Stopped> {
-        let end = self.0.rt.now() + patience;
+    async fn until_healthy(&self, end: Duration, tell: &mut impl FnMut(VerifyEvent)) -> Result<(), Stopped> {
         loop {
             let changed = self.0.changed.listen();
             self.check_stopped()?;
@@ -51,17 +51,39 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    async fn verify_chunk(&self, chunk: &Rc<Chunk>, report: &mut VerifyReport) -> Result<(), Stopped> {
-        let _held = chunk.locks.acquire(0..BLOCKS_PER_CHUNK, Mode::Exclusive).await;
-        // Writes that are answered may still be on their way to the last copy.
-        while chunk.is_healthy() && !chunk.state.borrow().open.is_empty() {
+    /// Keeps writes off a chunk when all copies agree on what was written, or when `end` is over.
+    async fn quiesce(&self, chunk: &Rc<Chunk>, end: Duration) -> Result<Held, Stopped> {
+        loop {
+            let held = chunk.locks.acquire(0..BLOCKS_PER_CHUNK, Mode::Exclusive).await;
+            // Writes that are answered may still be on their way to the last copy.
+            while chunk.is_healthy() && !chunk.state.borrow().open.is_empty() {
+                self.check_stopped()?;
+                timeout(&self.0.rt, LOOK / 10, chunk.changed.listen()).await;
+            }
             self.check_stopped()?;
-            timeout(&self.0.rt, LOOK / 10, chunk.changed.listen()).await;
+            if chunk.is_healthy() || self.0.rt.now() >= end {
+                return Ok(held);
+            }
+            // A copy was lost meanwhile: guests go on while it is caught up.
+            drop(held);
+            timeout(&self.0.rt, LOOK, chunk.changed.listen()).await;
         }
-        let members = 0..chunk.info.replicas.len();
-        let scans = join_all(members.map(|i| self.scan(chunk, i))).await;
+    }
+
+    async fn verify_chunk(&self, chunk: &Rc<Chunk>, end: Duration, report: &mut VerifyReport) -> Result<(), Stopped> {
+        let scans = loop {
+            let held = self.quiesce(chunk, end).await?;
+            let scans = join_all((0..chunk.info.replicas.len()).map(|i| self.scan(chunk, i))).await;
+            if scans.iter().all(Result::is_ok) || self.0.rt.now() >= end {
+                break scans;
+            }
+            // A copy was lost meanwhile, or had been and nobody had noticed yet: guests go on.
+            drop(held);
+            self.0.rt.sleep(LOOK).await;
+        };
         let agreed = most_common(scans.iter().flatten().map(|s| s.digest));
-        for (place, scan) in chunk.info.replicas.iter().zip(&scans) {
+        for (i, (place, scan)) in chunk.info.replicas.iter().zip(&scans).enumerate() {
+            self.note_bad_blocks(chunk, i, scan);
             let problem = match scan {
                 Err(why) => why.clone(),
                 Ok(s) if !s.bad.is_empty() => {
@@ -81,6 +103,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(())
     }
 
+    /// What is bad is sent again from another copy.
+    fn note_bad_blocks(&self, chunk: &Rc<Chunk>, member: usize, scan: &Result<Scan, String>) {
+        let bad = scan.iter().flat_map(|s| &s.bad).filter(|b| **b < BLOCKS_PER_CHUNK);
+        if bad.filter(|b| chunk.mark_corrupt(member, **b)).count() > 0 {
+            self.session(chunk.info.replicas[member].node).changed.notify();
+        }
+    }
+
     async fn scan(&self, chunk: &Rc<Chunk>, member: usize) -> Result<Scan, String> {
         let session = self.session(chunk.info.replicas[member].node);
         if !chunk.state.borrow().members[member].live {
@@ -92,7 +122,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let target = self.target(chunk, member);
         match self.ask(&session, &target, Request::Scan { target }, Bytes::new()).await {
             Ok((Reply::Scan { digest, blocks, bad }, _)) => Ok(Scan { digest, blocks, bad }),
-            Ok((reply, _)) => Err(format!("it could not be read: {reply:?}")),
+            Ok((reply, _)) => {
+                if matches!(reply, Reply::Error { status: Status::FenceFirst, .. }) {
+                    self.distrust(&session, "it was started again");
+                }
+                Err(format!("it could not be read: {reply:?}"))
+            }
             Err(e) => Err(format!("it could not be reached: {}", e.0)),
         }
     }

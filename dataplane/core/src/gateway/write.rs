@@ -1,7 +1,7 @@
 //! Writes: ordered, sent to all copies at once, answered when enough have them durably.
 
-use super::chunk::{Chunk, Stage, WriteOp};
-use super::locks::Mode;
+use super::chunk::{Chunk, Stage, Waiter, WriteOp};
+use super::locks::{Held, Mode};
 use super::session::Session;
 use super::{Answer, Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
@@ -27,6 +27,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// If the range reaches beyond the volume.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), Stopped> {
         let len = data.len() as u64;
+        if len == 0 {
+            return self.check_stopped();
+        }
         let first = self.0.volume.geometry.locate(offset, len);
         if u64::from(first.len) == len && offset + len <= self.size() {
             return self.write_extent(first, data).await;
@@ -61,10 +64,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             None => self.allocated(e.chunk_index).await?,
         };
         let blocks = blocks_of(&e);
-        let _held = chunk.locks.acquire(blocks.clone(), Mode::Exclusive).await;
+        let held = chunk.locks.acquire(blocks.clone(), Mode::Exclusive).await;
         let aligned = e.offset.is_multiple_of(BLOCK) && e.len.is_multiple_of(BLOCK);
         let data = if aligned { data } else { self.merge(&chunk, &e, blocks.clone(), &data).await? };
-        self.write_locked(&chunk, BlockKind::Data, blocks, data).await
+        self.write_locked(&chunk, BlockKind::Data, blocks, data, held).await
     }
 
     /// Whole blocks made of what is stored and the new bytes. The blocks are held by the caller.
@@ -78,17 +81,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// `edges`: blocks that are only partly in the range are zeroed in part, else left alone.
     async fn zero_extent(&self, e: Extent, edges: bool) -> Result<(), Stopped> {
-        let Some(chunk) = self.chunk(e.chunk_index) else { return Ok(()) };
+        let Some(chunk) = self.chunk(e.chunk_index) else { return self.check_stopped() };
         let whole = e.offset.div_ceil(BLOCK)..(e.offset + e.len) / BLOCK;
         if whole.is_empty() {
             return if edges { self.write_extent(e, Bytes::from(vec![0; e.len as usize])).await } else { Ok(()) };
         }
         let head = whole.start * BLOCK - e.offset;
         let tail = e.offset + e.len - whole.end * BLOCK;
-        {
-            let _held = chunk.locks.acquire(whole.clone(), Mode::Exclusive).await;
-            self.write_locked(&chunk, BlockKind::Zero, whole.clone(), Bytes::new()).await?;
-        }
+        let held = chunk.locks.acquire(whole.clone(), Mode::Exclusive).await;
+        self.write_locked(&chunk, BlockKind::Zero, whole.clone(), Bytes::new(), held).await?;
         if edges && head > 0 {
             self.write_extent(Extent { len: head, ..e }, Bytes::from(vec![0; head as usize])).await?;
         }
@@ -99,13 +100,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(())
     }
 
-    /// Writes whole blocks that the caller holds exclusively.
+    /// Writes whole blocks that are held exclusively, and are until the write is answered: also if the caller
+    /// does not wait for that, nobody may see it before.
     async fn write_locked(
         &self,
         chunk: &Rc<Chunk>,
         kind: BlockKind,
         blocks: Range<u32>,
         data: Bytes,
+        held: Held,
     ) -> Result<(), Stopped> {
         self.until_served(chunk).await?;
         let (answer, answered) = oneshot();
@@ -118,7 +121,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             crcs: if kind == BlockKind::Data { Crcs::of(&data) } else { Crcs::none() },
             data,
             acked: Cell::new(0),
-            answer: Cell::new(Some(answer)),
+            owed_by: Cell::new(0),
+            waiter: Cell::new(Some(Waiter { answer, _held: held })),
             answered: Cell::new(false),
         });
         self.start(chunk, &op);
@@ -142,27 +146,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     fn start(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>) {
         debug_assert_eq!(chunk.stage(), Stage::Served);
-        let mut live = 0u8;
-        {
-            let mut state = chunk.state.borrow_mut();
-            state.open.push_back(op.clone());
-            for (i, member) in state.members.iter_mut().enumerate() {
-                if member.live {
-                    live |= 1 << i;
-                } else {
-                    member.miss(op.blocks());
-                }
-            }
-        }
-        for i in (0..chunk.info.replicas.len()).filter(|i| live & (1 << i) != 0) {
+        for i in chunk.begin(op) {
             self.send_write(chunk, op, i);
         }
     }
 
     /// Sends again what a member that is live again has not acknowledged.
     pub(super) fn resend_open(&self, chunk: &Rc<Chunk>, member: usize) {
-        let open: Vec<_> = chunk.state.borrow().open.iter().filter(|op| !op.acked_by(member)).cloned().collect();
-        open.iter().for_each(|op| self.send_write(chunk, op, member));
+        let session = self.session(chunk.info.replicas[member].node);
+        for op in chunk.owe_open(member) {
+            if op.answered.get() && session.owe(op.data.len()) {
+                return self.lose(&session, "it is too far behind");
+            }
+            self.send_write(chunk, &op, member);
+        }
     }
 
     fn send_write(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize) {
@@ -204,29 +201,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     fn acknowledge(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize, session: &Rc<Session>) {
-        op.acked.set(op.acked.get() | (1 << member));
         if op.answered.get() {
             session.repay(op.data.len());
-        } else {
-            chunk.has_newest(member, op.blocks());
         }
-        if !op.answered.get() && op.acked.get().count_ones() as usize >= self.min_copies() {
-            op.answered.set(true);
-            if let Some(answer) = op.answer.take() {
-                answer.send(());
+        if chunk.acknowledge(op, member, self.min_copies()) {
+            if let Some(waiter) = op.waiter.take() {
+                waiter.answer.send(());
             }
             self.charge_late_members(chunk, op);
-        }
-        if op.answered.get() {
-            chunk.retire();
         }
     }
 
     /// The guest has its answer; those who have not written yet owe it, up to a bound.
     fn charge_late_members(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>) {
-        let late = |i: &usize| chunk.state.borrow().members[*i].live && !op.acked_by(*i);
-        let late: Vec<usize> = (0..chunk.info.replicas.len()).filter(late).collect();
-        for i in late {
+        for i in (0..chunk.info.replicas.len()).filter(|i| op.is_owed_by(*i)) {
             let session = self.session(chunk.info.replicas[i].node);
             if session.owe(op.data.len()) {
                 self.lose(&session, "it is too far behind");
@@ -245,6 +233,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 return;
             }
             if op.answered.get() {
+                session.repay(op.data.len());
                 chunk.give_up(&op, member);
                 session.changed.notify();
             } else {

@@ -24,7 +24,12 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         self.0.fences.borrow().get(&volume).copied().unwrap_or_default()
     }
 
-    /// Admits a request for the volume's current gateway: its epoch is the durable fence.
+    /// The epoch that may make requests; 0: none has fenced the volume since we started.
+    pub(super) fn served_epoch(&self, volume: VolumeId) -> Epoch {
+        self.0.served.borrow().get(&volume).copied().unwrap_or_default()
+    }
+
+    /// Admits a request for the volume's current gateway: its epoch is the durable fence, and it knows this process.
     pub(super) fn admit_volume(&self, t: &Target) -> Result<Shard<D, R>, Reply> {
         let Some(shard) = self.shard(t.disk, t.chunk) else {
             return Err(Reply::error(Status::Invalid, format!("disk {} is not served by this core", t.disk)));
@@ -33,7 +38,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         if t.epoch < fence {
             return Err(Reply::error(Status::Fenced, format!("epoch {} is below {fence}", t.epoch)));
         }
-        if t.epoch > shard.fence(t.volume) {
+        if t.epoch > self.served_epoch(t.volume) {
             return Err(Reply::error(Status::FenceFirst, format!("epoch {} is not fenced here", t.epoch)));
         }
         Ok(shard.clone())

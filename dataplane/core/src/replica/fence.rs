@@ -32,6 +32,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         if epoch < fence {
             return Reply::error(Status::Fenced, format!("epoch {epoch} is below {fence}"));
         }
+        self.0.served.borrow_mut().insert(volume, epoch);
         let replicas: Vec<_> = self.shards().flat_map(|s| s.replicas_of(volume)).map(summary).collect();
         if replicas.len() > MAX_SUMMARIES {
             return Reply::error(
@@ -59,7 +60,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             let Some((number, shard)) = self.shard_and_number(disk, chunk) else {
                 return refuse(reply, Status::UnknownReplica, &format!("disk {disk} is not served by this core"));
             };
-            if shard.fence(volume) != epoch {
+            if self.served_epoch(volume) != epoch {
                 return refuse(reply, Status::FenceFirst, &format!("epoch {epoch} is not fenced here"));
             }
             if shard.replica(chunk).is_none_or(|r| r.replica != replica || r.volume != volume) {

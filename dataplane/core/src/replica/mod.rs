@@ -6,6 +6,8 @@
 //! - A request below the volume's fence is refused for ever, one above it until the fence is durable.
 //! - A fence holds from the moment it arrives, and is answered only when it is durable on every shard
 //!   of the core, with every earlier write durable before it: logs are first in, first out.
+//! - Whoever has not fenced since we started is refused, too: a gateway that did not notice our restart is to
+//!   hear what we hold now.
 //! - Guests' reads are served only for the epoch that the replica has adopted.
 //! - Replicas exist only by an explicit `Create`.
 
@@ -41,6 +43,8 @@ struct Inner<D: Disk, R: Runtime> {
     disks: BTreeMap<DiskId, DiskShards<D, R>>,
     /// The highest epoch asked for, durable or not: what is below is refused.
     fences: RefCell<BTreeMap<VolumeId, Epoch>>,
+    /// The highest epoch that was fenced, durably, since we started: only it is served.
+    served: RefCell<BTreeMap<VolumeId, Epoch>>,
 }
 
 impl<D: Disk, R: Runtime> Clone for ReplicaService<D, R> {
@@ -59,7 +63,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
                 *highest = (*highest).max(epoch);
             }
         }
-        ReplicaService(Rc::new(Inner { rt, disks, fences: RefCell::new(fences) }))
+        ReplicaService(Rc::new(Inner { rt, disks, fences: RefCell::new(fences), served: RefCell::default() }))
     }
 
     /// Answers one request through `reply`, now or later. Hello and Ping belong to the link.
@@ -117,7 +121,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Ok(admitted) => admitted,
             Err(refusal) => return reply(refusal, Bytes::new()),
         };
-        if !reconcile && (meta.adopted != target.epoch || meta.damaged) {
+        if meta.damaged || (!reconcile && meta.adopted != target.epoch) {
             return refuse(reply, Status::NotAdopted, "the replica has not adopted this epoch");
         }
         self.0.rt.spawn(async move {

@@ -39,8 +39,6 @@ pub enum Fate {
     LoseAnswer,
     /// It never arrives, and nobody says so.
     Hold,
-    /// It is carried out at once and answered so much later.
-    Delay(Duration),
     /// It is not carried out, and answered with this.
     Refuse(Status),
 }
@@ -285,8 +283,7 @@ impl Cluster for TestLinks {
             let reply = move |reply: Reply, data: Bytes| {
                 let rt = back.0.rt.clone();
                 rt.clone().spawn(async move {
-                    let extra = if let Fate::Delay(time) = fate { time } else { Duration::ZERO };
-                    rt.sleep(Duration::from_micros(10 + back.below(200)) + extra).await;
+                    rt.sleep(Duration::from_micros(10 + back.below(200))).await;
                     let lost = fate == Fate::LoseAnswer
                         || back.0.cut_off.borrow().contains(&gateway)
                         || back.0.nodes.borrow()[&node].life != life;
