@@ -2,7 +2,9 @@
 //!
 //! The replicas of a chunk are on distinct nodes. The gateway's node gets one if it stores data, so that
 //! reads are local; the others go where the share of used space is smallest, which fills disks in
-//! proportion to their size and takes turns among equals. All of it is integer arithmetic over ordered
+//! proportion to their size and takes turns among equals. Nodes that are down come last: they are given
+//! copies only where live nodes do not suffice and the volume's `min_copies` are on live ones, so that
+//! writes go on; such a copy is made when its node is back. All of it is integer arithmetic over ordered
 //! maps: every member comes to the same places.
 
 use crate::command::{Answer, Outcome, invalid};
@@ -27,15 +29,26 @@ impl Share {
     }
 }
 
-/// Room on the disks of the nodes that may take replicas, as the plan goes on.
-struct Room {
+/// Room on the disks of the nodes, as the plan goes on.
+struct Room<'a> {
     nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>>,
+    alive: &'a BTreeSet<NodeId>,
 }
 
-impl Room {
-    fn of(state: &State, alive: &BTreeSet<NodeId>) -> Room {
+/// How many copies of a chunk there have to be.
+#[derive(Clone, Copy)]
+struct Need {
+    copies: usize,
+    /// On live nodes.
+    min_copies: usize,
+    /// The gateway's node: it takes one if it can, and is alive, for it asks.
+    preferred: NodeId,
+}
+
+impl Room<'_> {
+    fn of<'a>(state: &State, alive: &'a BTreeSet<NodeId>) -> Room<'a> {
         let mut nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>> = BTreeMap::new();
-        for (id, node) in state.tables.nodes.iter().filter(|(id, _)| alive.contains(id)) {
+        for (id, node) in &state.tables.nodes {
             let share = |disk: &Disk| Share { used: disk.placed, total: disk.slots() };
             let disks: BTreeMap<DiskId, Share> = node
                 .disks
@@ -47,17 +60,21 @@ impl Room {
                 nodes.insert(*id, disks);
             }
         }
-        Room { nodes }
+        Room { nodes, alive }
     }
 
-    /// `copies` places on distinct nodes, the `preferred` one first; or how many nodes have room.
-    fn take(&mut self, copies: usize, preferred: NodeId) -> Result<Vec<(NodeId, DiskId)>, usize> {
-        if self.nodes.len() < copies {
-            return Err(self.nodes.len());
+    /// Places on distinct nodes; or how many live nodes, and nodes at all, have room.
+    fn take(&mut self, need: Need) -> Result<Vec<(NodeId, DiskId)>, (usize, usize)> {
+        let Need { copies, min_copies, preferred } = need;
+        let is_alive = |id: &NodeId| *id == preferred || self.alive.contains(id);
+        let live = self.nodes.keys().filter(|id| is_alive(id)).count();
+        if live < min_copies || self.nodes.len() < copies {
+            return Err((live, self.nodes.len()));
         }
         let mut order: Vec<(NodeId, Share)> = self.nodes.iter().map(|(id, disks)| (*id, node_share(disks))).collect();
         order.sort_by(|(a, x), (b, y)| {
-            (*a != preferred).cmp(&(*b != preferred)).then_with(|| x.cmp(y)).then_with(|| a.cmp(b))
+            let first = |id: &NodeId| (*id != preferred, !is_alive(id));
+            first(a).cmp(&first(b)).then_with(|| x.cmp(y)).then_with(|| a.cmp(b))
         });
         Ok(order.into_iter().take(copies).filter_map(|(node, _)| Some((node, self.take_disk(node)?))).collect())
     }
@@ -89,13 +106,11 @@ impl State {
     /// Allocates all of the chunks that do not exist yet, or none.
     pub(crate) fn allocate(&mut self, name: &str, request: &AllocateChunks, alive: &BTreeSet<NodeId>) -> Outcome {
         let id = self.volume_id(name)?;
-        let (gateway, missing) = self.check_allocation(id, request)?;
-        let copies = self.tables.volumes.get(&id).map_or(0, |v| usize::from(v.copies));
-
+        let (need, missing) = self.check_allocation(id, request)?;
         let mut room = Room::of(self, alive);
         let mut plan = Vec::with_capacity(missing.len());
         for index in missing {
-            let places = room.take(copies, gateway).map_err(|have| no_room(name, copies, have, alive.len()))?;
+            let places = room.take(need).map_err(|(live, all)| no_room(name, need, live, all))?;
             plan.push((index, places));
         }
         for (index, places) in plan {
@@ -104,8 +119,8 @@ impl State {
         Ok(Answer::Allocated(AllocatedChunks { chunks: self.chunk_infos(id, &request.indexes) }))
     }
 
-    /// The gateway's node, and the indexes that have no chunk yet.
-    fn check_allocation(&self, id: VolumeId, request: &AllocateChunks) -> Result<(NodeId, BTreeSet<u32>), Problem> {
+    /// What each chunk needs, and the indexes that have no chunk yet.
+    fn check_allocation(&self, id: VolumeId, request: &AllocateChunks) -> Result<(Need, BTreeSet<u32>), Problem> {
         let volume = &self.tables.volumes[&id];
         let opened = volume.attachment.as_ref().filter(|a| a.opened_by.is_some() && volume.epoch == request.epoch);
         let Some(attachment) = opened else {
@@ -122,7 +137,8 @@ impl State {
             return Err(invalid(format!("volume '{}' has {count} chunks, there is no chunk {index}", volume.name)));
         }
         let missing = request.indexes.iter().copied().filter(|i| !volume.chunks.contains_key(i)).collect();
-        Ok((attachment.node, missing))
+        let (copies, min_copies) = (volume.copies.into(), volume.min_copies.into());
+        Ok((Need { copies, min_copies, preferred: attachment.node }, missing))
     }
 
     fn place(&mut self, id: VolumeId, index: u32, places: Vec<(NodeId, DiskId)>) {
@@ -141,11 +157,13 @@ impl State {
     }
 }
 
-fn no_room(name: &str, copies: usize, have: usize, alive: usize) -> Problem {
+fn no_room(name: &str, need: Need, live: usize, all: usize) -> Problem {
+    let Need { copies, min_copies, .. } = need;
     Problem::new(
         ProblemKind::NoSpace,
         format!(
-            "volume '{name}' needs {copies} nodes with room for a chunk, {have} of the {alive} live nodes have it: \
+            "volume '{name}' needs {copies} nodes with room for a chunk, {min_copies} of them live; \
+             {all} nodes have it, {live} of them live: \
              add disks or nodes, start the nodes that are down, or delete volumes"
         ),
     )

@@ -240,19 +240,29 @@ fn a_full_cluster_refuses_all_or_nothing_and_recovers() {
 }
 
 #[test]
-fn replicas_go_to_live_nodes_only() {
-    let mut state = cluster(&[10, 10, 10]);
-    create(&mut state, "v", GIB, 2).unwrap();
+fn live_nodes_come_first_and_enough_of_them() {
+    let mut state = cluster(&[10, 10, 10, 10]);
+    create(&mut state, "v", GIB, 3).unwrap();
     attach(&mut state, "v", Some("n1")).unwrap();
     let epoch = open(&mut state, "v", 101).unwrap().epoch;
-    let request = AllocateChunks { epoch, indexes: vec![0] };
-    let alive = |nodes: &[u32]| nodes.iter().map(|n| NodeId(*n)).collect();
-    let one = Command::Allocate { name: "v".into(), request: request.clone(), alive: alive(&[1]) };
-    assert_eq!(kind(state.apply(&one)), ProblemKind::NoSpace);
-    let two = Command::Allocate { name: "v".into(), request, alive: alive(&[1, 3]) };
-    state.apply(&two).unwrap();
-    let nodes: Vec<_> = open(&mut state, "v", 101).unwrap().chunks[0].replicas.iter().map(|r| r.node).collect();
-    assert_eq!(nodes, [NodeId(1), NodeId(3)]);
+    let mut places = |index: u32, alive: &[u32]| {
+        let alive = alive.iter().map(|n| NodeId(*n)).collect();
+        let request = AllocateChunks { epoch, indexes: vec![index] };
+        let answer = state.apply(&Command::Allocate { name: "v".into(), request, alive });
+        state.check().unwrap();
+        answer.map(|_| {
+            let chunks = open(&mut state, "v", 101).unwrap().chunks;
+            chunks[index as usize].replicas.iter().map(|r| r.node.0).collect::<Vec<_>>()
+        })
+    };
+    // Three copies, two of which a write waits for.
+    let refused = places(0, &[1]).unwrap_err();
+    assert_eq!(refused.kind, ProblemKind::NoSpace);
+    assert!(refused.detail.contains("4 nodes have it, 1 of them live"), "{refused}");
+    assert_eq!(places(0, &[1, 3, 4]).unwrap(), [1, 3, 4]);
+    assert_eq!(places(1, &[1, 4]).unwrap(), [1, 4, 2], "the emptiest of those that are down");
+    // Who asks is alive, whatever was heard of it.
+    assert_eq!(places(2, &[3]).unwrap(), [1, 3, 2]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod cluster;
 mod crash;
 mod guest;
 mod metas;
+mod node_loss;
 mod space;
 #[path = "../support/mod.rs"]
 mod support;
