@@ -34,7 +34,8 @@ pub struct MemDisk(Rc<RefCell<State>>);
 
 struct State {
     size: u64,
-    pages: BTreeMap<u64, Box<[u8; PAGE]>>,
+    /// Shared with forks until one changes them; what is zero is left out.
+    pages: BTreeMap<u64, Rc<[u8; PAGE]>>,
     /// Completed, not yet durable, in order of completion.
     unsynced: Vec<Landed>,
     /// Begun, not completed.
@@ -370,7 +371,11 @@ impl State {
     fn put(&mut self, pos: u64, data: &[u8]) {
         for_pages(pos, data.len(), |page, at, range| {
             let n = range.len();
-            let p = self.pages.entry(page).or_insert_with(|| Box::new([0; PAGE]));
+            if data[range.clone()] == [0; PAGE] {
+                self.pages.remove(&page);
+                return;
+            }
+            let p = Rc::make_mut(self.pages.entry(page).or_insert_with(|| Rc::new([0; PAGE])));
             p[at..at + n].copy_from_slice(&data[range]);
         });
     }

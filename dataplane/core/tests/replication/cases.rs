@@ -2,7 +2,7 @@
 //!
 //! Three nodes, and blocks of chunk 0, whose members are on nodes 2, 3 and 1 in this order; gateways run on node 1.
 
-use crate::model::{content, stamp_of};
+use crate::model::stamp_of;
 use crate::world::{DISK_SIZE, Fate, TestGateway, World};
 use bytes::Bytes;
 use levee_core::ports::Runtime;
@@ -21,6 +21,11 @@ const N2: NodeId = NodeId(2);
 const N3: NodeId = NodeId(3);
 /// Of virtual time, for anything that is possible at all.
 const LONG: Duration = Duration::from_secs(60);
+
+/// A block full of `stamp`.
+fn content(stamp: u64) -> Vec<u8> {
+    crate::model::content(stamp, BLOCK_SIZE)
+}
 
 fn scenario<F: Future<Output = ()>>(min_copies: u8, story: impl FnOnce(World) -> F) {
     let rt = TestRuntime::new(5);

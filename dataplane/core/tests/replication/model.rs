@@ -1,60 +1,101 @@
-//! What the blocks of a volume may hold: each is a linearizable register.
+//! What the sectors of a volume may hold: each is a linearizable register.
+//!
+//! Requests take from their beginning to their end, so those that overlap in time may take effect in either order. What a
+//! gateway's end cut short took effect before the next one served the sector, or never will.
 
-use levee_proto::BLOCK_SIZE;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-/// Stamp of a block that was never written, or zeroed.
+/// Bytes of a sector, the smallest thing that a guest writes.
+pub const SECTOR: usize = 512;
+/// Stamp of a sector that was never written, or zeroed.
 pub const ZERO: u64 = 0;
 
-#[derive(Default)]
-struct Block {
-    /// What a read may return now. Exactly one value unless writes were cut short.
-    possible: Vec<u64>,
+/// A request that has begun: when, and through which gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    pub at: u64,
+    pub gateway: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Value {
+    stamp: u64,
+    begun: Begun,
+    /// When it was acknowledged.
+    done: Option<u64>,
+}
+
+const NEVER: Value = Value { stamp: ZERO, begun: Begun { at: 0, gateway: 0 }, done: Some(0) };
+
+impl Value {
+    /// Whether it certainly took effect, if ever, before that request did.
+    fn is_before(&self, later: Begun) -> bool {
+        self.done.is_some_and(|done| done < later.at) || self.begun.gateway < later.gateway
+    }
 }
 
 /// The expected content.
 #[derive(Default)]
-pub struct Model(BTreeMap<u32, Block>);
+pub struct Model {
+    /// What a read may return now.
+    sectors: BTreeMap<u64, Vec<Value>>,
+    clock: u64,
+}
 
 impl Model {
-    fn block(&mut self, block: u32) -> &mut Block {
-        self.0.entry(block).or_insert_with(|| Block { possible: vec![ZERO] })
+    /// A request begins. Gateways are numbered from 1.
+    pub fn begin(&mut self, gateway: u64) -> Begun {
+        self.clock += 1;
+        Begun { at: self.clock, gateway }
     }
 
-    /// A write begins: from now on it may be seen.
-    pub fn begin(&mut self, block: u32, stamp: u64) {
-        self.block(block).possible.push(stamp);
+    /// It is a write: from now on it may be seen.
+    pub fn write(&mut self, sectors: Range<u64>, begun: Begun, stamp: u64) {
+        for s in sectors {
+            self.sectors.entry(s).or_insert_with(|| vec![NEVER]).push(Value { stamp, begun, done: None });
+        }
     }
 
-    /// A write was acknowledged: only it may be seen.
-    pub fn acknowledge(&mut self, block: u32, stamp: u64) {
-        self.block(block).possible = vec![stamp];
+    /// A write was acknowledged: nothing before it may be seen.
+    pub fn acknowledge(&mut self, sectors: Range<u64>, begun: Begun) {
+        self.clock += 1;
+        for s in sectors {
+            let possible = self.sectors.get_mut(&s).expect("begun");
+            possible.retain(|v| v.begun == begun || !v.is_before(begun));
+            let mine = possible.iter_mut().find(|v| v.begun == begun);
+            let is_there = mine.map(|v| v.done = Some(self.clock)).is_some();
+            let later = possible.iter().any(|v| v.begun.at > begun.at || v.done.is_some_and(|done| done > begun.at));
+            assert!(is_there || later, "sector {s}: {begun:?} was acknowledged, but {possible:?} was seen");
+        }
     }
 
-    /// A read, after which nothing else was begun, returned `stamp`: it stays.
-    pub fn saw(&mut self, block: u32, stamp: u64) {
-        let block_state = self.block(block);
+    /// A read returned `stamp`: of what was before it, that is what remains.
+    pub fn saw(&mut self, sector: u64, begun: Begun, stamp: u64) {
+        let Some(possible) = self.sectors.get_mut(&sector) else {
+            return assert_eq!(stamp, ZERO, "sector {sector} was never written");
+        };
         assert!(
-            block_state.possible.contains(&stamp),
-            "block {block} holds {stamp}, but only {:?} may be there",
-            block_state.possible
+            possible.iter().any(|v| v.stamp == stamp),
+            "sector {sector} holds {stamp} for {begun:?}, but only {possible:?} may be there"
         );
-        block_state.possible = vec![stamp];
+        possible.retain(|v| v.stamp == stamp || !v.is_before(begun));
     }
 
-    pub fn blocks(&self) -> Vec<u32> {
-        self.0.keys().copied().collect()
+    /// Everything that was ever written.
+    pub fn sectors(&self) -> Vec<u64> {
+        self.sectors.keys().copied().collect()
     }
 }
 
-/// A block full of `stamp`.
-pub fn content(stamp: u64) -> Vec<u8> {
-    stamp.to_le_bytes().repeat(BLOCK_SIZE / 8)
+/// `len` bytes full of `stamp`.
+pub fn content(stamp: u64, len: usize) -> Vec<u8> {
+    stamp.to_le_bytes().repeat(len / 8)
 }
 
-/// The stamp of a block, which must be whole.
-pub fn stamp_of(block: &[u8]) -> u64 {
-    let stamp = u64::from_le_bytes(block[..8].try_into().unwrap());
-    assert_eq!(block, content(stamp), "a block is torn");
+/// The stamp of a sector or block, which must be whole.
+pub fn stamp_of(bytes: &[u8]) -> u64 {
+    let stamp = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert_eq!(bytes, content(stamp, bytes.len()), "torn");
     stamp
 }
