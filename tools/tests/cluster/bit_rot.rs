@@ -46,10 +46,6 @@ fn bad_nodes(cluster: &Cluster, verdict: &Value) -> BTreeSet<String> {
     found.iter().map(|m| name(&m["node"]).as_str().unwrap().to_string()).collect()
 }
 
-fn names(nodes: &[&str]) -> BTreeSet<String> {
-    nodes.iter().map(|n| n.to_string()).collect()
-}
-
 #[test]
 fn a_bad_copy_is_named_never_read_and_repaired() {
     let cluster = Cluster::start(&["--disk-size", "512M"]);
@@ -61,31 +57,23 @@ fn a_bad_copy_is_named_never_read_and_repaired() {
     guest.write(SIZE, REQUEST as u64);
     cluster.verify_equal("vol");
 
-    // The gateway's own copy rots under its hands, another node's while that is down. No block is bad twice.
+    // The gateway's own copy rots under its hands: the guest gets what it wrote, from another copy.
     flip_bits(&cluster.disk("node-1"), (0..BLOCKS).step_by(EVERY as usize));
+    guest.check(0, SIZE);
+
+    // A copy that nobody reads rots, too, while its node is down. No block is bad twice.
     cluster.kill("node-3");
     flip_bits(&cluster.disk("node-3"), (EVERY / 2..BLOCKS).step_by(EVERY as usize));
     cluster.up();
     let verdict = cluster.verify("vol");
-    assert_eq!(bad_nodes(&cluster, &verdict), names(&["node-1", "node-3"]), "{verdict}");
+    let bad = bad_nodes(&cluster, &verdict);
+    assert!(bad.contains("node-3") && !bad.contains("node-2"), "{verdict}");
     let problem = verdict["mismatches"][0]["problem"].as_str().unwrap();
     assert!(problem.contains("do not match their checksums"), "{problem}");
 
-    // The guest gets what it wrote, and what was bad in the copy that it reads is replaced. While a block is
-    // being replaced the copy is not read, so that it may take several rounds to come across all of them.
-    cluster.until("the gateway's copy is repaired", |c| {
-        guest.check(0, SIZE);
-        (!bad_nodes(c, &c.verify("vol")).contains("node-1")).then_some(())
-    });
-
-    // Served by the other node, its copy is the one that is read.
-    guest.close();
-    cluster.ok(&["volume", "detach", "vol"]);
-    let mut guest = Guest::connect(&cluster.attach("vol", "node-3"));
-    cluster.until("all copies are repaired", |c| {
-        guest.check(0, SIZE);
-        (c.verify("vol")["equal"] == true).then_some(())
-    });
+    // What was found is replaced.
+    cluster.until("all copies are repaired", |c| (c.verify("vol")["equal"] == true).then_some(()));
+    guest.check(0, SIZE);
     guest.close();
 }
 
