@@ -17,6 +17,7 @@
 mod allocate;
 mod chunk;
 mod locks;
+mod member;
 mod read;
 mod reconcile;
 mod resync;

@@ -6,7 +6,8 @@
 //! it has not. Copies never undo a newer write: the replica merges entries of this epoch by seq, and
 //! replaces older ones.
 
-use super::chunk::{Chunk, Missing, Sync};
+use super::chunk::Chunk;
+use super::member::{Missing, Sync};
 use super::reconcile::differences;
 use super::session::Session;
 use super::{Cluster, Gateway};

@@ -1,7 +1,8 @@
 //! Writes: ordered, sent to all copies at once, answered when enough have them durably.
 
-use super::chunk::{Chunk, Stage, Waiter, WriteOp};
+use super::chunk::{Chunk, Stage};
 use super::locks::{Held, Mode};
+use super::member::{Waiter, WriteOp};
 use super::session::Session;
 use super::{Answer, Cluster, Gateway, Stopped};
 use crate::ports::Runtime;

@@ -1,0 +1,167 @@
+//! One member of a chunk: what it misses, and which writes it owes.
+
+use super::locks::Held;
+use crate::bitmap::BlockSet;
+use crate::sync::Sender;
+use bytes::Bytes;
+use levee_proto::wire::{BlockKind, Crcs};
+use levee_proto::{Seq, Version};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// A member that owes more writes is slow, and not worth finding out whether it could be read.
+const MAX_OWED_WHEN_READ: usize = 4096;
+
+/// How up to date a member is.
+pub(super) enum Sync {
+    /// It adopted this epoch and misses nothing but writes that it owes.
+    Current,
+    /// It misses something.
+    Behind(Missing),
+}
+
+/// What a member misses.
+#[derive(Default)]
+pub(super) struct Missing {
+    /// It does not exist at its daemon yet.
+    pub create: bool,
+    /// Unknown: all its entries have to be compared. The blocks noted are those missed since.
+    pub compare: bool,
+    /// It lost entries: not even what it acknowledged in this epoch can be relied on.
+    pub damaged: bool,
+    /// It must still adopt this epoch.
+    pub adopt: bool,
+    /// Blocks to send.
+    pub dirty: BlockSet,
+    /// Blocks being sent right now: dirty again if that fails.
+    pub sending: BlockSet,
+}
+
+impl Missing {
+    /// Everything: it has to be compared entry by entry and adopted.
+    pub fn unknown() -> Missing {
+        Missing { compare: true, adopt: true, ..Missing::default() }
+    }
+
+    /// Nothing of the decided state, which it only has to adopt.
+    pub fn adoption() -> Missing {
+        Missing { adopt: true, ..Missing::default() }
+    }
+
+    fn is_nothing(&self) -> bool {
+        !self.create && !self.compare && !self.adopt && self.dirty.is_empty() && self.sending.is_empty()
+    }
+
+    /// Blocks of which it is not known that the member holds them; `compare` aside.
+    pub fn doubtful(&self) -> BlockSet {
+        let mut blocks = self.dirty.clone();
+        blocks.extend(&self.sending);
+        blocks
+    }
+}
+
+pub(super) struct Member {
+    /// The replica is known to have existed in this epoch.
+    pub made: bool,
+    /// Its daemon is fenced and reachable and the replica exists: writes are sent to it.
+    pub live: bool,
+    /// A step of catching it up is under way.
+    pub busy: bool,
+    pub sync: Sync,
+    /// Writes sent in this session that it has not acknowledged.
+    pub owes: BTreeMap<Seq, Rc<WriteOp>>,
+}
+
+impl Member {
+    pub fn new(missing: Missing) -> Member {
+        Member { made: false, live: false, busy: false, sync: Sync::Behind(missing), owes: BTreeMap::new() }
+    }
+
+    pub fn is_current(&self) -> bool {
+        matches!(self.sync, Sync::Current)
+    }
+
+    /// Notes that the member misses `blocks`.
+    pub fn miss(&mut self, blocks: Range<u32>) {
+        if self.is_current() {
+            self.sync = Sync::Behind(Missing::default());
+        }
+        if let Sync::Behind(missing) = &mut self.sync {
+            missing.dirty.insert_range(blocks);
+        }
+    }
+
+    /// What it holds can be told from what it is noted to miss.
+    pub fn is_known(&self) -> bool {
+        self.live && matches!(&self.sync, Sync::Current | Sync::Behind(Missing { create: false, compare: false, .. }))
+    }
+
+    /// Whether it holds the newest state of these blocks.
+    pub fn holds(&self, blocks: &Range<u32>) -> bool {
+        let misses = match &self.sync {
+            Sync::Current => false,
+            Sync::Behind(m) => m.dirty.meets(blocks) || m.sending.meets(blocks),
+        };
+        self.is_known()
+            && !misses
+            && self.owes.len() <= MAX_OWED_WHEN_READ
+            && !self.owes.values().any(|op| op.overlaps(blocks))
+    }
+
+    /// Whether guests may read these blocks from it.
+    pub fn is_readable(&self, blocks: &Range<u32>) -> bool {
+        !matches!(&self.sync, Sync::Behind(Missing { adopt: true, .. })) && self.holds(blocks)
+    }
+
+    /// Current, if nothing is missing any more.
+    pub fn become_current(&mut self) {
+        if matches!(&self.sync, Sync::Behind(missing) if missing.is_nothing()) {
+            self.sync = Sync::Current;
+        }
+    }
+}
+
+/// The guest's request that a write belongs to. It holds its blocks until it is answered, whether anybody waits or not.
+pub(super) struct Waiter {
+    pub answer: Sender<()>,
+    pub _held: Held,
+}
+
+/// A write between being ordered and being held by every member that is not known to miss it.
+pub(super) struct WriteOp {
+    pub seq: Seq,
+    pub version: Version,
+    pub kind: BlockKind,
+    pub block: u32,
+    pub count: u32,
+    /// All sends and retries use this buffer: the guest may change its pages.
+    pub data: Bytes,
+    pub crcs: Crcs,
+    /// Bit per member that has it durably.
+    pub acked: Cell<u8>,
+    /// Bit per member that owes it.
+    pub owed_by: Cell<u8>,
+    /// Taken when the guest is answered.
+    pub waiter: Cell<Option<Waiter>>,
+    pub answered: Cell<bool>,
+}
+
+impl WriteOp {
+    pub fn blocks(&self) -> Range<u32> {
+        self.block..self.block + self.count
+    }
+
+    pub fn overlaps(&self, blocks: &Range<u32>) -> bool {
+        self.block < blocks.end && blocks.start < self.block + self.count
+    }
+
+    pub fn acked_by(&self, member: usize) -> bool {
+        self.acked.get() & (1 << member) != 0
+    }
+
+    pub fn is_owed_by(&self, member: usize) -> bool {
+        self.owed_by.get() & (1 << member) != 0
+    }
+}
