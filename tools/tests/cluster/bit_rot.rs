@@ -80,7 +80,6 @@ fn a_bad_copy_is_named_never_read_and_repaired() {
 /// A bad last batch looks like one that was torn by the crash, which nobody was promised: it is cut. The
 /// replica must then not count as one that only misses what was written while it was away.
 #[test]
-#[ignore = "a replica that comes back in the same epoch is believed to have all that it acknowledged"]
 fn a_log_whose_last_batch_rotted_is_not_trusted() {
     let cluster = Cluster::start(&["--disk-size", "512M"]);
     cluster.create("vol", &["--size", "256M"]);

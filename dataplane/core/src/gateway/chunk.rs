@@ -68,6 +68,8 @@ pub(super) struct Found {
     /// It adopted this epoch.
     pub adopted: bool,
     pub damaged: bool,
+    /// The largest seq that it holds.
+    pub max_seq: Seq,
 }
 
 pub(super) struct Chunk {
@@ -165,6 +167,7 @@ impl Chunk {
     pub fn acknowledge(&self, op: &WriteOp, i: usize, min_copies: usize) -> bool {
         let mut state = self.state.borrow_mut();
         op.acked.set(op.acked.get() | (1 << i));
+        state.members[i].acked = state.members[i].acked.max(op.seq);
         if !op.answered.get()
             && let Sync::Behind(missing) = &mut state.members[i].sync
         {
@@ -219,7 +222,8 @@ impl Chunk {
         let is_lost = match found {
             None => member.made || !self.fresh,
             // It had adopted, and has not: whatever happened there, its entries are not what they were.
-            Some(f) => f.damaged || (!f.adopted && !missing.compare && !missing.adopt),
+            // Nor if it lacks what it acknowledged: a rotted last batch of its log looks like one that was torn by a crash.
+            Some(f) => f.damaged || f.max_seq < member.acked || (!f.adopted && !missing.compare && !missing.adopt),
         };
         if is_lost {
             missing.damaged |= member.made;
@@ -232,6 +236,7 @@ impl Chunk {
         member.made |= found.is_some();
         let live = member.live;
         if is_lost {
+            member.acked = Seq::ZERO;
             state.forget_acks(i);
         }
         live

@@ -70,13 +70,16 @@ pub(super) struct Member {
     /// A step of catching it up is under way.
     pub busy: bool,
     pub sync: Sync,
+    /// The largest seq that it acknowledged in this epoch.
+    pub acked: Seq,
     /// Writes sent in this session that it has not acknowledged.
     pub owes: BTreeMap<Seq, Rc<WriteOp>>,
 }
 
 impl Member {
     pub fn new(missing: Missing) -> Member {
-        Member { made: false, live: false, busy: false, sync: Sync::Behind(missing), owes: BTreeMap::new() }
+        let (sync, acked) = (Sync::Behind(missing), Seq::ZERO);
+        Member { made: false, live: false, busy: false, sync, acked, owes: BTreeMap::new() }
     }
 
     pub fn is_current(&self) -> bool {

@@ -246,9 +246,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let Some(i) = chunk.member_of(session.node) else { return };
         let replica = chunk.info.replicas[i].replica;
         let summary = session.replicas.borrow().get(&chunk.info.chunk).copied();
-        let found = summary
-            .filter(|s| s.replica == replica)
-            .map(|s| Found { adopted: s.adopted == self.0.volume.epoch, damaged: s.damaged });
+        let found = summary.filter(|s| s.replica == replica).map(|s| Found {
+            adopted: s.adopted == self.0.volume.epoch,
+            damaged: s.damaged,
+            max_seq: s.max_seq,
+        });
         if chunk.readmit(i, found) {
             self.resend_open(chunk, i);
         }
