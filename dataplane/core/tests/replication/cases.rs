@@ -136,6 +136,8 @@ fn a_copy_with_a_full_disk_is_not_read_before_it_has_the_write() {
 
 /// A write of `data` reaches `only` that node, and its gateway dies.
 async fn leave_in_doubt(world: &World, gateway: &TestGateway, number: u64, only: NodeId, block: u64, data: Vec<u8>) {
+    // Nobody is caught up any more: that would carry it further.
+    pass(world, 500).await;
     world.rule(move |_, node, r| if is_write(r) && node != only { Fate::Hold } else { Fate::Deliver });
     let done = put_later(world, gateway, block, data);
     pass(world, 100).await;
@@ -482,5 +484,83 @@ fn nothing_is_asked_for_by_a_request_without_bytes() {
         assert_eq!(world.sent_by(number), sent);
         assert_eq!(get(&world, &gateway, 1).await, 1);
         gateway.stop("the test ends");
+    });
+}
+
+#[test]
+fn a_write_that_a_takeover_did_not_see_does_not_come_back_after_the_next() {
+    scenario(2, |world| async move {
+        let (first, number) = world.attach();
+        put(&world, &first, 1, 1).await;
+        leave_in_doubt(&world, &first, number, N1, 1, content(2)).await;
+        world.rule(|_, node, _| if node == N1 { Fate::Lose } else { Fate::Deliver });
+        let (second, number) = world.attach();
+        assert_eq!(get(&world, &second, 1).await, 1);
+        world.cut_off(number);
+        world.no_rule();
+        let (third, _) = world.attach();
+        assert_eq!(get(&world, &third, 1).await, 1);
+        assert_heals(&world, &third).await;
+    });
+}
+
+#[test]
+fn nothing_is_served_before_enough_copies_have_adopted() {
+    scenario(2, |world| async move {
+        let (first, number) = world.attach();
+        put(&world, &first, 1, 1).await;
+        leave_in_doubt(&world, &first, number, N3, 1, content(2)).await;
+        // Nodes 1 and 2 hold the state without the write, but only node 1 adopts it.
+        world.rule(|gateway, node, r| match (r, node) {
+            _ if gateway < 1 => Fate::Lose,
+            (_, N3) | (Request::Adopt { .. }, N2) => Fate::Lose,
+            _ => Fate::Deliver,
+        });
+        let (second, number) = world.attach();
+        let read = timeout(world.rt(), Duration::from_secs(3), second.read(BLOCK_SIZE as u64, BLOCK_SIZE)).await;
+        let seen = read.map(|r| stamp_of(&r.unwrap().concat()));
+        world.cut_off(number);
+        world.rule(|_, node, _| if node == N1 { Fate::Lose } else { Fate::Deliver });
+        let (third, _) = world.attach();
+        let after = get(&world, &third, 1).await;
+        assert!(seen.is_none_or(|seen| seen == after), "{seen:?} was read, then {after}");
+        world.no_rule();
+        assert_heals(&world, &third).await;
+    });
+}
+
+#[test]
+fn what_a_damaged_copy_acknowledged_does_not_count() {
+    scenario(2, |world| async move {
+        let (first, number) = world.attach();
+        for block in 0..20 {
+            put(&world, &first, block, 1 + block).await;
+        }
+        pass(&world, 500).await;
+        // Only node 2 gets the new values, and loses them.
+        let held = Rc::new(RefCell::new(vec![N1, N3]));
+        let holds = held.clone();
+        world.rule(move |_, n, r| if is_write(r) && holds.borrow().contains(&n) { Fate::Hold } else { Fate::Deliver });
+        let written: Vec<_> = (0..20).map(|b| put_later(&world, &first, b, content(501 + b))).collect();
+        pass(&world, 100).await;
+        world.kill(N2);
+        wipe_segment(&world, N2, 510);
+        assert!(!world.start_damaged(N2).await, "nothing was lost");
+        // This is how the gateway hears of it.
+        put_later(&world, &first, 30, content(30));
+        pass(&world, 300).await;
+        // Then node 1 gets them, node 3 does not.
+        held.borrow_mut().remove(0);
+        pass(&world, 6000).await;
+        assert!(written.iter().all(|w| w.get()), "nodes 1 and 2 are enough");
+        world.cut_off(number);
+        world.kill(N1);
+        world.no_rule();
+        let (second, _) = world.attach();
+        for block in 0..20 {
+            assert_eq!(get(&world, &second, block).await, 501 + block);
+        }
+        world.start(N1).await;
+        assert_heals(&world, &second).await;
     });
 }

@@ -2,6 +2,7 @@
 
 mod cases;
 mod model;
+mod replica;
 mod world;
 
 use bytes::Bytes;

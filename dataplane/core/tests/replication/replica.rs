@@ -1,0 +1,178 @@
+//! What a replica answers, request by request.
+
+use bytes::Bytes;
+use levee_core::replica::{DiskShards, ReplicaService};
+use levee_core::store::{self, Options, Shard};
+use levee_core::testing::{CrashStyle, MemDisk, TestRuntime};
+use levee_proto::wire::{BlockKind, Crcs, Reply, Request, Status, Target};
+use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, DiskId, Epoch, ReplicaId, Seq, Version, VolumeId};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+const DISK_SIZE: u64 = 256 << 20;
+const VOLUME: VolumeId = VolumeId(1);
+type Service = ReplicaService<MemDisk, TestRuntime>;
+
+/// A service on all of the disk's shards.
+async fn open(rt: &TestRuntime, disk: &MemDisk) -> Service {
+    let superblock = store::read_superblock(disk).await.unwrap();
+    let mut mine = BTreeMap::new();
+    for n in 0..superblock.shards {
+        let (shard, report) = Shard::open(disk.clone(), rt.clone(), &superblock, n, Options::default()).await.unwrap();
+        assert!(report.is_clean());
+        mine.insert(n, shard);
+    }
+    ReplicaService::new(rt.clone(), BTreeMap::from([(DiskId(1), DiskShards { total: superblock.shards, mine })]))
+}
+
+fn test(seed: u64, story: impl AsyncFnOnce(TestRuntime, MemDisk)) {
+    let (rt, disk) = (TestRuntime::new(seed), MemDisk::new(DISK_SIZE, seed));
+    rt.block_on(async {
+        store::format(&disk, DISK_SIZE, 2, [7; 16]).await.unwrap();
+        story(rt.clone(), disk).await;
+    });
+    rt.abort_all();
+}
+
+fn target(chunk: u64, epoch: u32) -> Target {
+    Target {
+        volume: VOLUME,
+        chunk: ChunkId(chunk),
+        replica: ReplicaId(chunk),
+        disk: DiskId(1),
+        epoch: Epoch(epoch),
+        config: ConfigNo::FIRST,
+    }
+}
+
+fn write(chunk: u64, epoch: u32, counter: u64) -> (Request, Bytes) {
+    let data = Bytes::from(vec![epoch as u8; BLOCK_SIZE]);
+    let request = Request::Write {
+        target: target(chunk, epoch),
+        kind: BlockKind::Data,
+        version: Version::FIRST,
+        seq: Seq::new(Epoch(epoch), counter),
+        block: 5,
+        count: 1,
+        crcs: Crcs::of(&data),
+    };
+    (request, data)
+}
+
+fn fence(epoch: u32) -> (Request, Bytes) {
+    (Request::Fence { volume: VOLUME, epoch: Epoch(epoch) }, Bytes::new())
+}
+
+type Answered = Rc<RefCell<Option<Reply>>>;
+
+fn send(service: &Service, (request, data): (Request, Bytes), on_answer: impl FnOnce() + 'static) -> Answered {
+    let answered = Answered::default();
+    let answer = answered.clone();
+    service.handle(
+        request,
+        data,
+        Box::new(move |reply, _| {
+            *answer.borrow_mut() = Some(reply);
+            on_answer();
+        }),
+    );
+    answered
+}
+
+async fn ask(rt: &TestRuntime, service: &Service, request: (Request, Bytes)) -> Reply {
+    use levee_core::ports::Runtime;
+    let answered = send(service, request, || {});
+    rt.sleep(Duration::from_secs(1)).await;
+    answered.take().expect("answered")
+}
+
+fn status(reply: &Reply) -> Status {
+    match reply {
+        Reply::Error { status, .. } => *status,
+        _ => Status::Ok,
+    }
+}
+
+/// A service that epoch 1 has fenced, with a chunk on each shard.
+async fn in_use(rt: &TestRuntime, disk: &MemDisk) -> Service {
+    let service = open(rt, disk).await;
+    ask(rt, &service, fence(1)).await;
+    for chunk in 1..=2 {
+        let create = Request::Create { target: target(chunk, 1), adopted: true };
+        assert_eq!(ask(rt, &service, (create, Bytes::new())).await, Reply::Done);
+    }
+    service
+}
+
+#[test]
+fn a_fence_is_answered_behind_every_earlier_write_and_outlives_a_crash() {
+    for seed in 0..20 {
+        test(seed, async move |rt, disk| {
+            let service = in_use(&rt, &disk).await;
+            let writes = [send(&service, write(1, 1, 1), || {}), send(&service, write(2, 1, 1), || {})];
+            // Power fails in the moment of the answer.
+            let after: Rc<RefCell<Option<MemDisk>>> = Rc::default();
+            let (at_answer, live) = (after.clone(), disk.clone());
+            let fenced = send(&service, fence(2), move || {
+                *at_answer.borrow_mut() = Some(live.fork(CrashStyle::LoseAll, 1));
+            });
+            assert_eq!(status(&ask(&rt, &service, write(1, 1, 2)).await), Status::Fenced);
+            let Some(Reply::Fenced { replicas }) = fenced.take() else { panic!("not fenced") };
+            assert!(replicas.iter().all(|r| r.entries == 1), "what was accepted is listed: {replicas:?}");
+            assert!(writes.iter().all(|w| *w.borrow() == Some(Reply::Done)));
+            let after = after.take().unwrap();
+            let again = open(&rt, &after).await;
+            assert_eq!(status(&ask(&rt, &again, fence(1)).await), Status::Fenced);
+            let Reply::Fenced { replicas } = ask(&rt, &again, fence(2)).await else { panic!("not fenced") };
+            assert!(replicas.len() == 2 && replicas.iter().all(|r| r.entries == 1), "{replicas:?}");
+        });
+    }
+}
+
+#[test]
+fn only_the_fenced_epoch_is_served_and_from_the_arrival_of_the_fence_on() {
+    test(1, async |rt, disk| {
+        let service = in_use(&rt, &disk).await;
+        assert_eq!(status(&ask(&rt, &service, write(1, 2, 1)).await), Status::FenceFirst);
+        assert_eq!(status(&ask(&rt, &service, write(1, 1, 1)).await), Status::Ok);
+        let fenced = send(&service, fence(2), || {});
+        let (late, early) = (send(&service, write(1, 1, 2), || {}), send(&service, write(1, 2, 1), || {}));
+        assert!(fenced.borrow().is_none(), "not durable yet");
+        assert_eq!(late.borrow().as_ref().map(status), Some(Status::Fenced));
+        assert_eq!(early.borrow().as_ref().map(status), Some(Status::FenceFirst));
+        assert_eq!(status(&ask(&rt, &service, fence(1)).await), Status::Fenced);
+        assert_eq!(status(&ask(&rt, &service, write(1, 2, 1)).await), Status::Ok);
+    });
+}
+
+#[test]
+fn who_has_not_fenced_since_a_restart_is_to_fence_first() {
+    test(1, async |rt, disk| {
+        drop(in_use(&rt, &disk).await);
+        let after = disk.fork(CrashStyle::LoseAll, 1);
+        let service = open(&rt, &after).await;
+        assert_eq!(status(&ask(&rt, &service, write(1, 1, 1)).await), Status::FenceFirst);
+        let list = Request::List { target: target(1, 1), from: 0, max: 1 };
+        assert_eq!(status(&ask(&rt, &service, (list, Bytes::new())).await), Status::FenceFirst);
+        ask(&rt, &service, fence(1)).await;
+        assert_eq!(status(&ask(&rt, &service, write(1, 1, 1)).await), Status::Ok);
+    });
+}
+
+#[test]
+fn guests_read_only_what_was_adopted() {
+    test(1, async |rt, disk| {
+        let service = in_use(&rt, &disk).await;
+        ask(&rt, &service, write(1, 1, 1)).await;
+        ask(&rt, &service, fence(2)).await;
+        let read = |reconcile| Request::Read { target: target(1, 2), block: 5, count: 1, reconcile };
+        assert_eq!(status(&ask(&rt, &service, (read(false), Bytes::new())).await), Status::NotAdopted);
+        assert_eq!(status(&ask(&rt, &service, (read(true), Bytes::new())).await), Status::Ok);
+        let replicas = vec![(DiskId(1), ChunkId(1), ReplicaId(1))];
+        let adopt = Request::Adopt { volume: VOLUME, epoch: Epoch(2), replicas };
+        assert_eq!(ask(&rt, &service, (adopt, Bytes::new())).await, Reply::Done);
+        assert_eq!(status(&ask(&rt, &service, (read(false), Bytes::new())).await), Status::Ok);
+    });
+}
