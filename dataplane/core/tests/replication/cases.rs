@@ -387,12 +387,16 @@ fn a_takeover_finds_another_copy_when_one_is_bad() {
     });
 }
 
-/// Overwrites what the node's log holds from the segment with this stamp on.
-fn wipe_segment(world: &World, node: NodeId, stamp: u64) {
-    const WIPED: u64 = 64 << 10;
+/// Overwrites what the node's log holds around the block with this stamp.
+fn wipe_around(world: &World, node: NodeId, stamp: u64) {
+    wipe(world, node, stamp, 32 << 10, 32 << 10);
+}
+
+/// Overwrites so many bytes of the node's log before the block with this stamp and from it on.
+fn wipe(world: &World, node: NodeId, stamp: u64, before: u64, from: u64) {
     let at = world.find(node, &content(stamp)).expect("the block is there");
-    let from = at.saturating_sub(WIPED / 2);
-    world.disk(node).edit(from, WIPED.min(DISK_SIZE - from) as usize, |bytes| bytes.fill(0x5a));
+    let (start, end) = (at.saturating_sub(before), (at + from).min(DISK_SIZE));
+    world.disk(node).edit(start, (end - start) as usize, |bytes| bytes.fill(0x5a));
 }
 
 #[test]
@@ -410,7 +414,7 @@ fn a_copy_that_lost_part_of_its_log_is_no_witness_and_is_made_whole() {
                 put(&world, &first, block, 200 + block).await;
             }
             world.kill(N2);
-            wipe_segment(&world, N2, 220);
+            wipe_around(&world, N2, 220);
             let gateway = if running {
                 assert!(!world.start_damaged(N2).await, "nothing was lost");
                 world.hang(N3, false);
@@ -455,7 +459,7 @@ fn a_write_that_corruption_took_back_is_sent_again() {
         }
         pass(&world, 100).await;
         world.kill(N2);
-        wipe_segment(&world, N2, 510);
+        wipe_around(&world, N2, 510);
         let clean = world.start_damaged(N2).await;
         held.borrow_mut().clear();
         pass(&world, 10_000).await;
@@ -540,11 +544,18 @@ fn what_a_damaged_copy_acknowledged_does_not_count() {
         // Only node 2 gets the new values, and loses them.
         let held = Rc::new(RefCell::new(vec![N1, N3]));
         let holds = held.clone();
-        world.rule(move |_, n, r| if is_write(r) && holds.borrow().contains(&n) { Fate::Hold } else { Fate::Deliver });
+        world.rule(move |_, node, r| match r {
+            Request::Write { .. } if holds.borrow().contains(&node) => Fate::Hold,
+            Request::Repair { .. } if node == N3 => Fate::Refuse(Status::Full),
+            _ => Fate::Deliver,
+        });
         let written: Vec<_> = (0..20).map(|b| put_later(&world, &first, b, content(501 + b))).collect();
         pass(&world, 100).await;
+        put_later(&world, &first, 31, content(31));
+        pass(&world, 100).await;
         world.kill(N2);
-        wipe_segment(&world, N2, 510);
+        // From before the batch that the last one is in to its end; a later batch shows that it was not torn.
+        wipe(&world, N2, 520, 96 << 10, BLOCK_SIZE as u64);
         assert!(!world.start_damaged(N2).await, "nothing was lost");
         // This is how the gateway hears of it.
         put_later(&world, &first, 30, content(30));
@@ -562,5 +573,63 @@ fn what_a_damaged_copy_acknowledged_does_not_count() {
         }
         world.start(N1).await;
         assert_heals(&world, &second).await;
+    });
+}
+
+#[test]
+fn a_copy_that_was_away_adopts_only_when_it_has_everything() {
+    scenario(2, |world| async move {
+        let (first, number) = world.attach();
+        put(&world, &first, 1, 1).await;
+        leave_in_doubt(&world, &first, number, N3, 1, content(2)).await;
+        // Node 3 comes when the others have decided without it, and cannot be brought up to date.
+        let away = Rc::new(Cell::new(true));
+        let is_away = away.clone();
+        world.rule(move |gateway, node, r| match r {
+            _ if gateway < 1 || (node == N3 && is_away.get()) => Fate::Lose,
+            Request::Repair { .. } if node == N3 => Fate::Refuse(Status::Full),
+            _ => Fate::Deliver,
+        });
+        let (second, number) = world.attach();
+        assert_eq!(get(&world, &second, 1).await, 1);
+        away.set(false);
+        pass(&world, 3000).await;
+        world.cut_off(number);
+        world.rule(|_, node, _| if node == N1 { Fate::Lose } else { Fate::Deliver });
+        let (third, _) = world.attach();
+        assert_eq!(get(&world, &third, 1).await, 1);
+        world.no_rule();
+        assert_heals(&world, &third).await;
+    });
+}
+
+#[test]
+fn a_copy_that_is_made_late_voids_nothing() {
+    scenario(2, |world| async move {
+        // Node 3 is away when the chunk comes into being.
+        world.rule(|_, node, _| if node == N3 { Fate::Lose } else { Fate::Deliver });
+        let (first, number) = world.attach();
+        put(&world, &first, 1, 1).await;
+        pass(&world, 500).await;
+        world.cut_off(number);
+        // It comes when nodes 1 and 2 hold what was decided, of which only node 1 has adopted it.
+        let away = Rc::new(Cell::new(true));
+        let is_away = away.clone();
+        world.rule(move |_, node, r| match (r, node) {
+            (_, N3) if is_away.get() => Fate::Lose,
+            (Request::Repair { .. }, N3) => Fate::Refuse(Status::Full),
+            (Request::Adopt { .. }, N2) => Fate::Lose,
+            _ => Fate::Deliver,
+        });
+        let (_second, number) = world.attach();
+        pass(&world, 1000).await;
+        away.set(false);
+        pass(&world, 3000).await;
+        world.cut_off(number);
+        world.rule(|_, node, _| if node == N1 { Fate::Lose } else { Fate::Deliver });
+        let (third, _) = world.attach();
+        assert_eq!(get(&world, &third, 1).await, 1);
+        world.no_rule();
+        assert_heals(&world, &third).await;
     });
 }
