@@ -168,6 +168,11 @@ impl Volume {
             detail,
             healthy_chunks: health.healthy,
             degraded_chunks: health.degraded + health.waiting,
+            waiting_chunks: health.waiting,
+            leaving_replicas: 0,
+            full: false,
+            copied_bytes: 0,
+            degraded: vec![],
         }
     }
 

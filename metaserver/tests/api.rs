@@ -131,6 +131,11 @@ fn serving(volume: VolumeId, epoch: Epoch) -> VolumeReport {
         detail: None,
         healthy_chunks: 1,
         degraded_chunks: 0,
+        waiting_chunks: 0,
+        leaving_replicas: 0,
+        full: false,
+        copied_bytes: 0,
+        degraded: vec![],
     }
 }
 
@@ -147,7 +152,7 @@ async fn reports_show_up_and_belong_to_their_attachment() {
 
     let mut beat = heartbeat(11);
     beat.volumes.push(serving(volume.id, epoch));
-    beat.disks.push(DiskUsage { disk: node.disks[0], used: 4711 });
+    beat.disks.push(DiskUsage { disk: node.disks[0], used: 4711, failed: None });
     c.beat(node.node, &beat).await.unwrap();
     let report = c.volume("v").await.attachment.unwrap().report;
     assert_eq!(report.as_ref(), beat.volumes.first());

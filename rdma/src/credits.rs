@@ -18,6 +18,7 @@ pub(crate) fn cost(request: &Request, data_len: usize) -> usize {
         Request::List { max, .. } => (*max as usize).min(MAX_LIST) * ITEM,
         Request::Repair { entries, .. } => entries.len() * ITEM,
         Request::Adopt { replicas, .. } => replicas.len() * ITEM,
+        Request::Commit { points, .. } => points.len() * ITEM,
         Request::Scan { .. } => MAX_LIST * 4,
         Request::Fence { .. } => MAX_META,
         Request::Hello { .. } | Request::Create { .. } | Request::Ping => 0,

@@ -16,6 +16,8 @@
 //! | `POST /v1/volumes/{name}/detach` | | [`VolumeInfo`] |
 //! | `POST /v1/volumes/{name}/open` | [`OpenVolume`] | [`OpenedVolume`] |
 //! | `POST /v1/volumes/{name}/allocate` | [`AllocateChunks`] | [`AllocatedChunks`] |
+//! | `POST /v1/volumes/{name}/replicas` | [`ChangeReplicas`] | [`ChangedReplicas`] |
+//! | `POST /v1/disks/{id}/state` | [`SetDiskState`] | [`DiskInfo`] |
 //!
 //! A storage daemon's admin endpoint speaks the same way:
 //!
@@ -228,6 +230,33 @@ pub struct DiskInfo {
     pub shards: u16,
     /// Replicas placed on the disk.
     pub replicas: u64,
+    #[serde(default)]
+    pub state: DiskState,
+    /// Why it is dead or being drained: one line for a person.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// What becomes of the replicas on a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskState {
+    /// They stay, and new ones are placed.
+    #[default]
+    InService,
+    /// They are copied elsewhere and then removed; no new ones are placed.
+    Draining,
+    /// They count as lost, and are replaced.
+    Dead,
+}
+
+/// An operator decides about a disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SetDiskState {
+    pub state: DiskState,
+    /// One line for a person.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// A daemon reports what is.
@@ -247,6 +276,9 @@ pub struct DiskUsage {
     pub disk: DiskId,
     /// Bytes in use.
     pub used: u64,
+    /// Why the disk cannot be used any more; absent while it works.
+    #[serde(default)]
+    pub failed: Option<String>,
 }
 
 /// How a volume does at its gateway.
@@ -264,6 +296,48 @@ pub struct VolumeReport {
     /// Chunks that have all their copies up to date, and chunks that do not.
     pub healthy_chunks: u32,
     pub degraded_chunks: u32,
+    /// Of the degraded ones: those that lack a quorum and are not served.
+    #[serde(default)]
+    pub waiting_chunks: u32,
+    /// Replicas on disks that are dead or being drained.
+    #[serde(default)]
+    pub leaving_replicas: u32,
+    /// Writes wait because disks are full.
+    #[serde(default)]
+    pub full: bool,
+    /// Bytes that were copied to make members whole since the volume was opened.
+    #[serde(default)]
+    pub copied_bytes: u64,
+    /// Chunks that do not have all their copies, at most [`MAX_CHUNK_REPORTS`].
+    #[serde(default)]
+    pub degraded: Vec<ChunkReport>,
+}
+
+/// Most chunks named in one [`VolumeReport`].
+pub const MAX_CHUNK_REPORTS: usize = 64;
+
+/// A chunk that does not have all its copies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChunkReport {
+    pub index: u32,
+    /// Copies that are up to date, and how many there should be.
+    pub current: u8,
+    pub wanted: u8,
+    /// Whether it is served.
+    pub served: bool,
+    /// The copies that are not up to date.
+    pub behind: Vec<MemberReport>,
+}
+
+/// A copy that is not up to date.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemberReport {
+    pub node: NodeId,
+    pub disk: DiskId,
+    /// What is being done about it: one line for a person.
+    pub doing: String,
+    /// Blocks that it is known to miss.
+    pub missing_blocks: u32,
 }
 
 /// Stages of serving a volume.
@@ -304,6 +378,20 @@ pub struct Intent {
     pub peers: Vec<PeerInfo>,
     /// Replicas that nothing needs any more; at most a page of them at a time.
     pub deletes: Vec<ReplicaRef>,
+    /// Disks whose replicas are to be put elsewhere, by the gateways that have replicas there.
+    #[serde(default)]
+    pub evacuate: Vec<EvacuateDisk>,
+    /// Background work allowed on this node, bytes per second; absent: no limit.
+    #[serde(default)]
+    pub background_rate: Option<u64>,
+}
+
+/// A disk whose replicas are to be put elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EvacuateDisk {
+    pub disk: DiskId,
+    /// [`DiskState::Draining`] or [`DiskState::Dead`].
+    pub state: DiskState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -312,6 +400,9 @@ pub struct AttachIntent {
     pub name: String,
     /// Distinguishes this attachment from an earlier one of the same volume to the same node.
     pub attachment: u64,
+    /// Nobody uses the volume: it is opened to make its copies whole, without a socket.
+    #[serde(default)]
+    pub repair: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -354,6 +445,9 @@ pub struct Attachment {
     pub node: NodeId,
     pub node_name: String,
     pub attachment: u64,
+    /// The cluster's own, to make the volume's copies whole; it gives way to a user's.
+    #[serde(default)]
+    pub repair: bool,
     /// As last reported by the gateway; absent until it did.
     pub report: Option<VolumeReport>,
 }
@@ -436,6 +530,36 @@ pub struct AllocateChunks {
 pub struct AllocatedChunks {
     /// In the order asked for.
     pub chunks: Vec<ChunkInfo>,
+}
+
+/// A gateway asks for other replica sets. Each change is made or refused by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangeReplicas {
+    /// Refused unless it is the volume's current epoch.
+    pub epoch: Epoch,
+    /// At most 256 at a time, each of another chunk.
+    pub changes: Vec<ReplicaChange>,
+}
+
+/// One chunk's change. It has an effect only if `config` is the chunk's present number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplicaChange {
+    /// Position of the chunk in the volume.
+    pub index: u32,
+    pub config: ConfigNo,
+    /// Members that are to leave; those that stay hold every acknowledged write.
+    pub remove: Vec<ReplicaId>,
+    /// How many new members the meta server is to place. The result has `copies` or one more.
+    pub add: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangedReplicas {
+    /// What the chunks are now, in the order asked for. A chunk whose config number has not moved was not changed.
+    pub chunks: Vec<ChunkInfo>,
+    /// Why some were not, if so: one line for a person.
+    #[serde(default)]
+    pub refused: Option<String>,
 }
 
 /// A storage daemon about itself.

@@ -217,6 +217,8 @@ pub struct ReplicaSummary {
     pub entries: u32,
     /// The largest seq that it holds.
     pub max_seq: Seq,
+    /// Its commit point: every member of its config holds exactly the same entries up to here.
+    pub commit: Seq,
 }
 
 /// Incremental digest over `(block, kind, version, seq, crc)` entries: a sum of 128-bit hashes, so
@@ -326,14 +328,16 @@ pub enum Request {
     /// Read `count` blocks from `block` on. `reconcile`: for a takeover, from a replica that has not
     /// adopted the epoch yet; what it says is evidence then, never an answer to a guest.
     Read { target: Target, block: u32, count: u32, reconcile: bool },
-    /// List the entries from block `from` on, at most `max`.
-    List { target: Target, from: u32, max: u32 },
+    /// List the entries from block `from` on whose seq is larger than `above`, at most `max`.
+    List { target: Target, from: u32, max: u32, above: Seq },
     /// Bring blocks to the given states; the data of those with kind `Data` follows in order.
     Repair { target: Target, entries: Vec<BlockEntry> },
     /// These replicas hold exactly the reconciled state of `epoch`.
     Adopt { volume: VolumeId, epoch: Epoch, replicas: Vec<(DiskId, ChunkId, ReplicaId)> },
-    /// Read and check every block of a replica; answer what was found.
-    Scan { target: Target },
+    /// Up to these seqs all members hold exactly the same entries. Durable some time later.
+    Commit { volume: VolumeId, epoch: Epoch, points: Vec<(DiskId, ChunkId, ReplicaId, Seq)> },
+    /// Read and check the blocks from `block` on, `count` of them (none: only tell the digest); answer what was found.
+    Scan { target: Target, block: u32, count: u32 },
     /// Are you there?
     Ping,
 }
@@ -345,13 +349,14 @@ pub enum Reply {
     Done,
     /// The link is accepted, with this many requests and bytes in flight at most.
     Hello { max_requests: u32, max_bytes: u32 },
-    /// The fence is durable; the volume's replicas on this core.
-    Fenced { replicas: Vec<ReplicaSummary> },
+    /// The fence is durable on this core's shards of `disks`; the volume's replicas there. Nothing is known of what is on
+    /// other disks, which this core does not have or which failed.
+    Fenced { disks: Vec<DiskId>, replicas: Vec<ReplicaSummary> },
     /// One entry per block asked for; the data of those with kind `Data` follows in order.
     Read { entries: Vec<BlockEntry> },
     /// Entries in block order, absent ones left out; `more` if the listing goes on.
     List { entries: Vec<BlockEntry>, more: bool },
-    /// Digest over the entries, number of blocks read, and the blocks that failed their check.
+    /// Digest over all entries of the replica, number of blocks read, and the blocks that failed their check.
     Scan { digest: Digest, blocks: u32, bad: Vec<u32> },
     /// The request failed.
     Error { status: Status, detail: String },
@@ -368,6 +373,7 @@ mod kind {
     pub const ADOPT: u16 = 8;
     pub const SCAN: u16 = 9;
     pub const PING: u16 = 10;
+    pub const COMMIT: u16 = 11;
 }
 
 /// Writes little-endian fields one after the other.
@@ -477,10 +483,12 @@ impl In {
 }
 
 const ENTRY_LEN: usize = 24;
-const SUMMARY_LEN: usize = 57;
+const SUMMARY_LEN: usize = 61;
 
 /// Most replicas in one [`Reply::Fenced`]: what fits a message.
-pub const MAX_SUMMARIES: usize = MAX_META / SUMMARY_LEN - 1;
+pub const MAX_SUMMARIES: usize = (MAX_META - 4 * MAX_FENCED_DISKS) / SUMMARY_LEN - 1;
+/// Most disks in one [`Reply::Fenced`].
+pub const MAX_FENCED_DISKS: usize = 256;
 
 impl Request {
     /// The code that goes into the frame header.
@@ -494,6 +502,7 @@ impl Request {
             Request::List { .. } => kind::LIST,
             Request::Repair { .. } => kind::REPAIR,
             Request::Adopt { .. } => kind::ADOPT,
+            Request::Commit { .. } => kind::COMMIT,
             Request::Scan { .. } => kind::SCAN,
             Request::Ping => kind::PING,
         }
@@ -520,8 +529,8 @@ impl Request {
             Request::Read { target, block, count, reconcile } => {
                 o.target(target).u32(*block).u32(*count).u8(u8::from(*reconcile));
             }
-            Request::List { target, from, max } => {
-                o.target(target).u32(*from).u32(*max);
+            Request::List { target, from, max, above } => {
+                o.target(target).u32(*from).u32(*max).u64(above.0);
             }
             Request::Repair { target, entries } => o.target(target).entries(entries),
             Request::Adopt { volume, epoch, replicas } => {
@@ -530,8 +539,14 @@ impl Request {
                     o.u32(disk.0).u64(chunk.0).u64(replica.0);
                 }
             }
-            Request::Scan { target } => {
-                o.target(target);
+            Request::Commit { volume, epoch, points } => {
+                o.u64(volume.0).u32(epoch.0).u32(points.len() as u32);
+                for (disk, chunk, replica, seq) in points {
+                    o.u32(disk.0).u64(chunk.0).u64(replica.0).u64(seq.0);
+                }
+            }
+            Request::Scan { target, block, count } => {
+                o.target(target).u32(*block).u32(*count);
             }
             Request::Ping => {}
         }
@@ -555,14 +570,27 @@ impl Request {
                 let (block, count) = i.range()?;
                 Request::Read { target, block, count, reconcile: i.bool()? }
             }
-            kind::LIST => Request::List { target: i.target()?, from: i.u32()?, max: i.u32()? },
+            kind::LIST => Request::List { target: i.target()?, from: i.u32()?, max: i.u32()?, above: Seq(i.u64()?) },
             kind::REPAIR => return Self::decode_repair(i, data_len),
             kind::ADOPT => Request::Adopt {
                 volume: VolumeId(i.u64()?),
                 epoch: i.epoch()?,
                 replicas: i.list(20, MAX_LIST, |i| Ok((DiskId(i.u32()?), ChunkId(i.u64()?), ReplicaId(i.u64()?))))?,
             },
-            kind::SCAN => Request::Scan { target: i.target()? },
+            kind::COMMIT => Request::Commit {
+                volume: VolumeId(i.u64()?),
+                epoch: i.epoch()?,
+                points: i.list(28, MAX_LIST, |i| {
+                    Ok((DiskId(i.u32()?), ChunkId(i.u64()?), ReplicaId(i.u64()?), Seq(i.u64()?)))
+                })?,
+            },
+            kind::SCAN => {
+                let (target, block, count) = (i.target()?, i.u32()?, i.u32()?);
+                if block.checked_add(count).is_none_or(|end| end > BLOCKS_PER_CHUNK) {
+                    return Err(Malformed("block range"));
+                }
+                Request::Scan { target, block, count }
+            }
             kind::PING => Request::Ping,
             _ => return Err(Malformed("unknown request")),
         };
@@ -620,12 +648,16 @@ impl Reply {
             Reply::Hello { max_requests, max_bytes } => {
                 o.u32(*max_requests).u32(*max_bytes);
             }
-            Reply::Fenced { replicas } => {
+            Reply::Fenced { disks, replicas } => {
+                o.u32(disks.len() as u32);
+                for d in disks {
+                    o.u32(d.0);
+                }
                 o.u32(replicas.len() as u32);
                 for r in replicas {
                     o.u64(r.chunk.0).u64(r.replica.0).u32(r.config.0).u32(r.adopted.0).u8(u8::from(r.damaged));
                     o.u64(r.digest.0 as u64).u64((r.digest.0 >> 64) as u64).u32(r.entries).u64(r.max_seq.0);
-                    o.u32(0);
+                    o.u64(r.commit.0);
                 }
             }
             Reply::Read { entries } => o.entries(entries),
@@ -652,7 +684,10 @@ impl Reply {
         let mut i = In(meta);
         let reply = match kind & !REPLY_BIT {
             kind::HELLO => Reply::Hello { max_requests: i.u32()?, max_bytes: i.u32()? },
-            kind::FENCE => Reply::Fenced { replicas: i.list(SUMMARY_LEN, MAX_SUMMARIES, Self::decode_summary)? },
+            kind::FENCE => Reply::Fenced {
+                disks: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
+                replicas: i.list(SUMMARY_LEN, MAX_SUMMARIES, Self::decode_summary)?,
+            },
             kind::READ => {
                 let entries = i.list(ENTRY_LEN, MAX_BLOCKS as usize, In::entry)?;
                 let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
@@ -670,7 +705,7 @@ impl Reply {
                 blocks: i.u32()?,
                 bad: i.list(4, MAX_LIST, In::u32)?,
             },
-            kind::CREATE | kind::WRITE | kind::REPAIR | kind::ADOPT | kind::PING => Reply::Done,
+            kind::CREATE | kind::WRITE | kind::REPAIR | kind::ADOPT | kind::COMMIT | kind::PING => Reply::Done,
             _ => return Err(Malformed("unknown reply")),
         };
         if data_len != 0 {
@@ -689,8 +724,8 @@ impl Reply {
             digest: Digest(u128::from(i.u64()?) | (u128::from(i.u64()?) << 64)),
             entries: i.u32()?,
             max_seq: Seq(i.u64()?),
+            commit: Seq(i.u64()?),
         };
-        let _reserved = i.u32()?;
         Ok(summary)
     }
 }

@@ -34,7 +34,7 @@ fn requests() -> Vec<(Request, usize)> {
         (write(BlockKind::Data, Crcs::of(&data)), data.len()),
         (write(BlockKind::Zero, Crcs::none()), 0),
         (Request::Read { target: target(), block: 0, count: MAX_BLOCKS, reconcile: true }, 0),
-        (Request::List { target: target(), from: 0, max: 10 }, 0),
+        (Request::List { target: target(), from: 0, max: 10, above: Seq::ZERO }, 0),
         (Request::Repair { target: target(), entries: vec![entry(1), BlockEntry::absent(2)] }, BLOCK_SIZE),
         (
             Request::Adopt {
@@ -44,7 +44,15 @@ fn requests() -> Vec<(Request, usize)> {
             },
             0,
         ),
-        (Request::Scan { target: target() }, 0),
+        (
+            Request::Commit {
+                volume: VolumeId(1),
+                epoch: Epoch(5),
+                points: vec![(DiskId(1), ChunkId(2), ReplicaId(3), Seq::new(Epoch(5), 8))],
+            },
+            0,
+        ),
+        (Request::Scan { target: target(), block: 3, count: 8 }, 0),
         (Request::Ping, 0),
     ]
 }
@@ -61,10 +69,11 @@ fn replies() -> Vec<(u16, Reply, usize)> {
         digest,
         entries: 1,
         max_seq: Seq::new(Epoch(5), 9),
+        commit: Seq::new(Epoch(5), 7),
     };
     vec![
         (kind::HELLO, Reply::Hello { max_requests: 1, max_bytes: 2 }, 0),
-        (kind::FENCE, Reply::Fenced { replicas: vec![summary; 3] }, 0),
+        (kind::FENCE, Reply::Fenced { disks: vec![DiskId(1), DiskId(2)], replicas: vec![summary; 3] }, 0),
         (kind::WRITE, Reply::Done, 0),
         (kind::READ, Reply::Read { entries: vec![entry(1), BlockEntry::absent(2)] }, BLOCK_SIZE),
         (kind::LIST, Reply::List { entries: vec![entry(1)], more: true }, 0),

@@ -201,7 +201,7 @@ impl Control {
             incarnation: self.incarnation,
             pid: std::process::id(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
-            disks: ids.map(|(i, disk)| DiskUsage { disk: *disk, used: used(i) }).collect(),
+            disks: ids.map(|(i, disk)| DiskUsage { disk: *disk, used: used(i), failed: None }).collect(),
             volumes: cores.into_iter().flat_map(|c| c.volumes).map(|v| self.complete(v)).collect(),
         }
     }

@@ -14,7 +14,14 @@ impl State {
     /// What the node should do; none if there is no such node.
     pub fn intent(&self, node: NodeId) -> Option<Intent> {
         let revision = self.intent_revision(node)?;
-        Some(Intent { revision, attach: self.attach_intents(node), peers: self.peers(), deletes: self.deletes(node) })
+        Some(Intent {
+            revision,
+            attach: self.attach_intents(node),
+            peers: self.peers(),
+            deletes: self.deletes(node),
+            evacuate: Vec::new(),
+            background_rate: None,
+        })
     }
 
     fn attach_intents(&self, node: NodeId) -> Vec<AttachIntent> {
@@ -23,7 +30,7 @@ impl State {
             .filter_map(|id| {
                 let volume = self.tables.volumes.get(id)?;
                 let attachment = volume.attachment.as_ref()?.id;
-                Some(AttachIntent { volume: *id, name: volume.name.clone(), attachment })
+                Some(AttachIntent { volume: *id, name: volume.name.clone(), attachment, repair: false })
             })
             .collect()
     }

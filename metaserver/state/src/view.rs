@@ -65,6 +65,7 @@ impl State {
             node: a.node,
             node_name: self.node_name(a.node),
             attachment: a.id,
+            repair: false,
             report: None,
         });
         Some(VolumeInfo {
@@ -115,5 +116,7 @@ fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
         used: None,
         shards: disk.shards,
         replicas: disk.placed,
+        state: DiskState::InService,
+        reason: None,
     }
 }

@@ -105,7 +105,7 @@ pub fn target() -> Target {
 
 /// A request that carries a number.
 pub fn numbered(n: u32) -> Request {
-    Request::List { target: target(), from: n, max: 1 }
+    Request::List { target: target(), from: n, max: 1, above: levee_proto::Seq::ZERO }
 }
 
 pub fn number(request: &Request) -> u32 {

@@ -14,6 +14,7 @@ use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
+use levee_proto::Seq;
 use levee_proto::wire::{BlockEntry, MAX_BLOCKS, MAX_LIST, Reply, Request, Status};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -213,7 +214,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let target = self.target(chunk, member);
         let (mut all, mut from) = (Vec::<BlockEntry>::new(), 0);
         loop {
-            match self.ask(&session, &target, Request::List { target, from, max: MAX_LIST as u32 }, Bytes::new()).await
+            match self
+                .ask(
+                    &session,
+                    &target,
+                    Request::List { target, from, max: MAX_LIST as u32, above: Seq::ZERO },
+                    Bytes::new(),
+                )
+                .await
             {
                 Ok((Reply::List { entries, more }, _)) if is_ordered(&entries, from) => {
                     from = entries.last().map_or(from, |e| e.block + 1);

@@ -218,7 +218,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let mut all = BTreeMap::new();
         for answer in join_all(asks).await {
             match answer {
-                Ok((Reply::Fenced { replicas }, _)) => all.extend(replicas.into_iter().map(|r| (r.chunk, r))),
+                Ok((Reply::Fenced { replicas, .. }, _)) => all.extend(replicas.into_iter().map(|r| (r.chunk, r))),
                 Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
                     return Err(FenceError::Deposed(Stopped(format!("a newer gateway exists: {detail}"))));
                 }

@@ -120,7 +120,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             return Err("it is not up to date yet".into());
         }
         let target = self.target(chunk, member);
-        match self.ask(&session, &target, Request::Scan { target }, Bytes::new()).await {
+        match self
+            .ask(&session, &target, Request::Scan { target, block: 0, count: BLOCKS_PER_CHUNK }, Bytes::new())
+            .await
+        {
             Ok((Reply::Scan { digest, blocks, bad }, _)) => Ok(Scan { digest, blocks, bad }),
             Ok((reply, _)) => {
                 if matches!(reply, Reply::Error { status: Status::FenceFirst, .. }) {

@@ -40,7 +40,8 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
                 format!("more than {MAX_SUMMARIES} replicas of one volume on a core"),
             );
         }
-        Reply::Fenced { replicas }
+        let disks = self.0.disks.keys().copied().collect();
+        Reply::Fenced { disks, replicas }
     }
 
     pub(super) fn adopt(
@@ -99,5 +100,6 @@ fn summary(m: ReplicaMeta) -> ReplicaSummary {
         digest: m.digest,
         entries: m.entries,
         max_seq: m.max_seq,
+        commit: levee_proto::Seq::ZERO,
     }
 }

@@ -19,7 +19,7 @@ use crate::ports::{Disk, Runtime};
 use crate::store::{NewReplica, Shard, StoreError};
 use bytes::Bytes;
 use levee_proto::wire::{BlockKind, MAX_LIST, Reply, Request, Status, Target};
-use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, VolumeId};
+use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, VolumeId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -74,9 +74,10 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Request::Repair { .. } => self.repair(request, data, reply),
             Request::Fence { volume, epoch } => self.fence(volume, epoch, reply),
             Request::Create { target, adopted } => self.create(target, adopted, reply),
-            Request::List { target, from, max } => self.list(target, from, max, reply),
+            Request::List { target, from, max, above } => self.list(target, from, max, above, reply),
             Request::Adopt { volume, epoch, replicas } => self.adopt(volume, epoch, replicas, reply),
-            Request::Scan { target } => self.scan(target, reply),
+            Request::Commit { .. } => reply(Reply::Done, Bytes::new()),
+            Request::Scan { target, block, count } => self.scan(target, block..block + count, reply),
             Request::Ping => reply(Reply::Done, Bytes::new()),
             Request::Hello { .. } => refuse(reply, Status::Invalid, "hello on an open link"),
         }
@@ -132,10 +133,10 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         });
     }
 
-    fn list(&self, target: Target, from: u32, max: u32, reply: ReplyFn) {
+    fn list(&self, target: Target, from: u32, max: u32, above: Seq, reply: ReplyFn) {
         match self.admit(&target) {
             Ok((shard, _)) => {
-                let (entries, more) = shard.entries(target.chunk, from, max.min(MAX_LIST as u32) as usize);
+                let (entries, more) = shard.entries(target.chunk, from, max.min(MAX_LIST as u32) as usize, above);
                 reply(Reply::List { entries, more }, Bytes::new());
             }
             Err(refusal) => reply(refusal, Bytes::new()),

@@ -1,11 +1,12 @@
-//! Reading a whole replica back, to prove that every block still matches its checksum.
+//! Reading a replica back, to prove that every block still matches its checksum.
 
 use super::{ReplicaService, ReplyFn};
 use crate::ports::{Disk, Runtime};
 use crate::store::{Shard, StoreError};
 use bytes::Bytes;
 use levee_proto::wire::{Reply, Target};
-use levee_proto::{BLOCKS_PER_CHUNK, ChunkId};
+use levee_proto::{ChunkId, Seq};
+use std::ops::Range;
 use std::time::Duration;
 
 /// Blocks read at a time: large enough to stream, small enough to let the foreground in between.
@@ -14,14 +15,14 @@ const SCAN_BLOCKS: u32 = 64;
 const PAUSE: Duration = Duration::from_micros(1);
 
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
-    pub(super) fn scan(&self, target: Target, reply: ReplyFn) {
+    pub(super) fn scan(&self, target: Target, range: Range<u32>, reply: ReplyFn) {
         let shard = match self.admit(&target) {
             Ok((shard, _)) => shard,
             Err(refusal) => return reply(refusal, Bytes::new()),
         };
         let rt = self.0.rt.clone();
         self.0.rt.spawn(async move {
-            let answer = match scan(&shard, &rt, target.chunk).await {
+            let answer = match scan(&shard, &rt, target.chunk, range).await {
                 Ok(found) => found,
                 Err(e) => super::store_refusal(&e),
             };
@@ -30,14 +31,20 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     }
 }
 
-async fn scan<D: Disk, R: Runtime>(shard: &Shard<D, R>, rt: &R, chunk: ChunkId) -> Result<Reply, StoreError> {
+async fn scan<D: Disk, R: Runtime>(
+    shard: &Shard<D, R>,
+    rt: &R,
+    chunk: ChunkId,
+    range: Range<u32>,
+) -> Result<Reply, StoreError> {
     let (mut blocks, mut bad) = (0, vec![]);
-    for from in (0..BLOCKS_PER_CHUNK).step_by(SCAN_BLOCKS as usize) {
-        let (entries, _) = shard.entries(chunk, from, 1);
-        if entries.first().is_none_or(|e| e.block >= from + SCAN_BLOCKS) {
+    for from in range.clone().step_by(SCAN_BLOCKS as usize) {
+        let count = SCAN_BLOCKS.min(range.end - from);
+        let (entries, _) = shard.entries(chunk, from, 1, Seq::ZERO);
+        if entries.first().is_none_or(|e| e.block >= from + count) {
             continue;
         }
-        match shard.read(chunk, from, SCAN_BLOCKS).await {
+        match shard.read(chunk, from, count).await {
             Ok((_, data)) => blocks += (data.len() / levee_proto::BLOCK_SIZE) as u32,
             Err(StoreError::Corrupt { blocks: mut found, .. }) => bad.append(&mut found),
             Err(e) => return Err(e),

@@ -136,11 +136,12 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.0.state.borrow().index.replicas().map(|r| r.meta()).collect()
     }
 
-    /// At most `max` entries that are not absent, from block `from` on, and whether there are more.
-    pub fn entries(&self, chunk: ChunkId, from: u32, max: usize) -> (Vec<BlockEntry>, bool) {
+    /// At most `max` entries that are not absent and have a larger seq than `above`, from block `from` on, and whether
+    /// there are more.
+    pub fn entries(&self, chunk: ChunkId, from: u32, max: usize, above: Seq) -> (Vec<BlockEntry>, bool) {
         let s = self.0.state.borrow();
         let Some(r) = s.index.get(chunk) else { return (Vec::new(), false) };
-        let mut all = r.slots(from).map(|(block, slot)| slot.entry(block));
+        let mut all = r.slots(from).map(|(block, slot)| slot.entry(block)).filter(|e| e.seq > above);
         let entries = all.by_ref().take(max).collect();
         (entries, all.next().is_some())
     }

@@ -119,13 +119,13 @@ fn a_fence_is_answered_behind_every_earlier_write_and_outlives_a_crash() {
                 *at_answer.borrow_mut() = Some(live.fork(CrashStyle::LoseAll, 1));
             });
             assert_eq!(status(&ask(&rt, &service, write(1, 1, 2)).await), Status::Fenced);
-            let Some(Reply::Fenced { replicas }) = fenced.take() else { panic!("not fenced") };
+            let Some(Reply::Fenced { replicas, .. }) = fenced.take() else { panic!("not fenced") };
             assert!(replicas.iter().all(|r| r.entries == 1), "what was accepted is listed: {replicas:?}");
             assert!(writes.iter().all(|w| *w.borrow() == Some(Reply::Done)));
             let after = after.take().unwrap();
             let again = open(&rt, &after).await;
             assert_eq!(status(&ask(&rt, &again, fence(1)).await), Status::Fenced);
-            let Reply::Fenced { replicas } = ask(&rt, &again, fence(2)).await else { panic!("not fenced") };
+            let Reply::Fenced { replicas, .. } = ask(&rt, &again, fence(2)).await else { panic!("not fenced") };
             assert!(replicas.len() == 2 && replicas.iter().all(|r| r.entries == 1), "{replicas:?}");
         });
     }
@@ -154,7 +154,7 @@ fn who_has_not_fenced_since_a_restart_is_to_fence_first() {
         let after = disk.fork(CrashStyle::LoseAll, 1);
         let service = open(&rt, &after).await;
         assert_eq!(status(&ask(&rt, &service, write(1, 1, 1)).await), Status::FenceFirst);
-        let list = Request::List { target: target(1, 1), from: 0, max: 1 };
+        let list = Request::List { target: target(1, 1), from: 0, max: 1, above: Seq::ZERO };
         assert_eq!(status(&ask(&rt, &service, (list, Bytes::new())).await), Status::FenceFirst);
         ask(&rt, &service, fence(1)).await;
         assert_eq!(status(&ask(&rt, &service, write(1, 1, 1)).await), Status::Ok);

@@ -116,11 +116,11 @@ fn a_long_repair_is_one_request() {
         w.crash(CrashStyle::LoseAll);
         w.open()
     };
-    assert_eq!(shard.entries(CHUNK, 0, 10_000), (entries, false));
+    assert_eq!(shard.entries(CHUNK, 0, 10_000, levee_proto::Seq::ZERO), (entries, false));
     let (_, read) = w.rt.block_on(shard.read(CHUNK, 3, 1024)).expect("reads");
     assert_eq!(read, data);
-    assert_eq!(shard.entries(CHUNK, 1000, 5).0.len(), 5);
-    assert!(shard.entries(CHUNK, 1000, 5).1);
+    assert_eq!(shard.entries(CHUNK, 1000, 5, levee_proto::Seq::ZERO).0.len(), 5);
+    assert!(shard.entries(CHUNK, 1000, 5, levee_proto::Seq::ZERO).1);
 }
 
 #[test]

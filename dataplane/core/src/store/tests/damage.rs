@@ -183,7 +183,7 @@ proptest! {
         (0..harms).for_each(|_| harm(&w, &mut rng, &interesting));
         let Ok((shard, _)) = w.try_open() else { return Ok(()) };
         for r in shard.all_replicas() {
-            for e in shard.entries(r.chunk, 0, usize::MAX).0 {
+            for e in shard.entries(r.chunk, 0, usize::MAX, levee_proto::Seq::ZERO).0 {
                 match w.rt.block_on(shard.read(r.chunk, e.block, 1)) {
                     Ok((_, data)) => {
                         let n = written.get(&(r.chunk, e.block, e.seq.0));

@@ -216,7 +216,7 @@ impl World {
         let mut model = Model { fence: shard.fence(VOLUME).0, ..Model::default() };
         for meta in shard.all_replicas() {
             let mut held = BTreeMap::new();
-            let (entries, more) = shard.entries(meta.chunk, 0, usize::MAX);
+            let (entries, more) = shard.entries(meta.chunk, 0, usize::MAX, Seq::ZERO);
             assert!(!more && entries.len() == meta.entries as usize);
             for e in entries {
                 let (read, data) = self.rt.block_on(shard.read(meta.chunk, e.block, 1))?;
