@@ -1,7 +1,7 @@
 //! A disk in memory, with a volatile cache and faults.
 
-use super::TestRng;
-use crate::ports::Disk;
+use super::{TestRng, TestRuntime};
+use crate::ports::{Disk, Runtime};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,6 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// What a disk writes as a whole or not at all.
 const SECTOR: usize = 512;
@@ -28,31 +29,52 @@ pub enum CrashStyle {
 /// A sparse disk that reads as zeros where nothing was written. Clones are handles to the same disk.
 ///
 /// Writes land when they complete and survive [`MemDisk::crash`] for certain only after a sync that
-/// began later. Every operation takes a few turns of the executor, so that operations overlap.
+/// began later. Every operation takes a few turns of the executor, or, on a disk with a pace, some time, so that
+/// operations overlap.
 #[derive(Clone)]
 pub struct MemDisk(Rc<RefCell<State>>);
 
+/// Content of one page; shared with forks until one changes it. `None`: zeros.
+type Page = Option<Rc<[u8; PAGE]>>;
+
 struct State {
     size: u64,
-    /// Shared with forks until one changes them; what is zero is left out.
+    /// What is zero is left out.
     pages: BTreeMap<u64, Rc<[u8; PAGE]>>,
     /// Completed, not yet durable, in order of completion.
     unsynced: Vec<Landed>,
     /// Begun, not completed.
-    in_flight: BTreeMap<u64, (u64, Vec<u8>)>,
+    in_flight: BTreeMap<u64, Flight>,
     next_id: u64,
     rng: TestRng,
     counts: Counts,
     faults: Faults,
+    pace: Option<Pace>,
 }
 
+/// A write: the first page's number, and its pages.
+#[derive(Clone)]
+struct Flight {
+    first: u64,
+    pages: Vec<Page>,
+}
+
+#[derive(Clone)]
 struct Landed {
     id: u64,
-    pos: u64,
-    old: Vec<u8>,
-    new: Vec<u8>,
+    new: Flight,
+    old: Vec<Page>,
     /// A sync that covered it failed: no later sync makes it durable, as on Linux.
     doomed: bool,
+}
+
+/// How long operations take.
+struct Pace {
+    rt: TestRuntime,
+    least: Duration,
+    most: Duration,
+    /// None completes before.
+    stalled_until: Duration,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -69,6 +91,8 @@ struct Faults {
     write: Option<u64>,
     sync: Option<u64>,
     read: Option<u64>,
+    /// Flip a bit in what the n-th read from now on returns; the disk itself is sound.
+    flip_read: Option<u64>,
     /// Operations that still begin before the power fails.
     power: Option<u64>,
     off: bool,
@@ -102,7 +126,22 @@ impl MemDisk {
             rng: TestRng::new(seed),
             counts: Counts::default(),
             faults: Faults::default(),
+            pace: None,
         })))
+    }
+
+    /// From now on each operation takes between `least` and `most` of `rt`'s time.
+    pub fn set_pace(&self, rt: &TestRuntime, least: Duration, most: Duration) {
+        let mut s = self.0.borrow_mut();
+        let stalled_until = s.pace.as_ref().map_or(Duration::ZERO, |p| p.stalled_until);
+        s.pace = Some(Pace { rt: rt.clone(), least, most, stalled_until });
+    }
+
+    /// No operation completes for `time`. Only on a disk with a pace.
+    pub fn stall(&self, time: Duration) {
+        if let Some(pace) = &mut self.0.borrow_mut().pace {
+            pace.stalled_until = pace.rt.now() + time;
+        }
     }
 
     /// Bytes on the disk.
@@ -116,19 +155,20 @@ impl MemDisk {
         let copy = MemDisk(Rc::new(RefCell::new(State {
             size: s.size,
             pages: s.pages.clone(),
-            unsynced: s.unsynced.iter().map(Landed::duplicate).collect(),
+            unsynced: s.unsynced.clone(),
             in_flight: s.in_flight.clone(),
             next_id: s.next_id,
             rng: TestRng::new(seed),
             counts: Counts::default(),
             faults: Faults::default(),
+            pace: None,
         })));
         copy.crash(style);
         copy
     }
 
     /// Power fails and comes back: what was not durable goes as `style` says, faults are cleared.
-    /// Drop the tasks that used the disk first ([`super::TestRuntime::abort_all`]).
+    /// Drop the tasks that used the disk first ([`TestRuntime::abort_all`], [`TestRuntime::kill`]).
     pub fn crash(&self, style: CrashStyle) {
         let s = &mut *self.0.borrow_mut();
         let landed = std::mem::take(&mut s.unsynced);
@@ -138,17 +178,17 @@ impl MemDisk {
             return;
         }
         for w in landed.iter().rev() {
-            s.put(w.pos, &w.old);
+            s.put(w.new.first, &w.old);
         }
         if style == CrashStyle::LoseAll {
             return;
         }
-        let mut writes: Vec<(u64, Vec<u8>)> = landed.into_iter().map(|w| (w.pos, w.new)).collect();
+        let mut writes: Vec<Flight> = landed.into_iter().map(|w| w.new).collect();
         writes.extend(flying.into_values());
         while !writes.is_empty() {
             let i = s.rng.index(writes.len());
-            let (pos, data) = writes.swap_remove(i);
-            s.land_torn(pos, &data);
+            let write = writes.swap_remove(i);
+            s.land_torn(&write);
         }
     }
 
@@ -156,9 +196,9 @@ impl MemDisk {
     pub fn kill(&self) {
         let s = &mut *self.0.borrow_mut();
         s.faults = Faults::default();
-        for (id, (pos, data)) in std::mem::take(&mut s.in_flight) {
+        for (id, write) in std::mem::take(&mut s.in_flight) {
             if s.rng.one_in(2) {
-                s.land(id, pos, data);
+                s.land(id, write);
             }
         }
     }
@@ -177,6 +217,20 @@ impl MemDisk {
     /// The `after`-th read from now fails.
     pub fn fail_read(&self, after: u64) {
         self.0.borrow_mut().faults.read = Some(after);
+    }
+
+    /// The `after`-th read from now returns a flipped bit; the disk itself is sound.
+    pub fn flip_read(&self, after: u64) {
+        self.0.borrow_mut().faults.flip_read = Some(after);
+    }
+
+    /// No fault that was armed strikes any more, and nothing stalls.
+    pub fn clear_faults(&self) {
+        let mut s = self.0.borrow_mut();
+        s.faults = Faults::default();
+        if let Some(pace) = &mut s.pace {
+            pace.stalled_until = Duration::ZERO;
+        }
     }
 
     /// Power fails when `operations` more have begun: none completes any more. Follow with
@@ -198,14 +252,25 @@ impl MemDisk {
     /// Changes stored bytes behind everyone's back.
     pub fn edit(&self, pos: u64, len: usize, change: impl FnOnce(&mut [u8])) {
         let s = &mut *self.0.borrow_mut();
-        let mut bytes = s.get(pos, len);
-        change(&mut bytes);
-        s.put(pos, &bytes);
+        let (first, last) = (pos / PAGE as u64, (pos + len as u64).div_ceil(PAGE as u64));
+        let mut bytes = s.get(first * PAGE as u64, (last - first) as usize * PAGE);
+        let at = (pos - first * PAGE as u64) as usize;
+        change(&mut bytes[at..at + len]);
+        let pages = paged(&bytes);
+        s.put(first, &pages);
     }
 
     /// The stored bytes, without an operation.
     pub fn peek(&self, pos: u64, len: usize) -> Vec<u8> {
-        self.0.borrow().get(pos, len)
+        let first = pos / PAGE as u64 * PAGE as u64;
+        let end = (pos + len as u64).next_multiple_of(PAGE as u64);
+        let bytes = self.0.borrow().get(first, (end - first) as usize);
+        bytes[(pos - first) as usize..][..len].to_vec()
+    }
+
+    /// Positions of the pages that are not zero, in order.
+    pub fn used_pages(&self) -> Vec<u64> {
+        self.0.borrow().pages.keys().map(|page| page * PAGE as u64).collect()
     }
 
     /// Reads begun so far.
@@ -228,17 +293,22 @@ impl MemDisk {
         self.0.borrow().counts.bytes_written
     }
 
-    /// Passes a few turns, and stops for ever if the power is off.
+    /// Takes as long as an operation does, and for ever if the power is off.
     async fn delay(&self) {
-        let turns = {
+        let (turns, pause) = {
             let s = &mut *self.0.borrow_mut();
             if strikes(&mut s.faults.power) {
                 s.faults.off = true;
             }
-            1 + s.rng.below(3)
+            (1 + s.rng.below(3), s.pause())
         };
-        for _ in 0..turns {
-            yield_now().await;
+        match pause {
+            Some((rt, time)) => rt.sleep(time).await,
+            None => {
+                for _ in 0..turns {
+                    yield_now().await;
+                }
+            }
         }
         if self.is_off() {
             std::future::pending::<()>().await;
@@ -263,51 +333,56 @@ impl Disk for MemDisk {
             s.counts.bytes_written += buf.len() as u64;
             s.next_id += 1;
             let id = s.next_id;
-            s.in_flight.insert(id, (pos, buf));
+            s.in_flight.insert(id, Flight { first: pos / PAGE as u64, pages: paged(&buf) });
             (id, strikes(&mut s.faults.write))
         };
+        drop(buf);
         self.delay().await;
         let s = &mut *self.0.borrow_mut();
-        let Some((pos, data)) = s.in_flight.remove(&id) else { return Err(io::Error::other("disk was reset")) };
+        let Some(write) = s.in_flight.remove(&id) else { return Err(io::Error::other("disk was reset")) };
         if fail {
-            s.land_torn(pos, &data);
+            s.land_torn(&write);
             return Err(io::Error::other("injected write error"));
         }
-        s.land(id, pos, data);
+        s.land(id, write);
         Ok(())
     }
 
     async fn read(&self, pos: u64, len: usize) -> io::Result<Vec<u8>> {
-        let fail = {
+        let (fail, flip) = {
             let s = &mut *self.0.borrow_mut();
             s.check_range(pos, len)?;
             s.counts.reads += 1;
-            strikes(&mut s.faults.read)
+            (strikes(&mut s.faults.read), strikes(&mut s.faults.flip_read))
         };
         self.delay().await;
-        if fail { Err(io::Error::other("injected read error")) } else { Ok(self.peek(pos, len)) }
+        if fail {
+            return Err(io::Error::other("injected read error"));
+        }
+        let s = &mut *self.0.borrow_mut();
+        let mut bytes = s.get(pos, len);
+        if flip {
+            let at = s.rng.index(len);
+            bytes[at] ^= 1 << s.rng.below(8);
+        }
+        Ok(bytes)
     }
 
     async fn sync(&self) -> io::Result<()> {
-        let (upto, fail) = {
+        let (covered, fail) = {
             let s = &mut *self.0.borrow_mut();
             s.counts.syncs += 1;
-            (s.unsynced.len(), strikes(&mut s.faults.sync))
+            // By id: another sync may shorten the list meanwhile.
+            (s.unsynced.iter().map(|w| w.id).collect::<Vec<u64>>(), strikes(&mut s.faults.sync))
         };
-        // Writes are removed by id: another sync may shorten the list meanwhile.
-        let covered: Vec<u64> = self.0.borrow().unsynced[..upto].iter().map(|w| w.id).collect();
         self.delay().await;
         self.0.borrow_mut().end_sync(&covered, fail)
     }
 }
 
-impl Landed {
+impl Flight {
     fn range(&self) -> std::ops::Range<u64> {
-        self.pos..self.pos + self.new.len() as u64
-    }
-
-    fn duplicate(&self) -> Landed {
-        Landed { id: self.id, pos: self.pos, old: self.old.clone(), new: self.new.clone(), doomed: self.doomed }
+        self.first..self.first + self.pages.len() as u64
     }
 }
 
@@ -320,10 +395,19 @@ impl State {
         }
     }
 
-    fn land(&mut self, id: u64, pos: u64, new: Vec<u8>) {
-        let old = self.get(pos, new.len());
-        self.put(pos, &new);
-        self.unsynced.push(Landed { id, pos, old, new, doomed: false });
+    /// How long this operation takes, if the disk has a pace.
+    fn pause(&mut self) -> Option<(TestRuntime, Duration)> {
+        let pace = self.pace.as_ref()?;
+        let span = (pace.most - pace.least).as_nanos() as u64;
+        let time = pace.least + Duration::from_nanos(self.rng.below(span + 1));
+        let stalled = pace.stalled_until.saturating_sub(pace.rt.now());
+        Some((pace.rt.clone(), time.max(stalled)))
+    }
+
+    fn land(&mut self, id: u64, new: Flight) {
+        let old = new.range().map(|page| self.pages.get(&page).cloned()).collect();
+        self.put(new.first, &new.pages);
+        self.unsynced.push(Landed { id, new, old, doomed: false });
     }
 
     /// Makes the covered writes durable, or dooms them.
@@ -333,63 +417,70 @@ impl State {
             return Err(io::Error::other("injected sync error"));
         }
         let durable = |w: &Landed| covered.contains(&w.id) && !w.doomed;
-        let ranges: Vec<_> = self.unsynced.iter().filter(|w| durable(w)).map(Landed::range).collect();
-        let overwritten = |w: &Landed| ranges.iter().any(|r| r.start < w.range().end && w.range().start < r.end);
+        let ranges: Vec<_> = self.unsynced.iter().filter(|w| durable(w)).map(|w| w.new.range()).collect();
+        let overwritten = |w: &Landed| {
+            let mine = w.new.range();
+            ranges.iter().any(|r| r.start < mine.end && mine.start < r.end)
+        };
         let gone = |w: &Landed| durable(w) || (w.doomed && overwritten(w));
         self.unsynced.retain(|w| !gone(w));
         Ok(())
     }
 
-    fn land_torn(&mut self, pos: u64, data: &[u8]) {
+    fn land_torn(&mut self, write: &Flight) {
         // Besides sectors at random: all, none, and a clean front part, which are the likely ones.
         let style = self.rng.below(4);
-        let front = self.rng.below((data.len() / SECTOR) as u64 + 1);
-        for (i, sector) in data.chunks(SECTOR).enumerate() {
-            let keep = match style {
-                0 => true,
-                1 => (i as u64) < front,
-                2 => self.rng.one_in(2),
-                _ => false,
-            };
-            if keep {
-                self.put(pos + (i * SECTOR) as u64, sector);
+        let sectors = (write.pages.len() * PAGE / SECTOR) as u64;
+        let front = self.rng.below(sectors + 1);
+        for (i, (page, number)) in write.pages.iter().zip(write.range()).enumerate() {
+            let mut torn = bytes_of(self.pages.get(&number));
+            let new = bytes_of(page.as_ref());
+            for at in (0..PAGE).step_by(SECTOR) {
+                let keep = match style {
+                    0 => true,
+                    1 => ((i * PAGE + at) / SECTOR) < front as usize,
+                    2 => self.rng.one_in(2),
+                    _ => false,
+                };
+                if keep {
+                    torn[at..at + SECTOR].copy_from_slice(&new[at..at + SECTOR]);
+                }
             }
+            self.put(number, &paged(&torn[..]));
         }
     }
 
+    /// Whole pages.
     fn get(&self, pos: u64, len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
-        for_pages(pos, len, |page, at, range| {
-            if let Some(p) = self.pages.get(&page) {
-                let n = range.len();
-                out[range].copy_from_slice(&p[at..at + n]);
-            }
-        });
+        let first = pos / PAGE as u64;
+        for (number, page) in self.pages.range(first..first + (len / PAGE) as u64) {
+            let at = (number - first) as usize * PAGE;
+            out[at..at + PAGE].copy_from_slice(&page[..]);
+        }
         out
     }
 
-    fn put(&mut self, pos: u64, data: &[u8]) {
-        for_pages(pos, data.len(), |page, at, range| {
-            let n = range.len();
-            if data[range.clone()] == [0; PAGE] {
-                self.pages.remove(&page);
-                return;
-            }
-            let p = Rc::make_mut(self.pages.entry(page).or_insert_with(|| Rc::new([0; PAGE])));
-            p[at..at + n].copy_from_slice(&data[range]);
-        });
+    fn put(&mut self, first: u64, pages: &[Page]) {
+        for (page, number) in pages.iter().zip(first..) {
+            match page {
+                Some(page) => self.pages.insert(number, page.clone()),
+                None => self.pages.remove(&number),
+            };
+        }
     }
 }
 
-/// Calls `f(page, offset in page, range of the buffer)` for each page that `pos..pos + len` touches.
-fn for_pages(pos: u64, len: usize, mut f: impl FnMut(u64, usize, std::ops::Range<usize>)) {
-    let mut done = 0;
-    while done < len {
-        let at = ((pos + done as u64) % PAGE as u64) as usize;
-        let n = (PAGE - at).min(len - done);
-        f((pos + done as u64) / PAGE as u64, at, done..done + n);
-        done += n;
-    }
+fn paged(bytes: &[u8]) -> Vec<Page> {
+    let page = |bytes: &[u8]| -> Page {
+        let content: &[u8; PAGE] = bytes.try_into().ok()?;
+        (*content != [0; PAGE]).then(|| Rc::new(*content))
+    };
+    bytes.chunks(PAGE).map(page).collect()
+}
+
+fn bytes_of(page: Option<&Rc<[u8; PAGE]>>) -> [u8; PAGE] {
+    page.map_or([0; PAGE], |p| **p)
 }
 
 fn yield_now() -> impl Future<Output = ()> {
