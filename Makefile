@@ -7,20 +7,22 @@ BIN := $(TARGET)/release
 CARGO_TEST := $(shell command -v cargo-nextest >/dev/null && \
 	echo "$(CARGO) nextest run --cargo-profile release" || echo "$(CARGO) test --release")
 
-# Parameters of `make kill`: how many kills, and the seed that fixes which and when.
-N ?= 50
+# Parameters of `make faults` and `make kill`: how many rounds, and the seed that fixes what happens in each.
+N ?= 200
 SEED ?= 1
+# Parameter of `make faults`: kinds of faults, separated by commas; all of them if empty.
+KINDS ?=
 # Parameter of `make bench`: seconds per point.
 TIME ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help build deps test lint format unit kill-short guest-short demo kill bench clean
+.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
 		printf '  %-12s %s\n' "$$name" "$$what"; done
-	@echo "Parameters: kill N=$(N) SEED=$(SEED), bench TIME=$(TIME)"
+	@echo "Parameters: faults and kill N=$(N) SEED=$(SEED), faults KINDS=$(KINDS), bench TIME=$(TIME)"
 
 build: ## Build the daemons and the tools (target/release)
 	$(CARGO) build --release --workspace
@@ -28,7 +30,7 @@ build: ## Build the daemons and the tools (target/release)
 deps: ## Install what tests, demo and benchmarks need (Debian, apt)
 	@scripts/deps
 
-test: ## Everything a change must pass: format, lints, tests, a short round of kills, a short guest round
+test: ## Everything a change must pass: format, lints, tests, a few faults, a short guest round
 	@scripts/test
 
 format:
@@ -40,8 +42,8 @@ lint: format ## Format and lints, warnings being errors
 unit: ## The crates' own tests
 	$(CARGO_TEST) --workspace
 
-kill-short: build
-	$(BIN)/levee-killer --kills 6 --seed 1 --dir $(TARGET)/kill-short --base-port 18500
+faults-short: build
+	$(BIN)/levee-faults --rounds 10 --seed 1 --dir $(TARGET)/faults-short --base-port 18500 >/dev/null
 
 guest-short: build deps
 	scripts/demo --quick
@@ -49,8 +51,11 @@ guest-short: build deps
 demo: build deps ## Kill daemons under a guest that writes; check every byte it was promised (1-2 minutes)
 	scripts/demo
 
-kill: build ## Kill N daemons at random moments under verified load; SEED repeats a round
-	$(BIN)/levee-killer --kills $(N) --seed $(SEED) --dir $(TARGET)/kill
+faults: build ## Do N rounds of faults to a cluster under verified load; SEED repeats them, KINDS chooses
+	$(BIN)/levee-faults --rounds $(N) --seed $(SEED) $(if $(KINDS),--kinds $(KINDS)) --dir $(TARGET)/faults
+
+kill: build ## The same, but daemons are only killed or halted
+	$(BIN)/levee-faults --rounds $(N) --seed $(SEED) --kinds kill,all-killed,meta,two --dir $(TARGET)/kill
 
 bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one run, TIME seconds per point
 	$(BIN)/levee-bench suite --time $(TIME) --dir $(TARGET)/bench --out $(TARGET)/bench/latest.json

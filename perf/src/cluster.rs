@@ -14,7 +14,30 @@ pub struct Cluster {
     levee: PathBuf,
     /// Absolute, without links.
     dir: PathBuf,
-    base_port: u16,
+    /// What `levee up` is told each time.
+    shape: Vec<String>,
+}
+
+/// What a new cluster consists of.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub base_port: u16,
+    pub nodes: usize,
+    pub metas: usize,
+    /// Of each node's one disk, bytes.
+    pub disk_size: u64,
+}
+
+impl Shape {
+    fn arguments(&self) -> Vec<String> {
+        let options = [
+            ("--base-port", u64::from(self.base_port)),
+            ("--nodes", self.nodes as u64),
+            ("--metas", self.metas as u64),
+            ("--disk-size", self.disk_size),
+        ];
+        options.iter().flat_map(|(name, value)| [name.to_string(), value.to_string()]).collect()
+    }
 }
 
 /// A volume that is served.
@@ -29,13 +52,19 @@ pub struct Attached {
 impl Cluster {
     /// Starts a new cluster in `dir`. What an earlier run left there is deleted, if it was a cluster.
     pub fn create(dir: &Path, base_port: u16) -> Result<Cluster> {
-        Cluster::create_with(beside_this_program("levee")?, dir, base_port)
+        let shape = vec!["--base-port".into(), base_port.to_string()];
+        Cluster::create_with(beside_this_program("levee")?, dir, shape)
     }
 
-    fn create_with(levee: PathBuf, dir: &Path, base_port: u16) -> Result<Cluster> {
+    /// The same for a cluster of a given shape.
+    pub fn create_shaped(dir: &Path, shape: &Shape) -> Result<Cluster> {
+        Cluster::create_with(beside_this_program("levee")?, dir, shape.arguments())
+    }
+
+    fn create_with(levee: PathBuf, dir: &Path, shape: Vec<String>) -> Result<Cluster> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let dir = dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?;
-        let cluster = Cluster { levee, dir, base_port };
+        let cluster = Cluster { levee, dir, shape };
         if cluster.dir.join("cluster.json").exists() {
             cluster.destroy()?;
         }
@@ -49,8 +78,15 @@ impl Cluster {
 
     /// Starts whatever does not run.
     pub fn up(&self) -> Result<()> {
-        let port = self.base_port.to_string();
-        self.levee(&["up", "--base-port", &port, "--detach"]).map(drop)
+        self.up_only(&[])
+    }
+
+    /// Starts those of the named daemons that do not run.
+    pub fn up_only(&self, names: &[&str]) -> Result<()> {
+        let shape = self.shape.iter().map(String::as_str);
+        let arguments: Vec<&str> =
+            ["up"].into_iter().chain(shape).chain(["--detach"]).chain(names.iter().copied()).collect();
+        self.levee(&arguments).map(drop)
     }
 
     pub fn create_volume(&self, name: &str, size: u64) -> Result<()> {
@@ -60,6 +96,21 @@ impl Cluster {
     pub fn attach(&self, name: &str) -> Result<Attached> {
         let answer = self.levee(&["volume", "attach", name, "--timeout", "60s"])?;
         serde_json::from_value(answer).context("`levee volume attach --json` printed something else than expected")
+    }
+
+    /// Has one node serve the volume.
+    pub fn attach_at(&self, name: &str, node: &str) -> Result<Attached> {
+        let answer = self.levee(&["volume", "attach", name, "--node", node, "--timeout", "60s"])?;
+        serde_json::from_value(answer).context("`levee volume attach --json` printed something else than expected")
+    }
+
+    /// What `levee status` and `levee volume show` say.
+    pub fn status(&self) -> Result<Value> {
+        self.levee(&["status"])
+    }
+
+    pub fn volume(&self, name: &str) -> Result<Value> {
+        self.levee(&["volume", "show", name])
     }
 
     /// Compares all copies of the volume; an error if they differ.
@@ -141,7 +192,9 @@ esac
         std::fs::write(&levee, STAND_IN).unwrap();
         std::fs::set_permissions(&levee, PermissionsExt::from_mode(0o755)).unwrap();
         for _ in 0..2 {
-            let cluster = Cluster::create_with(levee.clone(), &dir.path().join("c"), 4000).unwrap();
+            let cluster =
+                Cluster::create_with(levee.clone(), &dir.path().join("c"), vec!["--base-port".into(), "4000".into()])
+                    .unwrap();
             cluster.create_volume("v", 4096).unwrap();
             let attached = cluster.attach("v").unwrap();
             assert_eq!((attached.node.as_str(), attached.epoch), ("node-2", 3));

@@ -2,15 +2,15 @@
 //!
 //! - [`frontend`]: a vhost-user-blk front end that outlives its daemon, as a virtual machine does.
 //! - [`torture`]: verified random load over that front end: every read is checked.
-//! - [`killer`]: a cluster under torture whose daemons are killed at random moments.
+//! - [`faults`]: a cluster under torture while faults are done to it, chosen by a seed.
 //! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
 //! - [`suite`]: Levee beside raw disks and qemu-storage-daemon, in one run.
 //!
 //! Nothing here links to the daemons: they are driven through their sockets and the `levee` command.
 
 pub mod cluster;
+pub mod faults;
 pub mod frontend;
-pub mod killer;
 pub mod limits;
 pub mod load;
 pub mod process;

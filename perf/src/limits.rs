@@ -38,3 +38,7 @@ pub const LOAD_MAX_DEPTH: usize = LOAD_RING_SIZE as usize / 3;
 pub const LOAD_STALL: Duration = Duration::from_secs(30);
 /// Largest request of the load generator, bytes.
 pub const LOAD_MAX_BLOCK: usize = 4 << 20;
+/// Most storage nodes of a cluster under faults.
+pub const MAX_FAULT_NODES: usize = 9;
+/// Most volumes under load in a cluster under faults.
+pub const MAX_FAULT_VOLUMES: usize = 16;

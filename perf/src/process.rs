@@ -28,9 +28,22 @@ impl Daemon {
 
     /// Ends the daemon without warning. That it is gone already is no error.
     pub fn kill(&self) -> Result<()> {
-        match kill(Pid::from_raw(self.pid), Signal::SIGKILL) {
+        self.signal(Signal::SIGKILL)
+    }
+
+    /// Halts the daemon until [`Daemon::resume`].
+    pub fn halt(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        match kill(Pid::from_raw(self.pid), signal) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(e) => Err(e).with_context(|| format!("cannot kill {} (process {})", self.name, self.pid)),
+            Err(e) => Err(e).with_context(|| format!("cannot send {signal} to {} (process {})", self.name, self.pid)),
         }
     }
 }

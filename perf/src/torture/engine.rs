@@ -103,11 +103,19 @@ impl<'o> Engine<'o> {
                 let Some(tag) = self.free_slot() else { break };
                 self.submit(tag, step, false);
             }
-            if !self.turn(control) {
+            if !self.turn(control) || !self.check_if_asked(control) {
                 return false;
             }
         }
         true
+    }
+
+    /// Reads everything back in the middle of the load, if the one who watches asks for it.
+    fn check_if_asked(&mut self, control: &Control) -> bool {
+        let Some(number) = control.wanted_check() else { return true };
+        let healthy = self.drain(control) && self.read_back(control);
+        control.check_done(number);
+        healthy
     }
 
     fn drain(&mut self, control: &Control) -> bool {
@@ -149,15 +157,24 @@ impl<'o> Engine<'o> {
         }
         let stall = self.last_progress.elapsed();
         self.report.longest_stall_ms = self.report.longest_stall_ms.max(millis(stall));
+        control.note_stall(stall);
         if !done.is_empty() || self.pending.is_empty() {
             self.last_progress = Instant::now();
         } else if stall > self.options.stall_limit {
             self.report.stuck = Some(self.describe_stall(stall));
             return false;
         }
-        for completion in &done {
-            self.complete(*completion);
+        if control.is_abandoned() {
+            self.report.stuck = Some("the run was abandoned".into());
+            return false;
         }
+        let before = (self.report.lost + self.report.wrong, self.report.io_errors);
+        for completion in &done {
+            if let Some(took) = self.complete(*completion) {
+                control.note_request(took);
+            }
+        }
+        control.note_faults(self.report.lost + self.report.wrong - before.0, self.report.io_errors - before.1);
         control.count(done.len());
         true
     }
@@ -242,11 +259,12 @@ impl<'o> Engine<'o> {
         Value(generation)
     }
 
-    fn complete(&mut self, completion: Completion) {
+    /// Judges a completion; answers with the time that the request took.
+    fn complete(&mut self, completion: Completion) -> Option<Duration> {
         // The front end hands out completions of submitted requests only.
-        let Some(pending) = self.pending.remove(&completion.tag) else { return };
-        let took = millis(pending.started.elapsed());
-        self.report.slowest_request_ms = self.report.slowest_request_ms.max(took);
+        let pending = self.pending.remove(&completion.tag)?;
+        let took = pending.started.elapsed();
+        self.report.slowest_request_ms = self.report.slowest_request_ms.max(millis(took));
         let step = pending.step;
         let succeeded = completion.status == 0;
         if !succeeded {
@@ -262,6 +280,7 @@ impl<'o> Engine<'o> {
             Kind::Read => units.for_each(|unit| self.model.drop_read(pending.id, unit)),
             _ => units.for_each(|unit| self.model.finish_write(pending.id, unit, succeeded)),
         }
+        Some(took)
     }
 
     fn check(&mut self, tag: Tag, pending: &Pending) {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub use report::{Operations, Report};
+pub use report::{Operations, Report, millis};
 
 /// What a run does.
 #[derive(Clone, Debug)]
@@ -43,11 +43,30 @@ pub struct Options {
     pub stall_limit: Duration,
 }
 
-/// How another thread watches and ends a run.
+/// How another thread watches a run, has it checked in between, and ends it.
 #[derive(Debug, Default)]
 pub struct Control {
     stop: AtomicBool,
+    abandon: AtomicBool,
     completions: AtomicU64,
+    checks_asked: AtomicU64,
+    checks_done: AtomicU64,
+    longest_stall_us: AtomicU64,
+    slowest_request_us: AtomicU64,
+    mistakes: AtomicU64,
+    errors: AtomicU64,
+}
+
+/// What happened since the last look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Longest time without any completion while requests were in flight. One that lasts counts from its start.
+    pub stall: Duration,
+    /// Longest time that one completed request took.
+    pub slowest: Duration,
+    /// Units that were lost or wrong, and requests that failed.
+    pub mistakes: u64,
+    pub errors: u64,
 }
 
 impl Control {
@@ -56,17 +75,69 @@ impl Control {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    /// Ends the run at once, with whatever is in flight.
+    pub fn abandon(&self) {
+        self.abandon.store(true, Ordering::Relaxed);
     }
 
-    fn count(&self, completions: usize) {
-        self.completions.fetch_add(completions as u64, Ordering::Relaxed);
+    /// Has the load pause and everything read back, then go on. Done when [`Control::checks_done`] reaches
+    /// the number returned.
+    pub fn ask_for_check(&self) -> u64 {
+        self.checks_asked.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn checks_done(&self) -> u64 {
+        self.checks_done.load(Ordering::Acquire)
     }
 
     /// Requests completed so far.
     pub fn completions(&self) -> u64 {
         self.completions.load(Ordering::Relaxed)
+    }
+
+    /// Ends the window of stalls and mistakes, and begins the next.
+    pub fn take_window(&self) -> Window {
+        Window {
+            stall: Duration::from_micros(self.longest_stall_us.swap(0, Ordering::Relaxed)),
+            slowest: Duration::from_micros(self.slowest_request_us.swap(0, Ordering::Relaxed)),
+            mistakes: self.mistakes.swap(0, Ordering::Relaxed),
+            errors: self.errors.swap(0, Ordering::Relaxed),
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.abandon.load(Ordering::Relaxed)
+    }
+
+    /// A check that is asked for and not done yet.
+    fn wanted_check(&self) -> Option<u64> {
+        let asked = self.checks_asked.load(Ordering::Relaxed);
+        (asked > self.checks_done.load(Ordering::Relaxed)).then_some(asked)
+    }
+
+    fn check_done(&self, number: u64) {
+        self.checks_done.store(number, Ordering::Release);
+    }
+
+    fn note_stall(&self, stall: Duration) {
+        self.longest_stall_us.fetch_max(stall.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn note_request(&self, took: Duration) {
+        self.slowest_request_us.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    fn note_faults(&self, mistakes: u64, errors: u64) {
+        self.mistakes.fetch_add(mistakes, Ordering::Relaxed);
+        self.errors.fetch_add(errors, Ordering::Relaxed);
+    }
+
+    fn count(&self, completions: usize) {
+        self.completions.fetch_add(completions as u64, Ordering::Relaxed);
     }
 }
 

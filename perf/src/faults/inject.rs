@@ -1,0 +1,121 @@
+//! Carrying faults out: each begins, lasts, and is undone.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::health;
+use super::interrupt;
+use super::schedule::{Fault, Who};
+use crate::cluster::Cluster;
+use crate::process::Daemon;
+
+/// How often a fault that lasts looks whether the run is interrupted.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// What faults are done to.
+pub struct Injector<'c> {
+    pub cluster: &'c Cluster,
+}
+
+/// What a fault did, for the round's record.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// What it is counted as.
+    pub label: &'static str,
+    /// One line for a person.
+    pub what: String,
+    /// Names of the daemons it struck.
+    pub struck: Vec<String>,
+    /// How long killed daemons were left down.
+    pub down: Option<Duration>,
+}
+
+impl Injector<'_> {
+    /// Carries faults out, each beginning so long after the first. Returns when all of them are undone.
+    pub fn carry_out(&self, faults: &[(Duration, Fault)]) -> Result<Vec<Done>> {
+        // Named before the first one strikes: with the meta servers halted nobody can tell who leads.
+        let leader = health::leader(self.cluster);
+        std::thread::scope(|scope| {
+            let work = faults.iter().map(|(later, fault)| {
+                let leader = leader.as_deref();
+                scope.spawn(move || {
+                    last(*later);
+                    self.carry_one_out(fault, leader)
+                })
+            });
+            let running: Vec<_> = work.collect();
+            let ended: Vec<_> = running.into_iter().map(|thread| thread.join()).collect();
+            ended.into_iter().map(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        })
+    }
+
+    fn carry_one_out(&self, fault: &Fault, leader: Option<&str>) -> Result<Done> {
+        match fault {
+            Fault::Kill { who, down } => self.kill(&self.find(*who, leader)?, *down, label("kill", *who)),
+            Fault::KillAll { down } => self.kill(&self.cluster.daemons()?, *down, "kill all daemons"),
+            Fault::Stop { who, time } => self.stop(&self.find(*who, leader)?, *time, label("stop", *who)),
+        }
+    }
+
+    fn kill(&self, victims: &[Daemon], down: Duration, label: &'static str) -> Result<Done> {
+        victims.iter().try_for_each(Daemon::kill)?;
+        last(down);
+        let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
+        self.cluster.up_only(&names).with_context(|| format!("after killing {}", names.join(" and ")))?;
+        let what = format!("{label}: {}, down for {} ms", names.join(" "), down.as_millis());
+        Ok(Done { label, what, struck: owned(&names), down: Some(down) })
+    }
+
+    fn stop(&self, victims: &[Daemon], time: Duration, label: &'static str) -> Result<Done> {
+        victims.iter().try_for_each(Daemon::halt)?;
+        last(time);
+        victims.iter().try_for_each(Daemon::resume)?;
+        let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
+        let what = format!("{label}: {}, for {} ms", names.join(" "), time.as_millis());
+        Ok(Done { label, what, struck: owned(&names), down: None })
+    }
+
+    /// The daemon meant, if it runs: the other of two faults may have killed it.
+    fn find(&self, who: Who, leader: Option<&str>) -> Result<Vec<Daemon>> {
+        let mut running = self.cluster.daemons()?;
+        running.retain(|daemon| match who {
+            Who::Node(index) => daemon.name == node_name(index),
+            Who::MetaLeader => Some(daemon.name.as_str()) == leader,
+            Who::MetaFollower => !daemon.is_storage() && Some(daemon.name.as_str()) != leader,
+        });
+        running.truncate(1);
+        Ok(running)
+    }
+}
+
+pub fn node_name(index: usize) -> String {
+    format!("node-{}", index + 1)
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| name.to_string()).collect()
+}
+
+fn label(verb: &str, who: Who) -> &'static str {
+    match (verb, who) {
+        ("kill", Who::Node(_)) => "kill node",
+        ("kill", Who::MetaLeader) => "kill meta leader",
+        ("kill", Who::MetaFollower) => "kill meta follower",
+        (_, Who::Node(_)) => "stop node",
+        (_, Who::MetaLeader) => "stop meta leader",
+        (_, Who::MetaFollower) => "stop meta follower",
+    }
+}
+
+/// Sleeps for the time that a fault lasts. An interrupted run ends it early.
+fn last(time: Duration) {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || interrupt::check().is_err() {
+            return;
+        }
+        std::thread::sleep(left.min(GLANCE));
+    }
+}

@@ -1,0 +1,60 @@
+//! The kinds of faults that can be asked for.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// What a round does to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A storage daemon is killed and started again
+    Kill,
+    /// A storage daemon is stopped (SIGSTOP) for a while
+    Stop,
+    /// All daemons are killed at once
+    AllKilled,
+    /// A meta server, the leader or another, is killed, stopped or, where nodes have networks, cut off
+    Meta,
+    /// Two of the other kinds that are asked for, at overlapping times
+    Two,
+}
+
+impl Kind {
+    /// What the kind needs beyond processes.
+    pub fn need(self) -> Option<Need> {
+        match self {
+            Kind::Kill | Kind::Stop | Kind::AllKilled | Kind::Meta | Kind::Two => None,
+        }
+    }
+
+    /// Whether a fault of this kind can be one of two.
+    pub fn pairs(self) -> bool {
+        !matches!(self, Kind::Two | Kind::AllKilled)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_possible_value() {
+            Some(value) => f.write_str(value.get_name()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What this machine must allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Network namespaces.
+    Networks,
+    /// File systems in user space.
+    Disks,
+}
+
+/// All kinds.
+pub fn all() -> BTreeSet<Kind> {
+    Kind::value_variants().iter().copied().collect()
+}

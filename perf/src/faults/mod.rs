@@ -1,0 +1,254 @@
+//! A cluster of real daemons under verified load while faults are done to it.
+//!
+//! The seed fixes the faults, their lengths and the load; when exactly a fault strikes a request is up to
+//! the machine, so that a seed repeats the course of a run but not each interleaving. After most rounds
+//! the cluster must become whole by itself, all copies must be equal, and every block must hold what the
+//! model says. The first violation ends the run.
+
+mod health;
+mod inject;
+pub mod interrupt;
+pub mod kind;
+mod report;
+mod schedule;
+mod volumes;
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+pub use kind::Kind;
+pub use report::FaultReport;
+
+use crate::cluster::{Cluster, Shape};
+use crate::limits::{MAX_FAULT_NODES, MAX_FAULT_VOLUMES};
+use crate::process::Daemon;
+use crate::torture::millis;
+use inject::{Done, Injector};
+use report::Round;
+use schedule::{Plan, Schedule};
+use volumes::Loads;
+
+/// Of each node, bytes.
+const DISK_SIZE: u64 = 16 << 30;
+/// How long the cluster may take to become whole after a round.
+const WHOLE_LIMIT: Duration = Duration::from_secs(90);
+/// How long a started gateway may take to serve its volume again.
+const RESTART_LIMIT: Duration = Duration::from_secs(60);
+/// Pause between two looks at a socket.
+const SOCKET_PAUSE: Duration = Duration::from_millis(2);
+
+/// What a run does.
+#[derive(Clone, Debug)]
+pub struct FaultOptions {
+    /// Folder of the cluster and the expected content; what an earlier run left there is deleted.
+    pub dir: PathBuf,
+    pub base_port: u16,
+    pub rounds: u32,
+    pub seed: u64,
+    pub kinds: BTreeSet<Kind>,
+    pub nodes: usize,
+    pub metas: usize,
+    pub volumes: usize,
+    pub volume_size: u64,
+    /// Bytes of each volume under load.
+    pub size_limit: u64,
+    /// Requests in flight on each volume.
+    pub depth: usize,
+    pub queues: usize,
+    /// Keep the cluster's folder even if all went well.
+    pub keep: bool,
+    pub stall_limit: Duration,
+    /// Told about each step, one line at a time.
+    pub progress: fn(&str),
+}
+
+impl FaultOptions {
+    fn check(&self) -> Result<()> {
+        ensure!((3..=MAX_FAULT_NODES).contains(&self.nodes), "the number of nodes must be 3 to {MAX_FAULT_NODES}");
+        ensure!([1, 3, 5].contains(&self.metas), "the number of meta servers must be 1, 3 or 5");
+        ensure!((1..=MAX_FAULT_VOLUMES).contains(&self.volumes), "the volumes must be 1 to {MAX_FAULT_VOLUMES}");
+        ensure!(!self.kinds.is_empty(), "name at least one kind of fault");
+        Ok(())
+    }
+}
+
+/// Runs the loads, the faults, and all checks.
+pub fn run(options: &FaultOptions) -> Result<FaultReport> {
+    options.check()?;
+    let started = Instant::now();
+    let shape =
+        Shape { base_port: options.base_port, nodes: options.nodes, metas: options.metas, disk_size: DISK_SIZE };
+    forget_earlier_run(options)?;
+    let cluster = Cluster::create_shaped(&options.dir.join("cluster"), &shape)?;
+    let mut report = FaultReport::new(options.seed);
+    let checked = Run { options, cluster: &cluster, report: &mut report }.everything();
+    if let Err(e) = checked {
+        report.fail(format!("{e:#}"));
+    }
+    report.conclude(started.elapsed().as_secs_f64());
+    tidy_up(options, cluster, &mut report);
+    Ok(report)
+}
+
+/// A run in progress.
+struct Run<'r> {
+    options: &'r FaultOptions,
+    cluster: &'r Cluster,
+    report: &'r mut FaultReport,
+}
+
+impl Run<'_> {
+    fn everything(&mut self) -> Result<()> {
+        let loads = Loads::start(self.options, self.cluster)?;
+        let rounds = self.rounds(&loads);
+        if rounds.is_err() {
+            loads.abandon();
+        }
+        let finished = loads.finish();
+        rounds?;
+        self.report.loads = finished?;
+        self.measure_restarts()?;
+        self.cluster.down()?;
+        self.cluster.up()?;
+        self.report.after_restart =
+            volumes::read_back_again(self.options, self.cluster).context("after a restart of the whole cluster")?;
+        Ok(())
+    }
+
+    fn rounds(&mut self, loads: &Loads) -> Result<()> {
+        loads.wait_for_progress()?;
+        let mut schedule = Schedule::new(self.options.seed, &self.options.kinds, self.options.nodes);
+        let mut known = self.cluster.daemons()?;
+        for number in 1..=self.options.rounds {
+            let plan = schedule.next_round();
+            let round = self.round(number, &plan, loads, &mut known).with_context(|| {
+                format!("round {number} of seed {} ({}: {:?})", self.options.seed, plan.kind, plan.faults)
+            });
+            self.report.count(round?);
+        }
+        // Whatever the last rounds left must mend, too.
+        self.settle(loads).map(drop)
+    }
+
+    fn round(&self, number: u32, plan: &Plan, loads: &Loads, known: &mut Vec<Daemon>) -> Result<Round> {
+        loads.let_run(plan.load)?;
+        check_alive(known, &self.cluster.daemons()?, &[])?;
+        loads.take_windows();
+        let done = Injector { cluster: self.cluster }.carry_out(&plan.faults)?;
+        let running = self.cluster.daemons()?;
+        check_alive(known, &running, &done)?;
+        *known = running;
+        loads.wait_for_progress()?;
+        let mut whole = None;
+        if plan.settle {
+            whole = Some(self.settle(loads)?);
+            check_alive(known, &self.cluster.daemons()?, &[])?;
+        }
+        let windows = loads.take_windows();
+        let gateways: Vec<String> = loads.gateways().map(str::to_string).collect();
+        let mut round = Round::new(number, plan, &done, &gateways, &windows);
+        round.whole_ms = whole.map(millis);
+        self.tell(&round);
+        let (mistakes, errors) = round.volumes.iter().fold((0, 0), |(m, e), v| (m + v.mistakes, e + v.errors));
+        if mistakes + errors > 0 {
+            bail!("{mistakes} units were lost or wrong, {errors} requests failed")
+        }
+        Ok(round)
+    }
+
+    /// Waits until all copies are there, compares them, and reads everything back.
+    fn settle(&self, loads: &Loads) -> Result<Duration> {
+        let whole = health::wait_until_whole(self.cluster, loads, WHOLE_LIMIT)?;
+        for name in loads.names() {
+            self.cluster.verify(&name)?;
+        }
+        loads.read_back()?;
+        Ok(whole)
+    }
+
+    fn tell(&self, round: &Round) {
+        let stall = |gateway| match round.longest_stall(gateway) {
+            Some(ms) => format!("{ms:.0} ms"),
+            None => "-".into(),
+        };
+        let whole = round.whole_ms.map_or("not waited for".into(), |ms| format!("after {ms:.0} ms"));
+        (self.options.progress)(&format!(
+            "round {}/{}: {}; stall {} at struck gateways, {} elsewhere; whole {whole}",
+            round.number,
+            self.options.rounds,
+            round.faults.join(" + "),
+            stall(true),
+            stall(false),
+        ));
+    }
+
+    /// How long a gateway takes from its start to its volume's socket, without load.
+    fn measure_restarts(&mut self) -> Result<()> {
+        for index in 0..self.options.volumes {
+            let attached = self.cluster.attach(&volumes::name_of(index))?;
+            let victims = self.cluster.daemons()?.into_iter().filter(|daemon| daemon.name == attached.node);
+            victims.into_iter().try_for_each(|victim| victim.kill())?;
+            // A signal takes its time: the socket must have died before it can come back.
+            wait_for_socket(&attached.socket, false)?;
+            let started = Instant::now();
+            let served = std::thread::scope(|scope| {
+                let served = scope.spawn(|| wait_for_socket(&attached.socket, true).map(|()| started.elapsed()));
+                let up = self.cluster.up_only(&[&attached.node]);
+                let served = served.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                up.and(served)
+            })?;
+            self.report.restart_ms.push(millis(served));
+        }
+        Ok(())
+    }
+}
+
+/// Waits until a daemon accepts connections at the socket, or none does. One whose daemon is dead refuses.
+fn wait_for_socket(socket: &Path, accepts: bool) -> Result<()> {
+    let begun = Instant::now();
+    while begun.elapsed() < RESTART_LIMIT {
+        if UnixStream::connect(socket).is_ok() == accepts {
+            return Ok(());
+        }
+        std::thread::sleep(SOCKET_PAUSE);
+    }
+    let what = if accepts { "was not served again" } else { "did not go away" };
+    bail!("{} {what} within {} s", socket.display(), RESTART_LIMIT.as_secs())
+}
+
+/// A daemon that is gone without having been killed is a failure, even though the next `up` mends it.
+fn check_alive(known: &[Daemon], running: &[Daemon], done: &[Done]) -> Result<()> {
+    let killed = |name: &String| done.iter().any(|done| done.down.is_some() && done.struck.contains(name));
+    match known.iter().find(|daemon| !running.contains(daemon) && !killed(&daemon.name)) {
+        Some(daemon) => bail!("{} (process {}) ended by itself: see its log", daemon.name, daemon.pid),
+        None => Ok(()),
+    }
+}
+
+fn forget_earlier_run(options: &FaultOptions) -> Result<()> {
+    (0..options.volumes).try_for_each(|index| {
+        let state = volumes::state_file(&options.dir, &volumes::name_of(index));
+        match std::fs::remove_file(&state) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("cannot delete {}", state.display()))
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+fn tidy_up(options: &FaultOptions, cluster: Cluster, report: &mut FaultReport) {
+    let keep = options.keep || !report.ok;
+    let done = if keep { cluster.down() } else { cluster.destroy().and_then(|()| forget_earlier_run(options)) };
+    if let Err(e) = done {
+        report.fail(format!("{e:#}"));
+        report.ok = false;
+    }
+    if keep {
+        (options.progress)(&format!("the cluster's logs and disks are kept in {}", cluster.dir().display()));
+    }
+}

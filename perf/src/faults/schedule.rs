@@ -1,0 +1,156 @@
+//! What happens in each round: fixed by the seed alone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::kind::Kind;
+use crate::rng::Rng;
+
+/// Load before a round's first fault, milliseconds: mostly some time, sometimes next to none, so that a
+/// fault also strikes a cluster that still recovers from the one before.
+const LOAD_MS: (u64, u64) = (200, 1500);
+const SHORT_LOAD_MS: (u64, u64) = (0, 150);
+const SHORT_LOAD_PERCENT: u64 = 25;
+/// How often a round waits until all copies are whole again, compares them and reads everything back.
+const SETTLE_PERCENT: u64 = 80;
+/// How long killed daemons stay down, milliseconds.
+const DOWN_MS: (u64, u64) = (0, 1500);
+/// How long a daemon is stopped, milliseconds: mostly short, sometimes long enough to be given up.
+const STOP_MS: (u64, u64) = (100, 1500);
+const LONG_STOP_MS: (u64, u64) = (1500, 8000);
+const LONG_PERCENT: u64 = 30;
+/// Latest start of the second of two faults, milliseconds after the first.
+const SECOND_MS: u64 = 1500;
+
+/// One of the daemons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Who {
+    /// A storage node, from 0.
+    Node(usize),
+    MetaLeader,
+    /// A meta server that does not lead; the only one where there is only one.
+    MetaFollower,
+}
+
+/// One fault with its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    Kill { who: Who, down: Duration },
+    KillAll { down: Duration },
+    Stop { who: Who, time: Duration },
+}
+
+/// One round as planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub kind: Kind,
+    /// Load before the first fault.
+    pub load: Duration,
+    /// Each with its start, counted from the first.
+    pub faults: Vec<(Duration, Fault)>,
+    /// Wait until the cluster is whole, and check everything.
+    pub settle: bool,
+}
+
+pub struct Schedule {
+    rng: Rng,
+    kinds: Vec<Kind>,
+    nodes: usize,
+}
+
+impl Schedule {
+    /// A schedule of `kinds`, which are not empty.
+    pub fn new(seed: u64, kinds: &BTreeSet<Kind>, nodes: usize) -> Schedule {
+        Schedule { rng: Rng::new(seed ^ 0x6661_756c_7473), kinds: kinds.iter().copied().collect(), nodes }
+    }
+
+    pub fn next_round(&mut self) -> Plan {
+        let kind = *self.rng.pick(&self.kinds);
+        let (low, high) = if self.rng.chance(SHORT_LOAD_PERCENT) { SHORT_LOAD_MS } else { LOAD_MS };
+        let load = self.milliseconds((low, high));
+        let faults = match kind {
+            Kind::Two => self.two(),
+            kind => vec![(Duration::ZERO, self.fault(kind))],
+        };
+        let settle = self.rng.chance(SETTLE_PERCENT);
+        Plan { kind, load, faults, settle }
+    }
+
+    fn two(&mut self) -> Vec<(Duration, Fault)> {
+        let kinds: Vec<Kind> = self.kinds.iter().copied().filter(|kind| kind.pairs()).collect();
+        let pick = |rng: &mut Rng| if kinds.is_empty() { Kind::Kill } else { *rng.pick(&kinds) };
+        let (first, second) = (pick(&mut self.rng), pick(&mut self.rng));
+        let later = self.milliseconds((0, SECOND_MS));
+        vec![(Duration::ZERO, self.fault(first)), (later, self.fault(second))]
+    }
+
+    fn fault(&mut self, kind: Kind) -> Fault {
+        match kind {
+            Kind::Kill | Kind::Two => Fault::Kill { who: self.node(), down: self.milliseconds(DOWN_MS) },
+            Kind::AllKilled => Fault::KillAll { down: self.milliseconds(DOWN_MS) },
+            Kind::Stop => Fault::Stop { who: self.node(), time: self.stop_time() },
+            Kind::Meta => self.meta_fault(),
+        }
+    }
+
+    fn meta_fault(&mut self) -> Fault {
+        let who = if self.rng.chance(60) { Who::MetaLeader } else { Who::MetaFollower };
+        match self.rng.below(2) {
+            0 => Fault::Kill { who, down: self.milliseconds(DOWN_MS) },
+            _ => Fault::Stop { who, time: self.stop_time() },
+        }
+    }
+
+    fn node(&mut self) -> Who {
+        Who::Node(self.rng.below(self.nodes as u64) as usize)
+    }
+
+    fn stop_time(&mut self) -> Duration {
+        let range = if self.rng.chance(LONG_PERCENT) { LONG_STOP_MS } else { STOP_MS };
+        self.milliseconds(range)
+    }
+
+    fn milliseconds(&mut self, (low, high): (u64, u64)) -> Duration {
+        Duration::from_millis(self.rng.between(low, high))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kind;
+    use super::*;
+
+    #[test]
+    fn a_seed_repeats_its_rounds() {
+        let (mut a, mut b) = (Schedule::new(5, &kind::all(), 3), Schedule::new(5, &kind::all(), 3));
+        let mut other = Schedule::new(6, &kind::all(), 3);
+        let rounds: Vec<Plan> = (0..100).map(|_| a.next_round()).collect();
+        assert!(rounds.iter().all(|round| *round == b.next_round()));
+        assert!(rounds.iter().any(|round| *round != other.next_round()));
+    }
+
+    #[test]
+    fn every_kind_asked_for_comes_and_no_other() {
+        for kinds in [kind::all(), [Kind::Stop, Kind::Two].into(), [Kind::Meta].into()] {
+            let mut schedule = Schedule::new(1, &kinds, 3);
+            let mut seen = BTreeSet::new();
+            for _ in 0..300 {
+                let plan = schedule.next_round();
+                seen.insert(plan.kind);
+                assert_eq!(plan.faults.len(), 1 + usize::from(plan.kind == Kind::Two));
+                for (_, fault) in &plan.faults {
+                    let stopped = matches!(fault, Fault::Stop { .. });
+                    assert!(stopped || kinds.contains(&Kind::Meta), "{fault:?} of {kinds:?}");
+                    if let Fault::Stop { who: Who::Node(node), .. } | Fault::Kill { who: Who::Node(node), .. } = fault {
+                        assert!(*node < 3);
+                    }
+                }
+            }
+            assert_eq!(seen, kinds);
+        }
+    }
+}
