@@ -4,9 +4,11 @@
 //! One seed reproduces a run exactly. Nothing here is used by the daemon.
 
 mod disk;
+mod registers;
 mod runtime;
 
 pub use disk::{CrashStyle, MemDisk};
+pub use registers::{Begun, Registers, SECTOR, ZERO, fill, stamp_of};
 pub use runtime::TestRuntime;
 
 /// SplitMix64: small, seeded, good enough to shuffle events with.
@@ -36,6 +38,18 @@ impl TestRng {
     /// True once in `n` times.
     pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
+    }
+
+    /// A number from `least` to `most`, both included.
+    pub fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
+    /// A number from `least` to `most`, each order of magnitude as likely as any other. `least` must not be 0.
+    pub fn spread(&mut self, least: u64, most: u64) -> u64 {
+        let doublings = most.div_ceil(least).next_power_of_two().ilog2();
+        let low = least << self.below(u64::from(doublings) + 1);
+        self.between(low, low * 2).min(most)
     }
 
     /// An index into a collection of `len` items.

@@ -43,7 +43,7 @@ pub use index::ReplicaMeta;
 pub use record::NewReplica;
 pub use recovery::RecoveryReport;
 pub use shard::{Options, Shard, Usage};
-pub use superblock::{FORMAT_VERSION, Superblock, claim, format, read_superblock};
+pub use superblock::{FORMAT_VERSION, Superblock, claim, format, format_as, read_superblock};
 pub use tickets::Ticket;
 
 #[cfg(test)]

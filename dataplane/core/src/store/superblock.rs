@@ -81,7 +81,8 @@ impl Superblock {
         Ok(Self::with_layout(size, shards, disk_uuid, segment_size as u32, segments as u32))
     }
 
-    pub(super) fn with_layout(
+    /// A layout of the caller's choice, which may be smaller than [`Superblock::plan`] would make it: for tests.
+    pub fn with_layout(
         size: u64,
         shards: u16,
         disk_uuid: [u8; 16],
@@ -194,7 +195,8 @@ pub async fn format<D: Disk>(disk: &D, size: u64, shards: u16, uuid: [u8; 16]) -
     Ok(sb)
 }
 
-pub(super) async fn format_as<D: Disk>(disk: &D, sb: &Superblock) -> Result<(), FormatError> {
+/// As [`format`], with the layout given.
+pub async fn format_as<D: Disk>(disk: &D, sb: &Superblock) -> Result<(), FormatError> {
     for pos in [0, BLOCK as u64] {
         layout::write_block(disk, pos, &[]).await.map_err(io_error("clearing the old superblock"))?;
     }

@@ -1,0 +1,181 @@
+//! What the sectors of a volume may hold: each is a linearizable register.
+//!
+//! Requests take from their beginning to their end, so those that overlap in time may take effect in either order. What a
+//! gateway's end cut short took effect before the next one served the sector, or never will.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Bytes of a sector, the smallest thing that a guest writes.
+pub const SECTOR: usize = 512;
+/// Stamp of a sector that was never written, or zeroed.
+pub const ZERO: u64 = 0;
+
+/// A request that has begun: when, and through which gateway. Gateways are numbered from 1, in order of their epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    pub at: u64,
+    pub gateway: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Value {
+    stamp: u64,
+    begun: Begun,
+    /// When it was acknowledged, or seen: it took effect before.
+    settled: Option<u64>,
+}
+
+const NEVER: Value = Value { stamp: ZERO, begun: Begun { at: 0, gateway: 0 }, settled: Some(0) };
+
+impl Value {
+    /// Whether it certainly took effect, if ever, before that request did.
+    fn is_before(&self, later: Begun) -> bool {
+        self.settled.is_some_and(|at| at < later.at) || self.begun.gateway < later.gateway
+    }
+}
+
+/// The content that is possible.
+#[derive(Default)]
+pub struct Registers {
+    /// What a read may return now.
+    sectors: BTreeMap<u64, Vec<Value>>,
+    clock: u64,
+}
+
+impl Registers {
+    /// A request begins.
+    pub fn begin(&mut self, gateway: u64) -> Begun {
+        self.clock += 1;
+        Begun { at: self.clock, gateway }
+    }
+
+    /// It is a write: from now on it may be seen.
+    pub fn write(&mut self, sectors: Range<u64>, begun: Begun, stamp: u64) {
+        for s in sectors {
+            self.sectors.entry(s).or_insert_with(|| vec![NEVER]).push(Value { stamp, begun, settled: None });
+        }
+    }
+
+    /// A write was acknowledged: nothing before it may be seen.
+    pub fn acknowledge(&mut self, sectors: Range<u64>, begun: Begun) -> Result<(), String> {
+        self.clock += 1;
+        for s in sectors {
+            let possible = self.sectors.entry(s).or_default();
+            possible.retain(|v| v.begun == begun || !v.is_before(begun));
+            let mine = possible.iter_mut().find(|v| v.begun == begun);
+            let is_there = mine.map(|v| v.settled = Some(self.clock)).is_some();
+            let later = possible.iter().any(|v| v.begun.at > begun.at || v.settled.is_some_and(|at| at > begun.at));
+            if !is_there && !later {
+                return Err(format!("sector {s}: {begun:?} was acknowledged, but {possible:?} was seen"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A read returned `stamp`: of what was before it, that is what remains.
+    pub fn saw(&mut self, sector: u64, begun: Begun, stamp: u64) -> Result<(), String> {
+        self.clock += 1;
+        let Some(possible) = self.sectors.get_mut(&sector) else {
+            return match stamp {
+                ZERO => Ok(()),
+                _ => Err(format!("sector {sector} holds {stamp:#x}, but was never written")),
+            };
+        };
+        if !possible.iter().any(|v| v.stamp == stamp) {
+            return Err(format!("sector {sector} holds {stamp:#x} for {begun:?}, but only {possible:x?} may be there"));
+        }
+        possible.retain(|v| v.stamp == stamp || !v.is_before(begun));
+        let clock = self.clock;
+        let mut seen = possible.iter_mut().filter(|v| v.stamp == stamp);
+        // With several writes of one content, it is not known which was seen.
+        if let (Some(only), None) = (seen.next(), seen.next()) {
+            only.settled.get_or_insert(clock);
+        }
+        Ok(())
+    }
+
+    /// Everything that was ever written.
+    pub fn sectors(&self) -> Vec<u64> {
+        self.sectors.keys().copied().collect()
+    }
+}
+
+/// Fills sectors, from number `first` on, with `stamp`: each tells where it belongs.
+pub fn fill(bytes: &mut [u8], first: u64, stamp: u64) {
+    for (sector, number) in bytes.chunks_mut(SECTOR).zip(first..) {
+        let mark = if stamp == ZERO { 0 } else { number };
+        for words in sector.chunks_exact_mut(16) {
+            words[..8].copy_from_slice(&stamp.to_le_bytes());
+            words[8..].copy_from_slice(&mark.to_le_bytes());
+        }
+    }
+}
+
+/// The stamp of a sector; the reason if it is torn, or belongs elsewhere.
+pub fn stamp_of(sector: &[u8], number: u64) -> Result<u64, String> {
+    let stamp = u64::from_le_bytes(sector[..8].try_into().expect("8 bytes"));
+    let mark = u64::from_le_bytes(sector[8..16].try_into().expect("8 bytes"));
+    if sector.chunks_exact(16).any(|words| words != &sector[..16]) {
+        return Err(format!("sector {number} is torn: it begins with {stamp:#x}"));
+    }
+    match mark == if stamp == ZERO { 0 } else { number } {
+        true => Ok(stamp),
+        false => Err(format!("sector {number} holds {stamp:#x} of sector {mark}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_acknowledged_write_hides_what_was_before() {
+        let mut r = Registers::default();
+        let a = r.begin(1);
+        r.write(0..1, a, 7);
+        let early = r.begin(1);
+        r.saw(0, early, ZERO).unwrap();
+        r.acknowledge(0..1, a).unwrap();
+        let late = r.begin(1);
+        assert!(r.saw(0, late, ZERO).is_err());
+        r.saw(0, late, 7).unwrap();
+    }
+
+    #[test]
+    fn concurrent_writes_take_effect_in_some_order_and_stay_there() {
+        let mut r = Registers::default();
+        let (a, b) = (r.begin(1), r.begin(1));
+        r.write(0..1, a, 7);
+        r.write(0..1, b, 8);
+        for seen in [7, 8] {
+            let read = r.begin(1);
+            r.saw(0, read, seen).unwrap();
+        }
+        let read = r.begin(1);
+        assert!(r.saw(0, read, 7).is_err(), "8 was after 7");
+    }
+
+    #[test]
+    fn what_a_takeover_did_not_find_never_comes_back() {
+        let mut r = Registers::default();
+        let a = r.begin(1);
+        r.write(0..1, a, 7);
+        let read = r.begin(2);
+        r.saw(0, read, ZERO).unwrap();
+        let again = r.begin(2);
+        assert!(r.saw(0, again, 7).is_err());
+        assert!(r.acknowledge(0..1, a).is_err(), "nor is it acknowledged");
+    }
+
+    #[test]
+    fn sectors_tell_where_they_belong() {
+        let mut bytes = vec![1; 2 * SECTOR];
+        fill(&mut bytes, 5, 9);
+        assert_eq!((stamp_of(&bytes[..SECTOR], 5), stamp_of(&bytes[SECTOR..], 6)), (Ok(9), Ok(9)));
+        assert!(stamp_of(&bytes[..SECTOR], 6).is_err());
+        bytes[100] ^= 1;
+        assert!(stamp_of(&bytes[..SECTOR], 5).is_err());
+        assert_eq!(stamp_of(&[0; SECTOR], 5), Ok(ZERO));
+    }
+}
