@@ -5,7 +5,7 @@ use bytes::Bytes;
 use levee_core::gateway::{AllocError, Cluster, Done, LinkDown};
 use levee_core::ports::Disk;
 use levee_core::replica::ReplicaService;
-use levee_proto::api::{ChunkInfo, PeerInfo};
+use levee_proto::api::{ChangedReplicas, ChunkInfo, PeerInfo, ReplicaChange};
 use levee_proto::wire::Request;
 use levee_proto::{ChunkId, DiskId, Epoch, NodeId};
 use levee_rdma::{Client, ClientConfig, ClientLimits, Responder, Service};
@@ -118,6 +118,14 @@ impl Cluster for VolumeLinks {
                 glommio::spawn_local(unknown).detach();
             }
         }
+    }
+
+    /// Nobody asks yet: the daemon does not pass disks to empty on.
+    fn change(
+        &self,
+        _: Vec<ReplicaChange>,
+    ) -> impl Future<Output = Result<ChangedReplicas, AllocError>> + 'static {
+        async { Err(AllocError::Retry("this daemon cannot ask for changes of replica sets".into())) }
     }
 
     fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static {

@@ -59,7 +59,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             match self.0.cluster.allocate(indexes.clone()).await {
                 Ok(chunks) => match self.check_answer(&indexes, &chunks) {
                     Ok(()) => {
-                        join_all(chunks.into_iter().map(|c| self.create(Chunk::new(c, true)))).await;
+                        join_all(chunks.iter().map(|c| self.create(Chunk::new(c, true)))).await;
                         return;
                     }
                     Err(why) => warn!(volume = %self.0.volume.name, "the meta server's chunks are refused: {why}"),
@@ -87,14 +87,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// they are born adopted; those that cannot be made now are made when their node is back.
     async fn create(&self, chunk: Rc<Chunk>) {
         self.add_chunk(chunk.clone());
-        let sessions: Vec<_> = chunk.info.replicas.iter().map(|place| self.session(place.node)).collect();
+        let sessions: Vec<_> = chunk.members().into_iter().map(|(_, place)| self.session(place)).collect();
         join_all(sessions.iter().map(|session| self.catch_up_chunk(&chunk, session, session.generation.get()))).await;
         sessions.iter().for_each(|session| session.changed.notify());
     }
 
     /// Makes one replica. Returns the session in which it was made.
     pub(super) async fn create_replica(&self, chunk: &Rc<Chunk>, member: usize, adopted: bool) -> Option<u64> {
-        let session = self.session(chunk.info.replicas[member].node);
+        let session = self.session_of(chunk, member);
         let generation = session.generation.get();
         if !session.is_up() {
             return None;
@@ -113,7 +113,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             Ok((reply, _)) => {
                 // It concerns this replica alone (its disk is gone, perhaps): the node's others go on.
                 if session.complain() {
-                    let (volume, chunk) = (&self.0.volume.name, chunk.info.chunk);
+                    let (volume, chunk) = (&self.0.volume.name, chunk.id);
                     warn!(%volume, %chunk, node = %session.node, "a replica could not be made: {reply:?}; trying on");
                 }
                 None

@@ -6,11 +6,11 @@
 //! which each misses something can so heal each other.
 
 use super::locks::RangeLocks;
-use super::member::{Member, Missing, Sync, WriteOp};
+use super::member::{Member, Missing, Slots, Sync, WriteOp};
 use crate::bitmap::BlockSet;
 use crate::sync::Event;
-use levee_proto::api::ChunkInfo;
-use levee_proto::{Epoch, NodeId, Seq};
+use levee_proto::api::{ChunkInfo, ReplicaPlace};
+use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Seq};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -29,21 +29,63 @@ pub(super) enum Stage {
 
 pub(super) struct ChunkState {
     pub stage: Stage,
+    /// Number of the replica set.
+    config: ConfigNo,
     /// Counter of the next write's seq.
     next: u64,
+    /// By slot; those that are gone included.
     pub members: Vec<Member>,
+    /// Members of which each is to hold every acknowledged write, while the replica set is being changed.
+    pub attested: Slots,
     /// Writes that are not answered, or that a member owes.
     pub open: BTreeMap<Seq, Rc<WriteOp>>,
 }
 
 impl ChunkState {
+    /// Present members, with their slots.
+    pub fn present(&self) -> impl Iterator<Item = (usize, &Member)> {
+        self.members.iter().enumerate().filter(|(_, m)| !m.is_gone())
+    }
+
+    /// Whether the guest may be told that the write is durable.
+    fn is_durable(&self, op: &WriteOp, min_copies: usize) -> bool {
+        let acked = op.acked.get();
+        acked.count_ones() as usize >= min_copies && acked & self.attested == self.attested
+    }
+
+    pub fn config(&self) -> ConfigNo {
+        self.config
+    }
+
+    pub fn set_config(&mut self, config: ConfigNo) {
+        self.config = config;
+    }
+
+    /// Notes and returns the writes that the guest may be told of now.
+    pub fn answer_durable(&mut self, min_copies: usize) -> Vec<Rc<WriteOp>> {
+        let ready = |op: &&Rc<WriteOp>| !op.answered.get() && self.is_durable(op, min_copies);
+        let durable: Vec<_> = self.open.values().filter(ready).cloned().collect();
+        for op in &durable {
+            op.answered.set(true);
+            self.retire(op);
+        }
+        durable
+    }
+
+    /// Whether each of these members is up to date and has every acknowledged write.
+    pub fn hold_everything(&self, slots: Slots) -> bool {
+        let all = self.members.iter().enumerate().filter(|(i, _)| slots & (1 << i) != 0);
+        let owed = |op: &Rc<WriteOp>| op.answered.get() && op.owed_by.get() & slots != 0;
+        all.clone().all(|(_, m)| m.live && m.is_current()) && !self.open.values().any(owed)
+    }
+
     fn owe(&mut self, i: usize, op: &Rc<WriteOp>) {
         op.owed_by.set(op.owed_by.get() | (1 << i));
         self.members[i].owes.insert(op.seq, op.clone());
     }
 
     /// The member does not owe the write any more.
-    fn settle(&mut self, i: usize, op: &WriteOp) {
+    pub fn settle(&mut self, i: usize, op: &WriteOp) {
         self.members[i].owes.remove(&op.seq);
         op.owed_by.set(op.owed_by.get() & !(1 << i));
         self.retire(op);
@@ -57,7 +99,7 @@ impl ChunkState {
     }
 
     /// What the member acknowledged is not to be relied on: it is to get it again.
-    fn forget_acks(&mut self, i: usize) {
+    pub fn forget_acks(&mut self, i: usize) {
         self.open.values().for_each(|op| op.acked.set(op.acked.get() & !(1 << i)));
     }
 }
@@ -73,7 +115,10 @@ pub(super) struct Found {
 }
 
 pub(super) struct Chunk {
-    pub info: ChunkInfo,
+    pub id: ChunkId,
+    /// Position in the volume.
+    pub index: u32,
+    /// Allocated in this epoch: nothing of it is in doubt.
     pub fresh: bool,
     /// A reconciliation changed members, which may have failed: what they said when they were fenced is outdated.
     pub touched: Cell<bool>,
@@ -86,18 +131,40 @@ pub(super) struct Chunk {
 impl Chunk {
     /// A chunk as the meta server describes it. `fresh`: allocated in this epoch, so that nothing of it is in
     /// doubt, and a replica misses exactly the writes that we know it to miss.
-    pub fn new(info: ChunkInfo, fresh: bool) -> Rc<Chunk> {
+    pub fn new(info: &ChunkInfo, fresh: bool) -> Rc<Chunk> {
         let missing = || if fresh { Missing { create: true, ..Missing::default() } } else { Missing::unknown() };
-        let members = info.replicas.iter().map(|_| Member::new(missing())).collect();
+        let members = info.replicas.iter().map(|place| Member::new(*place, missing())).collect();
         let stage = if fresh { Stage::Adopting } else { Stage::InDoubt };
+        let (config, open) = (info.config, BTreeMap::new());
+        let state = ChunkState { stage, config, next: 1, members, attested: 0, open };
         Rc::new(Chunk {
-            info,
+            id: info.chunk,
+            index: info.index,
             fresh,
             touched: Cell::new(false),
             locks: Rc::default(),
-            state: RefCell::new(ChunkState { stage, next: 1, members, open: BTreeMap::new() }),
+            state: RefCell::new(state),
             changed: Event::new(),
         })
+    }
+
+    pub fn config(&self) -> ConfigNo {
+        self.state.borrow().config
+    }
+
+    /// Where a member is.
+    pub fn place(&self, i: usize) -> ReplicaPlace {
+        self.state.borrow().members[i].place
+    }
+
+    /// Slots and places of the present members.
+    pub fn members(&self) -> Vec<(usize, ReplicaPlace)> {
+        self.state.borrow().present().map(|(i, m)| (i, m.place)).collect()
+    }
+
+    /// Number of present members.
+    pub fn copies(&self) -> usize {
+        self.state.borrow().present().count()
     }
 
     pub fn stage(&self) -> Stage {
@@ -109,7 +176,7 @@ impl Chunk {
     }
 
     pub fn is_healthy(&self) -> bool {
-        self.state.borrow().members.iter().all(|m| m.live && m.is_current())
+        self.state.borrow().present().all(|(_, m)| m.live && m.is_current())
     }
 
     /// The next seq of this chunk in `epoch`.
@@ -124,7 +191,7 @@ impl Chunk {
     pub fn serve_if_adopted(&self, min_copies: usize) {
         {
             let mut state = self.state.borrow_mut();
-            let current = state.members.iter().filter(|m| m.is_current()).count();
+            let current = state.present().filter(|(_, m)| m.is_current()).count();
             if state.stage == Stage::Adopting && current >= min_copies {
                 state.stage = Stage::Served;
             }
@@ -132,9 +199,9 @@ impl Chunk {
         self.changed.notify();
     }
 
-    /// The member on `node`, if any: members are on distinct nodes.
-    pub fn member_of(&self, node: NodeId) -> Option<usize> {
-        self.info.replicas.iter().position(|r| r.node == node)
+    /// The member on a disk, if any: members are on distinct disks.
+    pub fn member_on(&self, disk: DiskId) -> Option<usize> {
+        self.state.borrow().present().find(|(_, m)| m.place.disk == disk).map(|(i, _)| i)
     }
 
     /// Begins a write: every live member owes it, the others miss it. Returns the former.
@@ -147,7 +214,7 @@ impl Chunk {
             if state.members[i].live {
                 state.owe(i, op);
                 live.push(i);
-            } else {
+            } else if !state.members[i].is_gone() {
                 state.members[i].miss(op.blocks());
             }
         }
@@ -166,6 +233,9 @@ impl Chunk {
     /// A member has a write durably. Returns whether with this one enough have.
     pub fn acknowledge(&self, op: &WriteOp, i: usize, min_copies: usize) -> bool {
         let mut state = self.state.borrow_mut();
+        if !op.is_owed_by(i) {
+            return false;
+        }
         op.acked.set(op.acked.get() | (1 << i));
         state.members[i].acked = state.members[i].acked.max(op.seq);
         if !op.answered.get()
@@ -176,7 +246,7 @@ impl Chunk {
             missing.dirty.remove_range(op.blocks());
             missing.sending.remove_range(op.blocks());
         }
-        let now = !op.answered.get() && op.acked.get().count_ones() as usize >= min_copies;
+        let now = !op.answered.get() && state.is_durable(op, min_copies);
         op.answered.set(op.answered.get() || now);
         state.settle(i, op);
         now
@@ -192,9 +262,9 @@ impl Chunk {
         self.changed.notify();
     }
 
-    /// The node is lost: its member gets no writes, and misses what it owes.
-    pub fn lose_members_of(&self, node: NodeId) {
-        let Some(i) = self.member_of(node) else { return };
+    /// The disk is lost: its member gets no writes, and misses what it owes.
+    pub fn lose_member_on(&self, disk: DiskId) {
+        let Some(i) = self.member_on(disk) else { return };
         {
             let mut guard = self.state.borrow_mut();
             let state = &mut *guard;
@@ -217,6 +287,9 @@ impl Chunk {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         let member = &mut state.members[i];
+        if member.is_gone() {
+            return false;
+        }
         let Sync::Behind(missing) = &mut member.sync else { return member.live };
         missing.create = found.is_none();
         let is_lost = match found {
@@ -246,6 +319,9 @@ impl Chunk {
     pub fn made(&self, i: usize) {
         let mut state = self.state.borrow_mut();
         let member = &mut state.members[i];
+        if member.is_gone() {
+            return;
+        }
         member.made = true;
         member.live = true;
         if let Sync::Behind(missing) = &mut member.sync {
@@ -258,7 +334,7 @@ impl Chunk {
     pub fn decided(&self, holders: &[usize], is_live: impl Fn(usize) -> bool) {
         let mut state = self.state.borrow_mut();
         state.stage = Stage::Adopting;
-        for (i, member) in state.members.iter_mut().enumerate() {
+        for (i, member) in state.members.iter_mut().enumerate().filter(|(_, m)| !m.is_gone()) {
             let holds = holders.contains(&i);
             member.made |= holds;
             member.live = holds && is_live(i);
@@ -283,7 +359,7 @@ impl Chunk {
     pub fn mark_corrupt(&self, i: usize, block: u32) -> bool {
         let mut state = self.state.borrow_mut();
         let blocks = block..block + 1;
-        let others = state.members.iter().enumerate().any(|(j, m)| j != i && m.holds(&blocks));
+        let others = state.present().any(|(j, m)| j != i && m.holds(&blocks));
         if others {
             state.members[i].miss(blocks);
         }
@@ -314,7 +390,7 @@ impl Chunk {
     /// A member to compare with: one that misses as little as possible.
     pub fn to_compare_with(&self, i: usize) -> Option<usize> {
         let state = self.state.borrow();
-        let others = || state.members.iter().enumerate().filter(|(j, m)| *j != i && m.is_known());
+        let others = || state.present().filter(|(j, m)| *j != i && m.is_known());
         others().find(|(_, m)| m.is_current()).or_else(|| others().next()).map(|(j, _)| j)
     }
 
@@ -326,12 +402,15 @@ impl Chunk {
         }
     }
 
-    /// What a member misses and another holds: at most `blocks` blocks in at most `runs` runs, and who.
-    pub fn to_copy(&self, i: usize, blocks: u32, runs: usize) -> Option<(usize, Vec<Range<u32>>)> {
+    /// What a member misses and another holds: at most `blocks` blocks in at most `runs` runs, and who. The others are
+    /// tried from the `turn`th on.
+    pub fn to_copy(&self, i: usize, blocks: u32, runs: usize, turn: usize) -> Option<(usize, Vec<Range<u32>>)> {
         let state = self.state.borrow();
         let Sync::Behind(missing) = &state.members[i].sync else { return None };
-        let others = state.members.iter().enumerate().filter(|(j, m)| *j != i && m.is_known());
-        let offers = others.map(|(j, source)| {
+        let mut others: Vec<_> = state.present().filter(|(j, m)| *j != i && m.is_known()).collect();
+        let first = turn % others.len().max(1);
+        others.rotate_left(first);
+        let mut offers = others.into_iter().map(|(j, source)| {
             let mut can = missing.dirty.clone();
             if let Sync::Behind(theirs) = &source.sync {
                 can.subtract(&theirs.doubtful());
@@ -339,7 +418,7 @@ impl Chunk {
             source.owes.values().for_each(|op| can.remove_range(op.blocks()));
             (j, can.runs(blocks, runs))
         });
-        offers.into_iter().find(|(_, runs)| !runs.is_empty())
+        offers.find(|(_, runs)| !runs.is_empty())
     }
 
     /// The gateway stopped: nobody will be answered any more.

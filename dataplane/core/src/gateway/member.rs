@@ -4,12 +4,14 @@ use super::locks::Held;
 use crate::bitmap::BlockSet;
 use crate::sync::Sender;
 use bytes::Bytes;
+use levee_proto::api::ReplicaPlace;
 use levee_proto::wire::{BlockKind, Crcs};
 use levee_proto::{Seq, Version};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A member that owes more writes is slow, and not worth finding out whether it could be read.
 const MAX_OWED_WHEN_READ: usize = 4096;
@@ -45,6 +47,11 @@ impl Missing {
         Missing { compare: true, adopt: true, ..Missing::default() }
     }
 
+    /// Everything, and the replica itself: it is to be made.
+    pub fn newcomer() -> Missing {
+        Missing { create: true, ..Missing::unknown() }
+    }
+
     /// Nothing of the decided state, which it only has to adopt.
     pub fn adoption() -> Missing {
         Missing { adopt: true, ..Missing::default() }
@@ -62,7 +69,15 @@ impl Missing {
     }
 }
 
+/// A set of a chunk's members: bit per slot.
+pub(super) type Slots = u32;
+/// Members that a chunk can have had within one epoch without using a slot again.
+pub(super) const MAX_SLOTS: usize = Slots::BITS as usize;
+
 pub(super) struct Member {
+    pub place: ReplicaPlace,
+    /// When it left the chunk. Its slot is kept for a while: answers to what it was asked may still come.
+    pub gone: Option<Duration>,
     /// The replica is known to have existed in this epoch.
     pub made: bool,
     /// Its daemon is fenced and reachable and the replica exists: writes are sent to it.
@@ -77,9 +92,13 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(missing: Missing) -> Member {
+    pub fn new(place: ReplicaPlace, missing: Missing) -> Member {
         let (sync, acked) = (Sync::Behind(missing), Seq::ZERO);
-        Member { made: false, live: false, busy: false, sync, acked, owes: BTreeMap::new() }
+        Member { place, gone: None, made: false, live: false, busy: false, sync, acked, owes: BTreeMap::new() }
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.gone.is_some()
     }
 
     pub fn is_current(&self) -> bool {
@@ -142,10 +161,10 @@ pub(super) struct WriteOp {
     /// All sends and retries use this buffer: the guest may change its pages.
     pub data: Bytes,
     pub crcs: Crcs,
-    /// Bit per member that has it durably.
-    pub acked: Cell<u8>,
-    /// Bit per member that owes it.
-    pub owed_by: Cell<u8>,
+    /// Who has it durably.
+    pub acked: Cell<Slots>,
+    /// Who owes it.
+    pub owed_by: Cell<Slots>,
     /// Taken when the guest is answered.
     pub waiter: Cell<Option<Waiter>>,
     pub answered: Cell<bool>,

@@ -16,6 +16,7 @@
 
 mod allocate;
 mod chunk;
+mod config;
 mod locks;
 mod member;
 mod read;
@@ -30,10 +31,10 @@ use crate::ports::Runtime;
 use crate::sync::Event;
 use bytes::Bytes;
 use chunk::{Chunk, Stage};
-use levee_proto::api::{ChunkInfo, OpenedVolume};
+use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ReplicaChange, ReplicaPlace};
 use levee_proto::units::Extent;
 use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
-use levee_proto::{ChunkId, DiskId, NodeId};
+use levee_proto::{ChunkId, DiskId, NodeId, ReplicaId};
 use session::Session;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +75,12 @@ pub trait Cluster: 'static {
 
     /// Sends a request. `done` is never called from inside. Requests to one core arrive in call order.
     fn call(&self, node: NodeId, core: u16, request: Request, data: Bytes, done: Done);
+
+    /// Asks the meta server for other replica sets. What is answered twice takes effect once.
+    fn change(
+        &self,
+        changes: Vec<ReplicaChange>,
+    ) -> impl Future<Output = Result<ChangedReplicas, AllocError>> + 'static;
 
     /// Asks the meta server for chunks of the volume.
     fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static;
@@ -121,8 +128,11 @@ struct Inner<R: Runtime, C: Cluster> {
     options: Options,
     /// By index; `None`: not allocated, as far as we know.
     chunks: RefCell<Vec<Option<Rc<Chunk>>>>,
-    sessions: RefCell<BTreeMap<NodeId, Rc<Session>>>,
+    /// By disk: one disk's failure is not its node's.
+    sessions: RefCell<BTreeMap<DiskId, Rc<Session>>>,
     allocating: RefCell<BTreeMap<u32, Event>>,
+    /// Disks whose replicas are to be put elsewhere.
+    evacuate: RefCell<BTreeMap<DiskId, DiskState>>,
     stopped: RefCell<Option<Stopped>>,
     /// A session came or went, a chunk changed its stage, or the gateway stopped.
     changed: Event,
@@ -151,14 +161,16 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             chunks,
             sessions: RefCell::default(),
             allocating: RefCell::default(),
+            evacuate: RefCell::default(),
             stopped: RefCell::new(None),
             changed: Event::new(),
         }));
-        for info in gateway.0.volume.chunks.clone() {
+        for info in &gateway.0.volume.chunks {
             gateway.add_chunk(Chunk::new(info, false));
         }
         gateway.spawn_takeover();
         gateway.spawn_watchdog();
+        gateway.spawn_changes();
         gateway
     }
 
@@ -259,10 +271,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     fn add_chunk(&self, chunk: Rc<Chunk>) {
-        for place in &chunk.info.replicas {
-            self.session(place.node);
+        for (_, place) in chunk.members() {
+            self.session(place);
         }
-        let index = chunk.info.index as usize;
+        let index = chunk.index as usize;
         let mut chunks = self.0.chunks.borrow_mut();
         if chunks.len() <= index {
             chunks.resize(index + 1, None);
@@ -270,15 +282,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         chunks[index] = Some(chunk);
     }
 
-    /// The session with a node; begun when there is none.
-    fn session(&self, node: NodeId) -> Rc<Session> {
-        if let Some(s) = self.0.sessions.borrow().get(&node) {
+    /// The session with the daemon that has a disk, about that disk; begun when there is none.
+    fn session(&self, place: ReplicaPlace) -> Rc<Session> {
+        if let Some(s) = self.0.sessions.borrow().get(&place.disk) {
             return s.clone();
         }
-        let session = Session::new(node);
-        self.0.sessions.borrow_mut().insert(node, session.clone());
+        let session = Session::new(place.node, place.disk);
+        self.0.sessions.borrow_mut().insert(place.disk, session.clone());
         self.spawn_session(session.clone());
         session
+    }
+
+    /// The session that a chunk's member belongs to.
+    fn session_of(&self, chunk: &Chunk, member: usize) -> Rc<Session> {
+        self.session(chunk.place(member))
     }
 
     fn extents(&self, offset: u64, len: u64) -> impl Iterator<Item = Extent> + use<R, C> {
@@ -291,7 +308,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// A wrong answer from a daemon, or one that says it cannot go on: begin the session anew.
     fn distrust(&self, session: &Rc<Session>, why: &str) {
-        warn!(volume = %self.0.volume.name, node = %session.node, "{why}; starting over with this node");
+        warn!(volume = %self.0.volume.name, node = %session.node, disk = %session.disk, "{why}; starting over with this disk");
         self.lose(session, why);
     }
 }
@@ -316,12 +333,15 @@ pub fn check(volume: &OpenedVolume) -> Result<(), String> {
 pub fn check_chunks(volume: &OpenedVolume, chunks: &[ChunkInfo]) -> Result<(), String> {
     let count = volume.geometry.chunk_count(volume.size);
     for c in chunks {
-        if c.index >= count || c.replicas.len() != usize::from(volume.copies) {
+        // One more while a copy is moved.
+        let copies = usize::from(volume.copies)..=usize::from(volume.copies) + 1;
+        if c.index >= count || !copies.contains(&c.replicas.len()) {
             return Err(format!("chunk {} has a wrong index or number of copies", c.chunk));
         }
-        let nodes: BTreeSet<NodeId> = c.replicas.iter().map(|r| r.node).collect();
-        if nodes.len() != c.replicas.len() {
-            return Err(format!("chunk {} has two copies on one node", c.chunk));
+        let disks: BTreeSet<DiskId> = c.replicas.iter().map(|r| r.disk).collect();
+        let replicas: BTreeSet<ReplicaId> = c.replicas.iter().map(|r| r.replica).collect();
+        if disks.len() != c.replicas.len() || replicas.len() != c.replicas.len() {
+            return Err(format!("chunk {} has two copies on one disk", c.chunk));
         }
     }
     Ok(())

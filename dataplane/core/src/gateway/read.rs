@@ -2,6 +2,7 @@
 
 use super::chunk::Chunk;
 use super::locks::Mode;
+use super::member::{Member, Slots};
 use super::write::blocks_of;
 use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
@@ -50,7 +51,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Reads whole blocks that the caller holds. Asks one copy after the other for as long as it takes.
     pub(super) async fn read_locked(&self, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Bytes, Stopped> {
         self.until_served(chunk).await?;
-        let mut tried = 0u8;
+        let mut tried: Slots = 0;
         loop {
             let changed = chunk.changed.listen();
             self.check_stopped()?;
@@ -67,11 +68,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// A member that has every acknowledged write of the blocks, the local one first; not one of `tried`.
-    fn readable(&self, chunk: &Chunk, blocks: &Range<u32>, tried: u8) -> Option<usize> {
+    fn readable(&self, chunk: &Chunk, blocks: &Range<u32>, tried: Slots) -> Option<usize> {
         let state = chunk.state.borrow();
-        let fit = |i: &usize| tried & (1 << i) == 0 && state.members[*i].is_readable(blocks);
-        let local = chunk.member_of(self.0.node).filter(fit);
-        local.or_else(|| (0..state.members.len()).find(fit))
+        let fit = |(i, m): &(usize, &Member)| tried & (1 << i) == 0 && m.is_readable(blocks);
+        let mut others = state.present().filter(fit);
+        let local = state.present().filter(fit).find(|(_, m)| m.place.node == self.0.node);
+        local.or_else(|| others.next()).map(|(i, _)| i)
     }
 
     /// Reads from one member. `None` if it cannot be used; what follows from that has been done.
@@ -82,7 +84,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         blocks: Range<u32>,
         reconcile: bool,
     ) -> Option<(Vec<BlockEntry>, Bytes)> {
-        let session = self.session(chunk.info.replicas[member].node);
+        let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
         let request = Request::Read { target, block: blocks.start, count: blocks.end - blocks.start, reconcile };
         match self.ask(&session, &target, request, Bytes::new()).await {
@@ -96,7 +98,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 self.stop(&format!("a newer gateway exists: {detail}"));
             }
             Ok((Reply::Error { status: Status::Corrupt, detail }, _)) => {
-                warn!(chunk = %chunk.info.chunk, node = %session.node, "bad copy: {detail}");
+                warn!(chunk = %chunk.id, node = %session.node, "bad copy: {detail}");
                 self.find_bad_blocks(chunk, member, blocks, reconcile).await;
             }
             Ok((Reply::Error { detail, .. }, _)) => self.distrust(&session, &format!("a read was refused: {detail}")),
@@ -110,7 +112,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn find_bad_blocks(&self, chunk: &Rc<Chunk>, member: usize, blocks: Range<u32>, reconcile: bool) {
         if blocks.len() == 1 {
             if chunk.mark_corrupt(member, blocks.start) {
-                self.session(chunk.info.replicas[member].node).changed.notify();
+                self.session_of(chunk, member).changed.notify();
             }
             return;
         }

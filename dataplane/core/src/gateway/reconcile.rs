@@ -5,6 +5,7 @@
 //! older ones may have been voided by a takeover that they were not part of. Per block the largest
 //! seq wins. Any `copies − min_copies + 1` answers contain every acknowledged write.
 
+use super::member::Slots;
 use levee_proto::Epoch;
 use levee_proto::wire::{BlockEntry, BlockKind};
 use std::collections::BTreeMap;
@@ -23,8 +24,8 @@ pub(super) struct Evidence {
 pub(super) struct Change {
     /// The state that the block is brought to; `Absent` where an entry is void.
     pub entry: BlockEntry,
-    /// The members that hold it, bit per member.
-    pub sources: u8,
+    /// The members that hold it.
+    pub sources: Slots,
 }
 
 /// Decides the state and returns, per answer, what that member has to change, in block order.
@@ -40,7 +41,7 @@ pub(super) fn decide(evidence: &[Evidence]) -> Vec<(usize, Vec<Change>)> {
             }
         }
     }
-    let mut sources: BTreeMap<u32, u8> = BTreeMap::new();
+    let mut sources: BTreeMap<u32, Slots> = BTreeMap::new();
     for answer in witnesses() {
         for e in answer.entries.iter().filter(|e| decided.get(&e.block) == Some(e)) {
             *sources.entry(e.block).or_default() |= 1 << answer.member;
@@ -49,7 +50,7 @@ pub(super) fn decide(evidence: &[Evidence]) -> Vec<(usize, Vec<Change>)> {
     evidence.iter().map(|answer| (answer.member, changes(answer, &decided, &sources))).collect()
 }
 
-fn changes(answer: &Evidence, decided: &BTreeMap<u32, BlockEntry>, sources: &BTreeMap<u32, u8>) -> Vec<Change> {
+fn changes(answer: &Evidence, decided: &BTreeMap<u32, BlockEntry>, sources: &BTreeMap<u32, Slots>) -> Vec<Change> {
     let held: BTreeMap<u32, &BlockEntry> = answer.entries.iter().map(|e| (e.block, e)).collect();
     let mut changes: BTreeMap<u32, Change> = BTreeMap::new();
     for (block, entry) in decided {
@@ -90,7 +91,7 @@ mod tests {
         Evidence { member, witness: true, adopted: Epoch(adopted), entries: entries.to_vec() }
     }
 
-    fn shape(plan: &[(usize, Vec<Change>)]) -> Vec<(usize, Vec<(BlockEntry, u8)>)> {
+    fn shape(plan: &[(usize, Vec<Change>)]) -> Vec<(usize, Vec<(BlockEntry, Slots)>)> {
         plan.iter().map(|(m, c)| (*m, c.iter().map(|c| (c.entry, c.sources)).collect())).collect()
     }
 

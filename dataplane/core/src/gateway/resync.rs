@@ -1,6 +1,6 @@
 //! Catching up: a member that missed something is brought up to date while it takes new writes.
 //!
-//! One worker per session goes through the node's members that are behind. What they miss is known
+//! One worker per session goes through the disk's members that are behind. What they miss is known
 //! (writes of this epoch while the node was away) or found by comparing entries with another
 //! member; then blocks are copied, each from any member that holds it, and the member adopts the epoch if
 //! it has not. Copies never undo a newer write: the replica merges entries of this epoch by seq, and
@@ -41,7 +41,7 @@ enum Step {
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
-    /// Catches the node's members up, until the session ends.
+    /// Catches the disk's members up, until the session ends.
     pub(super) async fn catch_up(&self, session: &Rc<Session>) {
         let generation = session.generation.get();
         while session.is_live(generation) {
@@ -61,7 +61,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// Takes as many steps as it can for the node's member of one chunk; how many.
+    /// Takes as many steps as it can for the disk's member of one chunk; how many.
     pub(super) async fn catch_up_chunk(&self, chunk: &Rc<Chunk>, session: &Rc<Session>, generation: u64) -> usize {
         let mut steps = 0;
         while session.is_live(generation) && self.advance(chunk, session, generation).await {
@@ -70,9 +70,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         steps
     }
 
-    /// What has to be done next for the node's member of a decided chunk.
+    /// What has to be done next for the disk's member of a decided chunk.
     fn next_step(&self, chunk: &Chunk, session: &Session) -> Option<Step> {
-        let i = chunk.member_of(session.node)?;
+        let i = chunk.member_on(session.disk)?;
         let state = chunk.state.borrow();
         if state.stage == super::Stage::InDoubt {
             return None;
@@ -89,7 +89,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Takes one step, unless one is under way; whether it succeeded.
     async fn advance(&self, chunk: &Rc<Chunk>, session: &Rc<Session>, generation: u64) -> bool {
-        let (Some(step), Some(i)) = (self.next_step(chunk, session), chunk.member_of(session.node)) else {
+        let (Some(step), Some(i)) = (self.next_step(chunk, session), chunk.member_on(session.disk)) else {
             return false;
         };
         if std::mem::replace(&mut chunk.state.borrow_mut().members[i].busy, true) {
@@ -106,15 +106,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             Step::Compare => self.compare(chunk, i, session, generation).await,
             Step::Copy => self.copy(chunk, i, session, generation).await,
             Step::Adopt => {
-                let place = chunk.info.replicas[i];
-                let core = self.0.cluster.core_of(place.node, place.disk, chunk.info.chunk);
-                let adopted = self.adopt(session, core, vec![(place.disk, chunk.info.chunk, place.replica)]).await;
+                let place = chunk.place(i);
+                let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
+                let adopted = self.adopt(session, core, vec![(place.disk, chunk.id, place.replica)]).await;
                 adopted && session.is_live(generation) && chunk.update_missing(i, |m| m.adopt = false)
             }
             Step::Finish => {
                 let finished = chunk.finish(i);
                 chunk.serve_if_adopted(self.min_copies());
-                debug!(chunk = %chunk.info.chunk, node = %session.node, "caught up");
+                debug!(chunk = %chunk.id, node = %session.node, "caught up");
                 self.0.changed.notify();
                 finished
             }
@@ -156,7 +156,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Copies blocks from another member. What cannot be copied stays noted as missing.
     async fn copy(&self, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
-        let Some((source, runs)) = chunk.to_copy(i, COPY_BLOCKS, COPY_RUNS) else { return false };
+        let Some((source, runs)) = chunk.to_copy(i, COPY_BLOCKS, COPY_RUNS, 0) else { return false };
         chunk.update_missing(i, |m| {
             runs.iter().cloned().for_each(|run| m.dirty.remove_range(run));
             runs.iter().cloned().for_each(|run| m.sending.insert_range(run));
@@ -192,7 +192,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Brings blocks of a member to the given states; whether that is durable.
     pub(super) async fn repair(&self, chunk: &Rc<Chunk>, member: usize, entries: Vec<BlockEntry>, data: Bytes) -> bool {
-        let session = self.session(chunk.info.replicas[member].node);
+        let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
         match self.ask(&session, &target, Request::Repair { target, entries }, data).await {
             Ok((Reply::Done, _)) => true,
@@ -210,7 +210,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Everything that a member holds, in block order. `None` if it cannot say.
     pub(super) async fn list(&self, chunk: &Rc<Chunk>, member: usize) -> Option<Vec<BlockEntry>> {
-        let session = self.session(chunk.info.replicas[member].node);
+        let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
         let (mut all, mut from) = (Vec::<BlockEntry>::new(), 0);
         loop {

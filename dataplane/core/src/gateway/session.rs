@@ -1,7 +1,8 @@
-//! One gateway's dealings with one daemon: fencing it, outstanding requests, and losing it.
+//! One gateway's dealings with one disk of a daemon: fencing it, outstanding requests, and losing it.
 //!
 //! A session is up from the answer to its fence until anything goes wrong; then every outstanding
-//! request fails once, the node's replicas are behind, and it starts over. An answer that comes after
+//! request fails once, the disk's replicas are behind, and it starts over. When the link to a daemon breaks, the sessions
+//! with all its disks end. An answer that comes after
 //! that is dropped.
 
 use super::chunk::{Chunk, Found, Stage};
@@ -10,7 +11,7 @@ use crate::ports::Runtime;
 use crate::sync::{Event, join_all, oneshot};
 use bytes::Bytes;
 use levee_proto::wire::{ReplicaSummary, Reply, Request, Status, Target};
-use levee_proto::{ChunkId, NodeId};
+use levee_proto::{DiskId, NodeId, ReplicaId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -31,14 +32,15 @@ struct Call {
     done: Done,
 }
 
-/// Dealings with one node.
+/// Dealings with one disk of a node.
 pub(super) struct Session {
     pub node: NodeId,
+    pub disk: DiskId,
     /// Counts sessions: what belongs to an older one is void.
     pub generation: Cell<u64>,
     up: Cell<bool>,
-    /// The node's answer to the fence; what is missing there does not exist at the node.
-    pub replicas: RefCell<BTreeMap<ChunkId, ReplicaSummary>>,
+    /// The answer to the fence; what is missing there does not exist.
+    pub replicas: RefCell<BTreeMap<ReplicaId, ReplicaSummary>>,
     calls: RefCell<BTreeMap<u64, Call>>,
     next_call: Cell<u64>,
     owed: Cell<u64>,
@@ -48,9 +50,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(node: NodeId) -> Rc<Session> {
+    pub fn new(node: NodeId, disk: DiskId) -> Rc<Session> {
         Rc::new(Session {
             node,
+            disk,
             generation: Cell::new(0),
             up: Cell::new(false),
             replicas: RefCell::default(),
@@ -62,7 +65,7 @@ impl Session {
         })
     }
 
-    /// Whether the node is fenced and answers.
+    /// Whether the disk is fenced and its daemon answers.
     pub fn is_up(&self) -> bool {
         self.up.get()
     }
@@ -149,7 +152,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             let Some(done) = session.take(id) else { return };
             let lost = answer.as_ref().err().map(|e| e.0.clone());
             if let Some(why) = lost {
-                this.lose(&session, &why);
+                this.lose_node(session.node, &why);
             }
             done(answer);
         };
@@ -169,16 +172,22 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         rx.await.unwrap_or_else(|| Err(LinkDown("the gateway stopped".into())))
     }
 
-    /// The node is not to be relied on: its members are behind from now on, and the session starts over.
+    /// The disk is not to be relied on: its members are behind from now on, and the session starts over.
     pub(super) fn lose(&self, session: &Rc<Session>, why: &str) {
         if session.is_up() {
-            warn!(volume = %self.0.volume.name, node = %session.node, "lost: {why}");
+            warn!(volume = %self.0.volume.name, node = %session.node, disk = %session.disk, "lost: {why}");
             for chunk in self.chunks() {
-                chunk.lose_members_of(session.node);
+                chunk.lose_member_on(session.disk);
             }
         }
         session.fail(why);
         self.0.changed.notify();
+    }
+
+    /// The link to a node broke.
+    fn lose_node(&self, node: NodeId, why: &str) {
+        let sessions: Vec<_> = self.0.sessions.borrow().values().filter(|s| s.node == node).cloned().collect();
+        sessions.iter().for_each(|session| self.lose(session, why));
     }
 
     pub(super) fn spawn_session(&self, session: Rc<Session>) {
@@ -196,7 +205,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                     backoff = BACKOFF_MIN;
                     *session.replicas.borrow_mut() = replicas;
                     session.up.set(true);
-                    self.node_joined(&session);
+                    self.disk_joined(&session);
                     self.catch_up(&session).await;
                 }
                 Err(FenceError::Deposed(s)) => return self.stop(&s.0),
@@ -207,8 +216,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// Fences all cores of the node and gathers what they hold of the volume.
-    async fn fence(&self, session: &Rc<Session>) -> Result<BTreeMap<ChunkId, ReplicaSummary>, FenceError> {
+    /// Fences the disk on all cores of the node and gathers what they hold of the volume.
+    async fn fence(&self, session: &Rc<Session>) -> Result<BTreeMap<ReplicaId, ReplicaSummary>, FenceError> {
         let cores = self.0.cluster.cores(session.node);
         if cores == 0 {
             return Err(FenceError::Down("its address is not known".into()));
@@ -218,7 +227,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let mut all = BTreeMap::new();
         for answer in join_all(asks).await {
             match answer {
-                Ok((Reply::Fenced { replicas, .. }, _)) => all.extend(replicas.into_iter().map(|r| (r.chunk, r))),
+                Ok((Reply::Fenced { disks, .. }, _)) if !disks.contains(&session.disk) => {
+                    return Err(FenceError::Down("the disk is not there, or has failed".into()));
+                }
+                Ok((Reply::Fenced { replicas, .. }, _)) => all.extend(replicas.into_iter().map(|r| (r.replica, r))),
                 Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
                     return Err(FenceError::Deposed(Stopped(format!("a newer gateway exists: {detail}"))));
                 }
@@ -230,9 +242,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(all)
     }
 
-    /// The node is fenced: its members of decided chunks get writes again, and are caught up.
-    fn node_joined(&self, session: &Rc<Session>) {
-        debug!(volume = %self.0.volume.name, node = %session.node, "fenced");
+    /// The disk is fenced: its members of decided chunks get writes again, and are caught up.
+    fn disk_joined(&self, session: &Rc<Session>) {
+        debug!(volume = %self.0.volume.name, node = %session.node, disk = %session.disk, "fenced");
         for chunk in self.chunks() {
             if chunk.stage() != Stage::InDoubt {
                 self.rejoin(&chunk, session);
@@ -241,12 +253,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.0.changed.notify();
     }
 
-    /// Lets a node's member take part again; what it misses follows.
+    /// Lets a disk's member take part again; what it misses follows.
     pub(super) fn rejoin(&self, chunk: &Rc<Chunk>, session: &Rc<Session>) {
-        let Some(i) = chunk.member_of(session.node) else { return };
-        let replica = chunk.info.replicas[i].replica;
-        let summary = session.replicas.borrow().get(&chunk.info.chunk).copied();
-        let found = summary.filter(|s| s.replica == replica).map(|s| Found {
+        let Some(i) = chunk.member_on(session.disk) else { return };
+        let summary = session.replicas.borrow().get(&chunk.place(i).replica).copied();
+        let found = summary.filter(|s| s.chunk == chunk.id).map(|s| Found {
             adopted: s.adopted == self.0.volume.epoch,
             damaged: s.damaged,
             max_seq: s.max_seq,
@@ -274,14 +285,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// The request's address.
     pub(super) fn target(&self, chunk: &Chunk, member: usize) -> Target {
-        let place = chunk.info.replicas[member];
+        let place = chunk.place(member);
         Target {
             volume: self.0.volume.id,
-            chunk: chunk.info.chunk,
+            chunk: chunk.id,
             replica: place.replica,
             disk: place.disk,
             epoch: self.0.volume.epoch,
-            config: chunk.info.config,
+            config: chunk.config(),
         }
     }
 }

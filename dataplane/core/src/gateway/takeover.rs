@@ -15,7 +15,7 @@ use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{BlockKind, MAX_BLOCKS, MAX_LIST, ReplicaSummary, Reply, Request};
-use levee_proto::{ChunkId, DiskId, Epoch, NodeId, ReplicaId};
+use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -47,8 +47,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 break;
             }
             let patient = self.0.rt.now() < begin + self.0.options.takeover_grace;
-            let is_ready =
-                |c: &&Rc<Chunk>| self.has_quorum(c) && (!patient || self.answered(c).len() == c.info.replicas.len());
+            let is_ready = |c: &&Rc<Chunk>| self.has_quorum(c) && (!patient || self.answered(c).len() == c.copies());
             let ready: Vec<_> = in_doubt.iter().filter(is_ready).cloned().collect();
             if ready.is_empty() {
                 timeout(&self.0.rt, LOOK, changed).await;
@@ -67,29 +66,31 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// and enough are there to serve it.
     pub(super) fn has_quorum(&self, chunk: &Chunk) -> bool {
         let answered = self.answered(chunk);
+        let witnesses: Vec<usize> = answered.iter().map(|(i, _)| *i).filter(|i| self.is_witness(chunk, *i)).collect();
+        let adopted = witnesses.iter().filter_map(|i| Some(self.summary(chunk, *i)?.adopted));
         answered.len() >= self.min_copies()
-            && answered.iter().filter(|(i, _)| self.is_witness(chunk, *i)).count() >= self.quorum(chunk)
+            && witnesses.len() >= self.quorum(chunk)
+            && self.has_elder(chunk.config(), adopted)
     }
 
     fn quorum(&self, chunk: &Chunk) -> usize {
-        chunk.info.replicas.len() + 1 - self.min_copies()
+        chunk.copies() + 1 - self.min_copies()
     }
 
-    /// Members whose node is fenced.
+    /// Members whose disk is fenced.
     fn answered(&self, chunk: &Chunk) -> Vec<Taken> {
-        let members = chunk.info.replicas.iter().enumerate();
-        let usable = members.filter_map(|(i, place)| {
-            let session = self.session(place.node);
+        let usable = chunk.members().into_iter().filter_map(|(i, place)| {
+            let session = self.session(place);
             session.is_up().then(|| (i, session.generation.get()))
         });
         usable.collect()
     }
 
-    /// What the member's node said of it when it was fenced; `None`: it does not exist there.
+    /// What the member's daemon said of it when it was fenced; `None`: it does not exist there.
     fn summary(&self, chunk: &Chunk, member: usize) -> Option<ReplicaSummary> {
-        let place = chunk.info.replicas[member];
-        let found = self.session(place.node).replicas.borrow().get(&chunk.info.chunk).copied();
-        found.filter(|s| s.replica == place.replica)
+        let place = chunk.place(member);
+        let found = self.session(place).replicas.borrow().get(&place.replica).copied();
+        found.filter(|s| s.chunk == chunk.id)
     }
 
     /// Whether the member knows all that it ever held.
@@ -110,8 +111,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let adopted = self.adopt_all(&agreed).await;
         for (chunk, holders) in &agreed {
             for (i, generation) in holders {
-                let session = self.session(chunk.info.replicas[*i].node);
-                chunk.adopted(*i, adopted.contains(&(chunk.info.chunk, *i)) && session.is_live(*generation));
+                let session = self.session_of(chunk, *i);
+                chunk.adopted(*i, adopted.contains(&(chunk.id, *i)) && session.is_live(*generation));
                 session.changed.notify();
             }
             chunk.serve_if_adopted(self.min_copies());
@@ -124,14 +125,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn reconcile(&self, chunk: &Rc<Chunk>) -> Option<Vec<Taken>> {
         let answered = self.answered(chunk);
         let witnesses: Vec<Taken> = answered.iter().filter(|(i, _)| self.is_witness(chunk, *i)).copied().collect();
-        if witnesses.len() < self.quorum(chunk) {
+        if !self.has_quorum(chunk) {
             return None;
         }
         if witnesses.len() >= self.min_copies() && self.are_equal(chunk, &witnesses) {
             return Some(witnesses);
         }
         let evidence = self.evidence(chunk, &answered).await;
-        if evidence.iter().filter(|e| e.witness).count() < self.quorum(chunk) {
+        let decisive = || evidence.iter().filter(|e| e.witness);
+        if decisive().count() < self.quorum(chunk) || !self.has_elder(chunk.config(), decisive().map(|e| e.adopted)) {
             return None;
         }
         let mut plan = decide(&evidence);
@@ -196,12 +198,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Fetches consecutive blocks from one of their holders, or each from any.
     async fn fetch(&self, chunk: &Rc<Chunk>, run: &[&Change]) -> Option<Bytes> {
         let blocks = run.first()?.entry.block..run.last()?.entry.block + 1;
-        for source in (0..chunk.info.replicas.len()).filter(|i| run[0].sources & (1 << i) != 0) {
+        for source in chunk.members().into_iter().map(|(i, _)| i).filter(|i| run[0].sources & (1 << i) != 0) {
             let Some((entries, data)) = self.read_from(chunk, source, blocks.clone(), true).await else { continue };
             if entries.iter().eq(run.iter().map(|c| &c.entry)) {
                 return Some(data);
             }
-            warn!(chunk = %chunk.info.chunk, ?blocks, "a fenced replica changed its mind");
+            warn!(chunk = %chunk.id, ?blocks, "a fenced replica changed its mind");
         }
         if run.len() == 1 {
             return None;
@@ -213,25 +215,26 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Some(all.concat().into())
     }
 
-    /// Has members adopt this epoch: one request per core for all chunks. Returns those that did.
+    /// Has members adopt this epoch: one request per core and disk for all chunks. Returns those that did.
     async fn adopt_all(&self, agreed: &[(Rc<Chunk>, Vec<Taken>)]) -> std::collections::BTreeSet<(ChunkId, usize)> {
         type Item = (ChunkId, usize, (DiskId, ChunkId, ReplicaId));
-        let mut by_core: BTreeMap<(NodeId, u16), Vec<Item>> = BTreeMap::new();
+        let mut by_core: BTreeMap<(DiskId, u16), Vec<Item>> = BTreeMap::new();
         for (chunk, members) in agreed {
             for (i, _) in members {
-                let place = chunk.info.replicas[*i];
-                let id = chunk.info.chunk;
+                let place = chunk.place(*i);
+                let id = chunk.id;
                 let core = self.0.cluster.core_of(place.node, place.disk, id);
-                by_core.entry((place.node, core)).or_default().push((id, *i, (place.disk, id, place.replica)));
+                by_core.entry((place.disk, core)).or_default().push((id, *i, (place.disk, id, place.replica)));
             }
         }
-        let asks = by_core.into_iter().flat_map(|((node, core), items)| {
+        let asks = by_core.into_iter().flat_map(|((disk, core), items)| {
             let parts: Vec<Vec<Item>> = items.chunks(MAX_LIST).map(<[Item]>::to_vec).collect();
-            parts.into_iter().map(move |items| (node, core, items))
+            parts.into_iter().map(move |items| (disk, core, items))
         });
-        let asks = asks.map(|(node, core, items)| async move {
+        let asks = asks.map(|(disk, core, items)| async move {
+            let Some(session) = self.0.sessions.borrow().get(&disk).cloned() else { return vec![] };
             let replicas = items.iter().map(|(.., replica)| *replica).collect();
-            let done = self.adopt(&self.session(node), core, replicas).await;
+            let done = self.adopt(&session, core, replicas).await;
             items.into_iter().filter(move |_| done).map(|(chunk, i, _)| (chunk, i)).collect::<Vec<_>>()
         });
         join_all(asks.collect::<Vec<_>>()).await.into_iter().flatten().collect()
@@ -262,10 +265,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// The chunk's state is decided, and `holders` have it durably; leaves those whose session goes on.
     fn decide(&self, chunk: &Rc<Chunk>, holders: &mut Vec<Taken>) {
         let all: Vec<usize> = holders.iter().map(|(i, _)| *i).collect();
-        holders.retain(|(i, generation)| self.session(chunk.info.replicas[*i].node).is_live(*generation));
+        holders.retain(|(i, generation)| self.session_of(chunk, *i).is_live(*generation));
         chunk.decided(&all, |i| holders.iter().any(|(live, _)| *live == i));
-        for (i, place) in chunk.info.replicas.iter().enumerate() {
-            let session = self.session(place.node);
+        for (i, place) in chunk.members() {
+            let session = self.session(place);
             let is_out = !chunk.state.borrow().members[i].live;
             if is_out && session.is_up() {
                 self.rejoin(chunk, &session);

@@ -71,19 +71,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     async fn verify_chunk(&self, chunk: &Rc<Chunk>, end: Duration, report: &mut VerifyReport) -> Result<(), Stopped> {
-        let scans = loop {
+        let (members, scans) = loop {
             let held = self.quiesce(chunk, end).await?;
-            let scans = join_all((0..chunk.info.replicas.len()).map(|i| self.scan(chunk, i))).await;
+            let members = chunk.members();
+            let scans = join_all(members.iter().map(|(i, _)| self.scan(chunk, *i))).await;
             if scans.iter().all(Result::is_ok) || self.0.rt.now() >= end {
-                break scans;
+                break (members, scans);
             }
             // A copy was lost meanwhile, or had been and nobody had noticed yet: guests go on.
             drop(held);
             self.0.rt.sleep(LOOK).await;
         };
         let agreed = most_common(scans.iter().flatten().map(|s| s.digest));
-        for (i, (place, scan)) in chunk.info.replicas.iter().zip(&scans).enumerate() {
-            self.note_bad_blocks(chunk, i, scan);
+        for ((i, place), scan) in members.iter().zip(&scans) {
+            self.note_bad_blocks(chunk, *i, scan);
             let problem = match scan {
                 Err(why) => why.clone(),
                 Ok(s) if !s.bad.is_empty() => {
@@ -93,7 +94,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 Ok(_) => continue,
             };
             report.mismatches.push(VerifyMismatch {
-                chunk_index: chunk.info.index,
+                chunk_index: chunk.index,
                 node: place.node,
                 disk: place.disk,
                 problem,
@@ -107,12 +108,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     fn note_bad_blocks(&self, chunk: &Rc<Chunk>, member: usize, scan: &Result<Scan, String>) {
         let bad = scan.iter().flat_map(|s| &s.bad).filter(|b| **b < BLOCKS_PER_CHUNK);
         if bad.filter(|b| chunk.mark_corrupt(member, **b)).count() > 0 {
-            self.session(chunk.info.replicas[member].node).changed.notify();
+            self.session_of(chunk, member).changed.notify();
         }
     }
 
     async fn scan(&self, chunk: &Rc<Chunk>, member: usize) -> Result<Scan, String> {
-        let session = self.session(chunk.info.replicas[member].node);
+        let session = self.session_of(chunk, member);
         if !chunk.state.borrow().members[member].live {
             return Err("it cannot be reached".into());
         }

@@ -2,7 +2,7 @@
 
 use super::chunk::{Chunk, Stage};
 use super::locks::{Held, Mode};
-use super::member::{Waiter, WriteOp};
+use super::member::{MAX_SLOTS, Waiter, WriteOp};
 use super::session::Session;
 use super::{Answer, Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
@@ -154,7 +154,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Sends again what a member that is live again has not acknowledged.
     pub(super) fn resend_open(&self, chunk: &Rc<Chunk>, member: usize) {
-        let session = self.session(chunk.info.replicas[member].node);
+        let session = self.session_of(chunk, member);
         for op in chunk.owe_open(member) {
             if op.answered.get() && session.owe(op.data.len()) {
                 return self.lose(&session, "it is too far behind");
@@ -164,7 +164,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     fn send_write(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize) {
-        let session = self.session(chunk.info.replicas[member].node);
+        let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
         let request = Request::Write {
             target,
@@ -206,17 +206,22 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             session.repay(op.data.len());
         }
         if chunk.acknowledge(op, member, self.min_copies()) {
-            if let Some(waiter) = op.waiter.take() {
-                waiter.answer.send(());
-            }
-            self.charge_late_members(chunk, op);
+            self.answer(chunk, op);
         }
+    }
+
+    /// The write is durable: the guest is told.
+    pub(super) fn answer(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>) {
+        if let Some(waiter) = op.waiter.take() {
+            waiter.answer.send(());
+        }
+        self.charge_late_members(chunk, op);
     }
 
     /// The guest has its answer; those who have not written yet owe it, up to a bound.
     fn charge_late_members(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>) {
-        for i in (0..chunk.info.replicas.len()).filter(|i| op.is_owed_by(*i)) {
-            let session = self.session(chunk.info.replicas[i].node);
+        for i in (0..MAX_SLOTS).filter(|i| op.is_owed_by(*i)) {
+            let session = self.session_of(chunk, i);
             if session.owe(op.data.len()) {
                 self.lose(&session, "it is too far behind");
             }

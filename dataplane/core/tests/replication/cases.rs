@@ -20,10 +20,10 @@ const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
 const N3: NodeId = NodeId(3);
 /// Of virtual time, for anything that is possible at all.
-const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(60);
 
 /// A block full of `stamp`.
-fn content(stamp: u64) -> Vec<u8> {
+pub fn content(stamp: u64) -> Vec<u8> {
     crate::model::content(stamp, BLOCK_SIZE)
 }
 
@@ -36,21 +36,21 @@ fn scenario<F: Future<Output = ()>>(min_copies: u8, story: impl FnOnce(World) ->
     rt.abort_all();
 }
 
-async fn within<T>(world: &World, what: &str, future: impl Future<Output = T>) -> T {
+pub async fn within<T>(world: &World, what: &str, future: impl Future<Output = T>) -> T {
     timeout(world.rt(), LONG, future).await.unwrap_or_else(|| panic!("{what}: does not end"))
 }
 
-async fn pass(world: &World, ms: u64) {
+pub async fn pass(world: &World, ms: u64) {
     world.rt().sleep(Duration::from_millis(ms)).await;
 }
 
-async fn put(world: &World, gateway: &TestGateway, block: u64, stamp: u64) {
+pub async fn put(world: &World, gateway: &TestGateway, block: u64, stamp: u64) {
     let write = gateway.write(block * BLOCK_SIZE as u64, Bytes::from(content(stamp)));
     within(world, "a write", write).await.unwrap();
 }
 
 /// Begins a write that is not waited for.
-fn put_later(world: &World, gateway: &TestGateway, block: u64, data: Vec<u8>) -> Rc<Cell<bool>> {
+pub fn put_later(world: &World, gateway: &TestGateway, block: u64, data: Vec<u8>) -> Rc<Cell<bool>> {
     let (gateway, done) = (gateway.clone(), Rc::new(Cell::new(false)));
     let flag = done.clone();
     world.rt().spawn(async move {
@@ -59,13 +59,13 @@ fn put_later(world: &World, gateway: &TestGateway, block: u64, data: Vec<u8>) ->
     done
 }
 
-async fn get(world: &World, gateway: &TestGateway, block: u64) -> u64 {
+pub async fn get(world: &World, gateway: &TestGateway, block: u64) -> u64 {
     let read = gateway.read(block * BLOCK_SIZE as u64, BLOCK_SIZE);
     stamp_of(&within(world, "a read", read).await.unwrap().concat())
 }
 
 /// All copies become healthy and equal.
-async fn assert_heals(world: &World, gateway: &TestGateway) {
+pub async fn assert_heals(world: &World, gateway: &TestGateway) {
     // Finds blocks that nobody has read since they became bad.
     within(world, "a verification", gateway.verify(LONG / 2, |_| {})).await.unwrap();
     let report = within(world, "a verification", gateway.verify(LONG / 2, |_| {})).await.unwrap();

@@ -1,6 +1,7 @@
 //! The shipping store, replicas and gateway as a cluster in memory, under crashes.
 
 mod cases;
+mod changes;
 mod model;
 mod replica;
 mod world;
@@ -8,6 +9,7 @@ mod world;
 use bytes::Bytes;
 use levee_core::ports::Runtime;
 use levee_core::testing::TestRuntime;
+use levee_proto::api::DiskState;
 use levee_proto::wire::{BlockKind, Request, Status};
 use levee_proto::{BLOCK_SIZE, NodeId};
 use model::{Model, SECTOR, ZERO, content, stamp_of};
@@ -113,6 +115,12 @@ impl Load {
         }
     }
 
+    /// A disk is to be emptied, or not; at most one, so that there is room.
+    fn set_disk(&self, node: NodeId, state: DiskState) {
+        self.world.nodes().iter().for_each(|other| drop(self.world.set_disk(*other, DiskState::InService)));
+        self.gateway.borrow().evacuate(self.world.set_disk(node, state));
+    }
+
     fn is_current(&self, gateway: &TestGateway) -> bool {
         gateway.same_as(&self.gateway.borrow())
     }
@@ -195,7 +203,7 @@ async fn one_fault(load: &Rc<Load>) {
     let world = &load.world;
     let nodes = world.nodes();
     let node = nodes[world.below(nodes.len() as u64) as usize];
-    match world.below(13) {
+    match world.below(16) {
         0..3 if world.is_up(node) => world.kill(node),
         0..5 if !world.is_up(node) => world.start(node).await,
         5 | 6 => load.replace_gateway(),
@@ -238,6 +246,14 @@ async fn one_fault(load: &Rc<Load>) {
             disturb(world, move |_, n| if n == node { Fate::LoseAnswer } else { Fate::Deliver }).await;
         }
         12 => disturb_full(world, node).await,
+        13 | 14 => {
+            let state = [DiskState::Dead, DiskState::Draining][world.below(2) as usize];
+            world.mute_changes(world.below(4) == 0);
+            load.set_disk(node, state);
+            world.rt().sleep(Duration::from_millis(world.below(1000))).await;
+            world.mute_changes(false);
+        }
+        15 => nodes.iter().for_each(|node| load.set_disk(*node, DiskState::InService)),
         _ => {}
     }
     let pause = Duration::from_millis(world.below(400));

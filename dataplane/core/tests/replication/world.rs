@@ -10,7 +10,7 @@ use levee_core::ports::Runtime;
 use levee_core::replica::{DiskShards, ReplicaService};
 use levee_core::store::{self, Options as StoreOptions, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
-use levee_proto::api::{ChunkInfo, OpenedVolume, ReplicaPlace};
+use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ReplicaChange, ReplicaPlace};
 use levee_proto::wire::{Reply, Request, Status};
 use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, VolumeId};
 use std::cell::{Cell, RefCell};
@@ -75,6 +75,12 @@ struct Inner {
     rule: RefCell<Option<Rule>>,
     /// Requests sent, by gateway.
     sent: RefCell<BTreeMap<u64, u64>>,
+    /// Disks that are to be emptied.
+    leaving: RefCell<BTreeMap<DiskId, DiskState>>,
+    last_replica: Cell<u64>,
+    /// Changes of replica sets that are carried out but whose answer is lost, and how many were made.
+    mute_changes: Cell<bool>,
+    changes: Cell<u64>,
 }
 
 impl World {
@@ -91,6 +97,10 @@ impl World {
             arrivals: RefCell::default(),
             rule: RefCell::default(),
             sent: RefCell::default(),
+            leaving: RefCell::default(),
+            last_replica: Cell::new(1_000_000),
+            mute_changes: Cell::new(false),
+            changes: Cell::new(0),
         }));
         for n in 1..=nodes {
             let disk = MemDisk::new(DISK_SIZE, seed ^ u64::from(n));
@@ -209,7 +219,72 @@ impl World {
         };
         let links = TestLinks { world: self.clone(), gateway: number, epoch: opened.epoch };
         let options = Options::default();
-        (Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options), number)
+        let gateway = Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options);
+        gateway.evacuate(self.0.leaving.borrow().clone());
+        (gateway, number)
+    }
+
+    /// The operator's word about a disk. Gateways are to be told ([`Gateway::evacuate`]).
+    pub fn set_disk(&self, node: NodeId, state: DiskState) -> BTreeMap<DiskId, DiskState> {
+        let mut leaving = self.0.leaving.borrow_mut();
+        match state {
+            DiskState::InService => leaving.remove(&DiskId(node.0)),
+            state => leaving.insert(DiskId(node.0), state),
+        };
+        leaving.clone()
+    }
+
+    /// Whether the answers to changes of replica sets are lost.
+    pub fn mute_changes(&self, mute: bool) {
+        self.0.mute_changes.set(mute);
+    }
+
+    /// Changes of replica sets made so far.
+    pub fn changes(&self) -> u64 {
+        self.0.changes.get()
+    }
+
+    /// Where the chunk at this position is.
+    pub fn members(&self, index: u32) -> Vec<NodeId> {
+        self.0.chunks.borrow()[&index].replicas.iter().map(|r| r.node).collect()
+    }
+
+    fn change(&self, epoch: Epoch, changes: Vec<ReplicaChange>) -> Result<ChangedReplicas, AllocError> {
+        if epoch.0 != self.0.epoch.get() {
+            return Err(AllocError::Fenced("a newer epoch exists".into()));
+        }
+        let (mut answer, mut refused) = (vec![], None);
+        for change in changes {
+            let mut chunks = self.0.chunks.borrow_mut();
+            let info = chunks.get_mut(&change.index).expect("a chunk that exists");
+            if info.config == change.config && self.changed(info, &change).is_none() {
+                refused = Some("no node is free".to_string());
+            }
+            answer.push(info.clone());
+        }
+        match self.0.mute_changes.get() {
+            true => Err(AllocError::Retry("the answer was lost".into())),
+            false => Ok(ChangedReplicas { chunks: answer, refused }),
+        }
+    }
+
+    fn changed(&self, info: &mut ChunkInfo, change: &ReplicaChange) -> Option<()> {
+        let mut stay: Vec<_> = info.replicas.iter().filter(|r| !change.remove.contains(&r.replica)).copied().collect();
+        assert!(stay.len() + usize::from(change.add) >= 3 && !stay.is_empty(), "{change:?} of {info:?}");
+        for _ in 0..change.add {
+            let leaving = self.0.leaving.borrow();
+            let is_free = |n: &NodeId| !leaving.contains_key(&DiskId(n.0)) && !stay.iter().any(|r| r.node == *n);
+            let free: Vec<NodeId> = self.nodes().into_iter().filter(is_free).collect();
+            let up: Vec<NodeId> = free.iter().copied().filter(|n| self.is_up(*n)).collect();
+            let node = *up.get(self.below(up.len().max(1) as u64) as usize)?;
+            let replica = ReplicaId(self.0.last_replica.get() + 1);
+            self.0.last_replica.set(replica.0);
+            stay.push(ReplicaPlace { replica, node, disk: DiskId(node.0) });
+        }
+        info.replicas = stay;
+        info.config = ConfigNo(info.config.0 + 1);
+        self.0.changes.set(self.0.changes.get() + 1);
+        Some(())
     }
 
     /// Nothing that a gateway sends arrives any more, and it hears nothing.
@@ -295,6 +370,19 @@ impl Cluster for TestLinks {
                 _ => service.handle(request, data, Box::new(reply)),
             }
         });
+    }
+
+    fn change(
+        &self,
+        changes: Vec<ReplicaChange>,
+    ) -> impl Future<Output = Result<ChangedReplicas, AllocError>> + 'static {
+        let (world, epoch) = (self.world.clone(), self.epoch);
+        async move {
+            world.0.rt.sleep(Duration::from_micros(world.below(3000))).await;
+            let answer = world.change(epoch, changes);
+            world.0.rt.sleep(Duration::from_micros(world.below(3000))).await;
+            answer
+        }
     }
 
     fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static {

@@ -1,0 +1,342 @@
+//! Changing a chunk's replica set: replacing members that are dead, and moving them off disks that are drained.
+//!
+//! A change is made by the meta server, compare-and-set on the epoch and the number of the set, and only ever for the
+//! present gateway. Before it is asked for, the members that stay are *attested*: each of them misses nothing, and from
+//! then on a write is answered only when each of them has it. So whenever the change takes effect, any one of them
+//! holds every acknowledged write, and a newcomer, which holds only what it was given, may count in place of one that
+//! left. A newcomer gets new writes at once, its acknowledgements count, and it is filled like any member that is behind.
+//!
+//! Invariants:
+//! - Between asking for a change and knowing its outcome, the members that stay remain attested.
+//! - A replica set in which a member is neither attested nor new never comes into being.
+
+use super::chunk::{Chunk, ChunkState, Stage};
+use super::member::{MAX_SLOTS, Member, Missing, Slots, WriteOp};
+use super::{AllocError, Cluster, Gateway};
+use crate::ports::Runtime;
+use crate::sync::timeout;
+use levee_proto::api::{ChunkInfo, DiskState, ReplicaChange, ReplicaPlace};
+use levee_proto::{ConfigNo, DiskId, Epoch, ReplicaId};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// How often chunks are looked at when nothing is heard.
+const LOOK: Duration = Duration::from_secs(1);
+/// Before the meta server is asked again whose answer was not understood, or did not come.
+const RETRY: Duration = Duration::from_millis(100);
+/// After a refusal: there may be room later.
+const REFUSED_RETRY: Duration = Duration::from_secs(2);
+/// How long members that stay are waited for before the change is put off. Writes wait for the slowest meanwhile.
+const ATTEST_LIMIT: Duration = Duration::from_millis(500);
+/// Chunks changed with one request.
+const BATCH: usize = 64;
+/// Chunks that have a member too many at a time, because one is being moved.
+const MOVES: usize = 16;
+/// After so long nothing that a former member was asked can still be answered.
+const SLOT_REST: Duration = Duration::from_secs(300);
+
+/// A change of one chunk's replica set.
+struct Plan {
+    chunk: Rc<Chunk>,
+    config: ConfigNo,
+    stay: Slots,
+    remove: Vec<ReplicaId>,
+    add: u8,
+}
+
+impl Chunk {
+    /// What should be done about members on disks that are to be emptied, or about one too many.
+    fn plan(self: &Rc<Chunk>, copies: usize, leaving: &BTreeMap<DiskId, DiskState>) -> Option<Plan> {
+        let state = self.state.borrow();
+        if state.stage != Stage::Served || state.attested != 0 {
+            return None;
+        }
+        let is_good = |m: &Member| m.live && m.is_current();
+        let (go, add) = to_change(&state, copies, leaving, is_good)?;
+        let stays = || state.present().filter(|(i, _)| go & (1 << i) == 0);
+        if stays().next().is_none() || !stays().all(|(_, m)| is_good(m)) {
+            return None;
+        }
+        let stay = stays().map(|(i, _)| 1 << i).sum();
+        let remove = state.present().filter(|(i, _)| go & (1 << i) != 0).map(|(_, m)| m.place.replica).collect();
+        Some(Plan { chunk: self.clone(), config: state.config(), stay, remove, add })
+    }
+
+    /// Members on disks that are to be emptied.
+    fn leaving(&self, disks: &BTreeMap<DiskId, DiskState>) -> usize {
+        self.state.borrow().present().filter(|(_, m)| disks.contains_key(&m.place.disk)).count()
+    }
+
+    /// From now on a write is answered only when each of these members has it.
+    fn attest(&self, slots: Slots) {
+        self.state.borrow_mut().attested = slots;
+    }
+
+    /// Whether each attested member holds every acknowledged write.
+    fn is_attested(&self) -> bool {
+        let state = self.state.borrow();
+        state.attested != 0 && state.hold_everything(state.attested)
+    }
+
+    /// Takes the replica set over as the meta server gives it.
+    fn change(&self, info: &ChunkInfo, now: Duration) {
+        let mut guard = self.state.borrow_mut();
+        let state = &mut *guard;
+        assert!(state.stage == Stage::Served && info.config > state.config());
+        let stays = |m: &Member| info.replicas.contains(&m.place);
+        let leaving: Vec<usize> = state.present().filter(|(_, m)| !stays(m)).map(|(i, _)| i).collect();
+        for i in leaving {
+            state.remove_member(i, now);
+        }
+        for place in &info.replicas {
+            if !state.present().any(|(_, m)| m.place == *place) {
+                state.add_member(*place, now);
+            }
+        }
+        state.set_config(info.config);
+    }
+
+    /// The set is not being changed any more; returns the writes that are durable enough now.
+    fn end_attest(&self, min_copies: usize) -> Vec<Rc<WriteOp>> {
+        let mut state = self.state.borrow_mut();
+        state.attested = 0;
+        state.answer_durable(min_copies)
+    }
+
+    /// Whether a newcomer would find a slot.
+    fn has_slot(&self, now: Duration) -> bool {
+        self.state.borrow().free_slot(now).is_some()
+    }
+}
+
+impl ChunkState {
+    fn remove_member(&mut self, i: usize, now: Duration) {
+        let owes = std::mem::take(&mut self.members[i].owes);
+        let member = &mut self.members[i];
+        member.gone = Some(now);
+        member.live = false;
+        self.forget_acks(i);
+        owes.values().for_each(|op| self.settle(i, op));
+    }
+
+    fn add_member(&mut self, place: ReplicaPlace, now: Duration) {
+        let slot = self.free_slot(now).expect("looked at before the change was asked for");
+        let newcomer = Member::new(place, Missing::newcomer());
+        if slot == self.members.len() {
+            self.members.push(newcomer);
+        } else {
+            self.members[slot] = newcomer;
+        }
+    }
+
+    fn free_slot(&self, now: Duration) -> Option<usize> {
+        if self.members.len() < MAX_SLOTS {
+            return Some(self.members.len());
+        }
+        self.members.iter().position(|m| m.gone.is_some_and(|since| since + SLOT_REST < now))
+    }
+}
+
+/// The members that should go, and how many should come.
+fn to_change(
+    state: &ChunkState,
+    copies: usize,
+    leaving: &BTreeMap<DiskId, DiskState>,
+    is_good: impl Fn(&Member) -> bool,
+) -> Option<(Slots, u8)> {
+    let of = |wanted: &dyn Fn(&Member) -> bool| -> Vec<usize> {
+        state.present().filter(|(_, m)| wanted(m)).map(|(i, _)| i).collect()
+    };
+    let slots = |members: &[usize]| -> Slots { members.iter().map(|i| 1 << i).sum() };
+    let present = state.present().count();
+    // A member that is being drained and is not up to date is as good as dead.
+    let dead = of(&|m| match leaving.get(&m.place.disk) {
+        Some(DiskState::Dead) => true,
+        Some(DiskState::Draining) => !is_good(m),
+        _ => false,
+    });
+    if !dead.is_empty() {
+        let missing = copies.saturating_sub(present - dead.len());
+        return Some((slots(&dead), missing as u8));
+    }
+    let draining = of(&|m| leaving.contains_key(&m.place.disk));
+    if present > copies {
+        // The copy is there: the old one may go. Or nobody goes any more, and the newest is one too many.
+        let newest = || state.present().max_by_key(|(_, m)| m.place.replica).map(|(i, _)| i);
+        let goes = draining.first().copied().or_else(newest)?;
+        return Some((1 << goes, 0));
+    }
+    (!draining.is_empty()).then_some((0, 1))
+}
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// These disks are to be emptied of replicas: those on dead ones are replaced, those on draining ones are moved.
+    pub fn evacuate(&self, disks: BTreeMap<DiskId, DiskState>) {
+        let disks = disks.into_iter().filter(|(_, state)| *state != DiskState::InService).collect();
+        *self.0.evacuate.borrow_mut() = disks;
+        self.0.changed.notify();
+    }
+
+    /// Replicas on disks that are to be emptied.
+    pub fn leaving_replicas(&self) -> usize {
+        let disks = self.0.evacuate.borrow();
+        self.chunks().iter().map(|c| c.leaving(&disks)).sum()
+    }
+
+    pub(super) fn spawn_changes(&self) {
+        let this = self.clone();
+        self.0.rt.spawn(async move {
+            while !this.is_stopped() {
+                let changed = this.0.changed.listen();
+                let plans = this.plans();
+                if plans.is_empty() {
+                    timeout(&this.0.rt, LOOK, changed).await;
+                } else if !this.carry_out(plans).await {
+                    this.0.rt.sleep(REFUSED_RETRY).await;
+                }
+            }
+        });
+    }
+
+    /// What should be changed now: first what has the fewest copies.
+    fn plans(&self) -> Vec<Plan> {
+        let leaving = self.0.evacuate.borrow();
+        let copies = usize::from(self.0.volume.copies);
+        let chunks = self.chunks();
+        let moving = chunks.iter().filter(|c| c.copies() > copies).count();
+        let mut moves = MOVES.saturating_sub(moving);
+        if leaving.is_empty() && moving == 0 {
+            return vec![];
+        }
+        let mut plans = vec![];
+        for chunk in &chunks {
+            let Some(plan) = chunk.plan(copies, &leaving) else { continue };
+            let is_move = plan.remove.is_empty();
+            if (is_move && moves == 0) || (plan.add > 0 && !chunk.has_slot(self.0.rt.now())) {
+                continue;
+            }
+            moves -= usize::from(is_move);
+            plans.push(plan);
+        }
+        plans.sort_by_key(|p| p.stay.count_ones());
+        plans.truncate(BATCH);
+        plans
+    }
+
+    /// Has changes made; whether anything came of it.
+    async fn carry_out(&self, plans: Vec<Plan>) -> bool {
+        plans.iter().for_each(|p| p.chunk.attest(p.stay));
+        let plans = self.until_attested(plans).await;
+        if plans.is_empty() {
+            self.0.rt.sleep(RETRY).await;
+            return true;
+        }
+        let changes = plans.iter().map(|p| ReplicaChange {
+            index: p.chunk.index,
+            config: p.config,
+            remove: p.remove.clone(),
+            add: p.add,
+        });
+        let Some(infos) = self.ask_for_changes(changes.collect()).await else { return false };
+        let mut changed = 0;
+        for (plan, info) in plans.iter().zip(&infos) {
+            if info.config > plan.config {
+                self.apply_change(&plan.chunk, info);
+                changed += 1;
+            }
+            self.end_attest(&plan.chunk);
+        }
+        self.0.changed.notify();
+        changed == plans.len()
+    }
+
+    /// Waits until the members that stay hold everything. Gives up those of which one is lost or too slow.
+    async fn until_attested(&self, plans: Vec<Plan>) -> Vec<Plan> {
+        let end = self.0.rt.now() + ATTEST_LIMIT;
+        while self.0.rt.now() < end && !self.is_stopped() && !plans.iter().all(|p| p.chunk.is_attested()) {
+            self.0.rt.sleep(Duration::from_millis(1)).await;
+        }
+        let (ready, late): (Vec<Plan>, Vec<Plan>) = plans.into_iter().partition(|p| p.chunk.is_attested());
+        late.iter().for_each(|p| self.end_attest(&p.chunk));
+        ready
+    }
+
+    fn end_attest(&self, chunk: &Rc<Chunk>) {
+        for op in chunk.end_attest(self.min_copies()) {
+            self.answer(chunk, &op);
+        }
+        chunk.changed.notify();
+    }
+
+    /// Asks until the outcome is known, as the present state of the chunks. `None`: the gateway stopped.
+    async fn ask_for_changes(&self, changes: Vec<ReplicaChange>) -> Option<Vec<ChunkInfo>> {
+        loop {
+            if self.is_stopped() {
+                return None;
+            }
+            match self.0.cluster.change(changes.clone()).await {
+                Ok(answer) => match self.check_changed(&changes, &answer.chunks) {
+                    Ok(()) => {
+                        answer.refused.iter().for_each(|why| {
+                            warn!(volume = %self.0.volume.name, "copies cannot be put elsewhere yet: {why}");
+                        });
+                        return Some(answer.chunks);
+                    }
+                    Err(why) => warn!(volume = %self.0.volume.name, "the meta server's chunks are refused: {why}"),
+                },
+                Err(AllocError::Fenced(why)) => self.stop(&why),
+                Err(AllocError::Retry(why)) => {
+                    warn!(volume = %self.0.volume.name, "a change of copies waits for the meta server: {why}");
+                }
+            }
+            self.0.rt.sleep(RETRY).await;
+        }
+    }
+
+    /// Whether the answer is about the chunks asked for, and what stays is what was attested.
+    fn check_changed(&self, changes: &[ReplicaChange], chunks: &[ChunkInfo]) -> Result<(), String> {
+        super::check_chunks(&self.0.volume, chunks)?;
+        if !chunks.iter().map(|c| c.index).eq(changes.iter().map(|c| c.index)) {
+            return Err("other chunks were asked for".into());
+        }
+        for (change, info) in changes.iter().zip(chunks).filter(|(change, info)| info.config != change.config) {
+            let Some(chunk) = self.chunk(info.index).filter(|c| c.id == info.chunk) else {
+                return Err(format!("chunk {} is not at {}", info.chunk, info.index));
+            };
+            let members = chunk.members();
+            let newcomers = info.replicas.iter().filter(|r| !members.iter().any(|(_, m)| m == *r)).count();
+            let stay = members.iter().filter(|(_, m)| info.replicas.contains(m)).count();
+            let gone = info.replicas.iter().any(|r| change.remove.contains(&r.replica));
+            let wrong_stay = stay + change.remove.len() != members.len();
+            if info.config < change.config || gone || wrong_stay || newcomers != usize::from(change.add) {
+                return Err(format!("chunk {} was changed in another way than asked for", info.chunk));
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_change(&self, chunk: &Rc<Chunk>, info: &ChunkInfo) {
+        info!(volume = %self.0.volume.name, chunk = %chunk.id, config = %info.config, "copies are now {}", places(info));
+        chunk.change(info, self.0.rt.now());
+        for (_, place) in chunk.members() {
+            let session = self.session(place);
+            if session.is_up() {
+                self.rejoin(chunk, &session);
+            }
+            session.changed.notify();
+        }
+    }
+
+    /// Whether enough is known of a chunk's members to tell what was acknowledged before its present set came into
+    /// being: a newcomer holds only what it was given since.
+    pub(super) fn has_elder(&self, config: ConfigNo, mut adopted: impl Iterator<Item = Epoch>) -> bool {
+        config == ConfigNo::FIRST || adopted.any(|epoch| epoch > Epoch(0))
+    }
+}
+
+fn places(info: &ChunkInfo) -> String {
+    let all = info.replicas.iter().map(|r| format!("node {} disk {}", r.node, r.disk));
+    all.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,241 @@
+//! Changes of replica sets, told step by step. Four nodes; chunk 0 is on nodes 2, 3 and 4, gateways run on node 1.
+
+use crate::cases::{LONG, assert_heals, content, get, pass, put, put_later, within};
+use crate::world::{Fate, TestGateway, World};
+use levee_core::ports::Runtime;
+use levee_core::testing::TestRuntime;
+use levee_proto::NodeId;
+use levee_proto::api::DiskState;
+use levee_proto::wire::{Request, Status};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+const N1: NodeId = NodeId(1);
+const N2: NodeId = NodeId(2);
+const N3: NodeId = NodeId(3);
+const N4: NodeId = NodeId(4);
+
+fn scenario<F: Future<Output = ()>>(nodes: u32, min_copies: u8, story: impl FnOnce(World) -> F) {
+    let rt = TestRuntime::new(5);
+    rt.block_on(async {
+        let world = World::new(&rt, 5, nodes, min_copies).await;
+        story(world).await;
+    });
+    rt.abort_all();
+}
+
+async fn until(world: &World, what: &str, is_so: impl Fn() -> bool) {
+    within(world, what, async {
+        while !is_so() {
+            pass(world, 10).await;
+        }
+    })
+    .await;
+}
+
+fn has(world: &World, node: NodeId) -> bool {
+    world.members(0).contains(&node)
+}
+
+async fn fill(world: &World, gateway: &TestGateway, blocks: u64) {
+    for block in 0..blocks {
+        put(world, gateway, block, 100 + block).await;
+    }
+}
+
+#[test]
+fn a_dead_member_is_replaced_and_the_newcomer_filled() {
+    scenario(4, 2, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 40).await;
+        world.kill(N3);
+        put(&world, &gateway, 3, 7).await;
+        gateway.evacuate(world.set_disk(N3, DiskState::Dead));
+        until(&world, "a replacement", || has(&world, N1) && !has(&world, N3)).await;
+        until(&world, "filling", || gateway.health().degraded == 0).await;
+        put(&world, &gateway, 4, 8).await;
+        world.start(N3).await;
+        assert_eq!(get(&world, &gateway, 3).await, 7);
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn a_member_is_moved_without_a_copy_less() {
+    scenario(4, 2, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 40).await;
+        // The newcomer cannot be filled for a while: nobody leaves.
+        world.rule(|_, node, r| match r {
+            Request::Repair { .. } if node == N1 => Fate::Refuse(Status::Full),
+            _ => Fate::Deliver,
+        });
+        gateway.evacuate(world.set_disk(N2, DiskState::Draining));
+        until(&world, "a newcomer", || has(&world, N1)).await;
+        pass(&world, 5000).await;
+        assert_eq!(world.members(0).len(), 4);
+        put(&world, &gateway, 5, 9).await;
+        world.no_rule();
+        until(&world, "the move", || !has(&world, N2)).await;
+        assert_eq!(gateway.leaving_replicas(), 0);
+        assert_eq!(get(&world, &gateway, 5).await, 9);
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn a_drain_that_is_called_off_leaves_as_many_copies_as_before() {
+    scenario(4, 2, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 10).await;
+        world.rule(|_, node, r| match r {
+            Request::Repair { .. } if node == N1 => Fate::Refuse(Status::Full),
+            _ => Fate::Deliver,
+        });
+        gateway.evacuate(world.set_disk(N2, DiskState::Draining));
+        until(&world, "a newcomer", || world.members(0).len() == 4).await;
+        world.no_rule();
+        gateway.evacuate(world.set_disk(N2, DiskState::InService));
+        until(&world, "an end", || world.members(0).len() == 3 && has(&world, N2)).await;
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn what_only_a_leaving_member_and_another_hold_reaches_those_that_stay_first() {
+    scenario(4, 2, |world| async move {
+        let (first, number) = world.attach();
+        fill(&world, &first, 4).await;
+        // Node 4 is slow: what is written is on nodes 2 and 3 only.
+        let slow = Rc::new(Cell::new(true));
+        let is_slow = slow.clone();
+        world.rule(move |_, node, r| match r {
+            Request::Write { .. } if node == N4 && is_slow.get() => Fate::Hold,
+            _ => Fate::Deliver,
+        });
+        put(&world, &first, 1, 50).await;
+        first.evacuate(world.set_disk(N3, DiskState::Dead));
+        pass(&world, 300).await;
+        assert!(has(&world, N3), "node 4 lacks what was acknowledged");
+        slow.set(false);
+        until(&world, "a replacement", || !has(&world, N3)).await;
+        // Of the new set, only node 4 and the newcomer are left.
+        world.cut_off(number);
+        world.kill(N2);
+        let (second, _) = world.attach();
+        assert_eq!(get(&world, &second, 1).await, 50);
+        world.start(N2).await;
+        assert_heals(&world, &second).await;
+    });
+}
+
+#[test]
+fn an_unfilled_newcomer_does_not_speak_for_what_was_before() {
+    scenario(5, 2, |world| async move {
+        let (first, number) = world.attach();
+        fill(&world, &first, 20).await;
+        // Two die; the one that stays is attested. The newcomers cannot be filled.
+        world.rule(|_, _, r| match r {
+            Request::Repair { .. } => Fate::Refuse(Status::Full),
+            _ => Fate::Deliver,
+        });
+        let members = world.members(0);
+        let (stays, dead) = (members[0], [members[1], members[2]]);
+        dead.iter().for_each(|n| world.kill(*n));
+        world.set_disk(dead[0], DiskState::Dead);
+        first.evacuate(world.set_disk(dead[1], DiskState::Dead));
+        until(&world, "replacements", || !has(&world, dead[0]) && !has(&world, dead[1])).await;
+        put(&world, &first, 30, 60).await;
+        pass(&world, 500).await;
+        world.cut_off(number);
+        world.kill(stays);
+        let (second, _) = world.attach();
+        pass(&world, 5000).await;
+        assert!(second.health().waiting > 0, "nobody is there who knows");
+        world.no_rule();
+        world.start(stays).await;
+        assert_eq!(get(&world, &second, 7).await, 107);
+        assert_eq!(get(&world, &second, 30).await, 60);
+        assert_heals(&world, &second).await;
+    });
+}
+
+#[test]
+fn a_change_whose_answer_is_lost_is_found_out() {
+    scenario(4, 2, |world| async move {
+        let (first, number) = world.attach();
+        fill(&world, &first, 10).await;
+        world.mute_changes(true);
+        first.evacuate(world.set_disk(N3, DiskState::Dead));
+        until(&world, "a replacement", || !has(&world, N3)).await;
+        // The gateway does not know yet, and goes on with those that stay.
+        put(&world, &first, 1, 70).await;
+        assert_eq!(get(&world, &first, 1).await, 70);
+        // It dies without having heard.
+        let heard = world.below(2) == 0;
+        world.mute_changes(false);
+        if heard {
+            pass(&world, 1000).await;
+        }
+        world.cut_off(number);
+        let (second, _) = world.attach();
+        assert_eq!(get(&world, &second, 1).await, 70);
+        assert_heals(&world, &second).await;
+    });
+}
+
+#[test]
+fn a_member_lost_while_the_set_changes_stalls_nobody_for_ever() {
+    scenario(5, 2, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 10).await;
+        let members = world.members(0);
+        world.mute_changes(true);
+        gateway.evacuate(world.set_disk(members[0], DiskState::Draining));
+        until(&world, "a newcomer", || world.members(0).len() == 4).await;
+        world.kill(members[1]);
+        let done = put_later(&world, &gateway, 2, content(80));
+        pass(&world, 3000).await;
+        world.mute_changes(false);
+        until(&world, "the write", || done.get()).await;
+        world.start(members[1]).await;
+        until(&world, "the move", || !has(&world, members[0])).await;
+        assert_eq!(get(&world, &gateway, 2).await, 80);
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn moving_the_same_chunk_again_and_again_needs_no_new_slots() {
+    scenario(5, 2, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 2).await;
+        for round in 0..40 {
+            let node = world.members(0)[0];
+            gateway.evacuate(world.set_disk(node, DiskState::Draining));
+            until(&world, "a move", || !has(&world, node)).await;
+            gateway.evacuate(world.set_disk(node, DiskState::InService));
+            put(&world, &gateway, 1, 1000 + round).await;
+            world.rt().sleep(LONG / 4).await;
+        }
+        assert_eq!(get(&world, &gateway, 1).await, 1039);
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn nothing_moves_without_room_and_everything_goes_on() {
+    scenario(3, 2, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 4).await;
+        world.kill(N2);
+        gateway.evacuate(world.set_disk(N2, DiskState::Dead));
+        world.rt().sleep(Duration::from_secs(10)).await;
+        assert_eq!(world.changes(), 0);
+        put(&world, &gateway, 1, 5).await;
+        world.start(N2).await;
+        gateway.evacuate(world.set_disk(N2, DiskState::InService));
+        assert_heals(&world, &gateway).await;
+    });
+}
