@@ -75,6 +75,11 @@ impl Version {
 impl ConfigNo {
     /// The replica set that a chunk is allocated with.
     pub const FIRST: ConfigNo = ConfigNo(1);
+
+    /// The replica set that follows, or `None` when the numbers are used up.
+    pub fn next(self) -> Option<ConfigNo> {
+        self.0.checked_add(1).map(ConfigNo)
+    }
 }
 
 /// Order of one chunk's writes: `(epoch, counter)`, compared as one number.
