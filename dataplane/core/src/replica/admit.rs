@@ -1,44 +1,32 @@
 //! Who may ask for what: fences, epochs, configs, identities.
 
-use super::ReplicaService;
+use super::{ReplicaService, store_refusal};
 use crate::ports::{Disk, Runtime};
 use crate::store::{ReplicaMeta, Shard};
 use levee_proto::wire::{Reply, Status, Target};
-use levee_proto::{ChunkId, DiskId, Epoch, VolumeId};
+use levee_proto::{Epoch, VolumeId};
 
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
-    /// The shard of this core that holds `chunk` on `disk`.
-    pub(super) fn shard(&self, disk: DiskId, chunk: ChunkId) -> Option<&Shard<D, R>> {
-        self.shard_and_number(disk, chunk).map(|(_, shard)| shard)
-    }
-
-    /// The same, with its number on the disk.
-    pub(super) fn shard_and_number(&self, disk: DiskId, chunk: ChunkId) -> Option<(u16, &Shard<D, R>)> {
-        let disk = self.0.disks.get(&disk)?;
-        let number = (chunk.0 % u64::from(disk.total)) as u16;
-        Some((number, disk.mine.get(&number)?))
-    }
-
     /// The highest epoch that anybody has fenced the volume with, durable or not.
     pub(super) fn fence_of(&self, volume: VolumeId) -> Epoch {
         self.0.fences.borrow().get(&volume).copied().unwrap_or_default()
     }
 
-    /// The epoch that may make requests; 0: none has fenced the volume since we started.
-    pub(super) fn served_epoch(&self, volume: VolumeId) -> Epoch {
-        self.0.served.borrow().get(&volume).copied().unwrap_or_default()
-    }
-
-    /// Admits a request for the volume's current gateway: its epoch is the durable fence, and it knows this process.
+    /// Admits a request for the volume's current gateway: its epoch is the durable fence, it knows this process, and the
+    /// disk works.
     pub(super) fn admit_volume(&self, t: &Target) -> Result<Shard<D, R>, Reply> {
-        let Some(shard) = self.shard(t.disk, t.chunk) else {
-            return Err(Reply::error(Status::Invalid, format!("disk {} is not served by this core", t.disk)));
-        };
         let fence = self.fence_of(t.volume);
         if t.epoch < fence {
             return Err(Reply::error(Status::Fenced, format!("epoch {} is below {fence}", t.epoch)));
         }
-        if t.epoch > self.served_epoch(t.volume) {
+        let Some(disk) = self.disk(t.disk) else { return Err(Reply::error(Status::Io, not_served(t.disk))) };
+        let Some((_, shard)) = disk.shard(t.chunk) else {
+            return Err(Reply::error(Status::Invalid, format!("chunk {} is not this core's", t.chunk)));
+        };
+        if let Some(e) = shard.failed() {
+            return Err(store_refusal(&e));
+        }
+        if t.epoch > disk.served_epoch(t.volume) {
             return Err(Reply::error(Status::FenceFirst, format!("epoch {} is not fenced here", t.epoch)));
         }
         Ok(shard.clone())
@@ -60,4 +48,8 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         }
         Ok((shard, meta))
     }
+}
+
+pub(super) fn not_served(disk: levee_proto::DiskId) -> String {
+    format!("disk {disk} is not served here: it was taken out, or has failed")
 }

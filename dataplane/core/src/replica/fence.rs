@@ -1,13 +1,24 @@
-//! Fencing and adoption: the two durable steps of a takeover.
+//! Fencing: from its arrival on nobody else is served, and the answer tells what there is.
+//!
+//! Disk by disk: one that has failed, or does not answer in time, is left out of the answer, and holds up none of
+//! the others. Nothing is known then of what is on it; it is fenced by the next request that finds it working.
 
-use super::{ReplicaService, ReplyFn, refuse, store_refusal};
+use super::disks::ServedDisk;
+use super::{ReplicaService, ReplyFn, refuse};
 use crate::ports::{Disk, Runtime};
 use crate::store::{ReplicaMeta, Shard};
-use crate::sync::join_all;
+use crate::sync::{join_all, timeout};
 use bytes::Bytes;
-use levee_proto::wire::{MAX_SUMMARIES, ReplicaSummary, Reply, Status};
-use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, VolumeId};
-use std::collections::BTreeMap;
+use levee_proto::wire::{MAX_FENCED_DISKS, MAX_SUMMARIES, ReplicaSummary, Reply, Status};
+use levee_proto::{DiskId, Epoch, VolumeId};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long a fence waits for a disk before it is answered without it. Far more than a working disk needs, and less
+/// than gateways wait for an answer.
+const FENCE_PATIENCE: Duration = Duration::from_secs(1);
+
+type Fenced<D, R> = Vec<(DiskId, Rc<ServedDisk<D, R>>)>;
 
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     pub(super) fn fence(&self, volume: VolumeId, epoch: Epoch, reply: ReplyFn) {
@@ -16,77 +27,51 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             return refuse(reply, Status::Fenced, &format!("epoch {epoch} is below {fence}"));
         }
         self.0.fences.borrow_mut().insert(volume, epoch);
-        // Also when the fence is durable already: the record flushes every earlier write before it.
-        let durable: Vec<_> = self.shards().map(|s| s.set_fence(volume, epoch)).collect();
+        let disks: Fenced<D, R> = self.0.disks.borrow().iter().map(|(id, d)| (*id, d.clone())).collect();
+        // Also when the fence is durable already: the record flushes every earlier write before it. All are asked for
+        // before this returns, so what is admitted from now on comes behind them.
+        let set = |d: &ServedDisk<D, R>| d.shards.mine.values().map(|s| s.set_fence(volume, epoch)).collect::<Vec<_>>();
+        let asked: Vec<_> = disks.into_iter().map(|(id, d)| (set(&d), id, d)).collect();
         let this = self.clone();
         self.0.rt.spawn(async move {
-            if let Some(e) = join_all(durable).await.into_iter().find_map(Result::err) {
-                return reply(store_refusal(&e), Bytes::new());
-            }
-            reply(this.fenced(volume, epoch), Bytes::new());
+            let done = join_all(asked.into_iter().map(|(durable, id, disk)| this.durably(durable, id, disk))).await;
+            reply(this.fenced(volume, epoch, done.into_iter().flatten().collect()), Bytes::new());
         });
     }
 
-    fn fenced(&self, volume: VolumeId, epoch: Epoch) -> Reply {
+    /// The disk, if all its shards of this core get there in time. What gets there later is not counted: nobody was
+    /// told what the disk holds.
+    async fn durably(
+        &self,
+        durable: Vec<crate::store::Ticket>,
+        id: DiskId,
+        disk: Rc<ServedDisk<D, R>>,
+    ) -> Option<(DiskId, Rc<ServedDisk<D, R>>)> {
+        match timeout(&self.0.rt, FENCE_PATIENCE, join_all(durable)).await {
+            Some(done) => match done.into_iter().find_map(Result::err) {
+                None => return Some((id, disk)),
+                Some(e) => tracing::debug!(disk = %id, "not fenced: {e}"),
+            },
+            None => tracing::warn!(disk = %id, "the disk does not answer: fences go on without it"),
+        }
+        None
+    }
+
+    fn fenced(&self, volume: VolumeId, epoch: Epoch, mut done: Fenced<D, R>) -> Reply {
         let fence = self.fence_of(volume);
         if epoch < fence {
             return Reply::error(Status::Fenced, format!("epoch {epoch} is below {fence}"));
         }
-        self.0.served.borrow_mut().insert(volume, epoch);
-        let replicas: Vec<_> = self.shards().flat_map(|s| s.replicas_of(volume)).map(summary).collect();
-        if replicas.len() > MAX_SUMMARIES {
-            return Reply::error(
-                Status::Invalid,
-                format!("more than {MAX_SUMMARIES} replicas of one volume on a core"),
-            );
+        // A disk that was put in meanwhile has not been fenced.
+        done.retain(|(id, disk)| self.is_in(*id, disk));
+        let shards = done.iter().flat_map(|(_, d)| d.shards.mine.values());
+        let replicas: Vec<_> = shards.flat_map(|s: &Shard<D, R>| s.replicas_of(volume)).map(summary).collect();
+        if replicas.len() > MAX_SUMMARIES || done.len() > MAX_FENCED_DISKS {
+            let most = format!("{MAX_SUMMARIES} replicas of one volume, or {MAX_FENCED_DISKS} disks,");
+            return Reply::error(Status::Invalid, format!("more than {most} on a core"));
         }
-        let disks = self.0.disks.keys().copied().collect();
-        Reply::Fenced { disks, replicas }
-    }
-
-    pub(super) fn adopt(
-        &self,
-        volume: VolumeId,
-        epoch: Epoch,
-        replicas: Vec<(DiskId, ChunkId, ReplicaId)>,
-        reply: ReplyFn,
-    ) {
-        let fence = self.fence_of(volume);
-        if epoch < fence {
-            return refuse(reply, Status::Fenced, &format!("epoch {epoch} is below {fence}"));
-        }
-        // Grouped by shard, so that a takeover of thousands of chunks is a few records.
-        let mut by_shard = BTreeMap::new();
-        for (disk, chunk, replica) in replicas {
-            let Some((number, shard)) = self.shard_and_number(disk, chunk) else {
-                return refuse(reply, Status::UnknownReplica, &format!("disk {disk} is not served by this core"));
-            };
-            if self.served_epoch(volume) != epoch {
-                return refuse(reply, Status::FenceFirst, &format!("epoch {epoch} is not fenced here"));
-            }
-            if shard.replica(chunk).is_none_or(|r| r.replica != replica || r.volume != volume) {
-                return refuse(reply, Status::UnknownReplica, &format!("replica {replica} is not here"));
-            }
-            let (_, chunks) = by_shard.entry((disk, number)).or_insert_with(|| (shard.clone(), Vec::<ChunkId>::new()));
-            chunks.push(chunk);
-        }
-        let mut durable = vec![];
-        for (shard, chunks) in by_shard.into_values() {
-            // What corruption had lost has been compared and repaired: that comes before adopting.
-            let damaged = chunks.iter().filter(|c| shard.replica(**c).is_some_and(|r| r.damaged));
-            durable.extend(damaged.map(|c| shard.clear_damaged(*c)).collect::<Vec<_>>());
-            durable.push(shard.set_adopted(epoch, chunks));
-        }
-        self.0.rt.spawn(async move {
-            match join_all(durable).await.into_iter().find_map(Result::err) {
-                Some(e) => reply(store_refusal(&e), Bytes::new()),
-                None => reply(Reply::Done, Bytes::new()),
-            }
-        });
-    }
-
-    fn shards(&self) -> impl Iterator<Item = &Shard<D, R>> {
-        self.0.disks.values().flat_map(|d| d.mine.values())
+        done.iter().for_each(|(_, disk)| disk.serve(volume, epoch));
+        Reply::Fenced { disks: done.into_iter().map(|(id, _)| id).collect(), replicas }
     }
 }
 

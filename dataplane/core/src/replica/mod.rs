@@ -4,20 +4,26 @@
 //! arrival; an admitted one is answered when it is durable. The rules (`docs/protocol.md`):
 //!
 //! - A request below the volume's fence is refused for ever, one above it until the fence is durable.
-//! - A fence holds from the moment it arrives, and is answered only when it is durable on every shard
-//!   of the core, with every earlier write durable before it: logs are first in, first out.
-//! - Whoever has not fenced since we started is refused, too: a gateway that did not notice our restart is to
-//!   hear what we hold now.
+//! - A fence holds from the moment it arrives, and is answered for a disk only when it is durable on every shard of
+//!   it that the core has, with every earlier write durable before it: logs are first in, first out.
+//! - Whoever has not fenced a disk since we opened it is refused, too: a gateway that did not notice is to hear
+//!   what the disk holds now.
+//! - A disk that fails, or hangs, fails alone.
 //! - Guests' reads are served only for the epoch that the replica has adopted.
 //! - Replicas exist only by an explicit `Create`.
 
 mod admit;
+mod adopt;
+mod disks;
 mod fence;
 mod scan;
 
+pub use disks::DiskShards;
+
 use crate::ports::{Disk, Runtime};
-use crate::store::{NewReplica, Shard, StoreError};
+use crate::store::{NewReplica, StoreError};
 use bytes::Bytes;
+use disks::ServedDisk;
 use levee_proto::wire::{BlockKind, MAX_LIST, Reply, Request, Status, Target};
 use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, VolumeId};
 use std::cell::RefCell;
@@ -27,24 +33,14 @@ use std::rc::Rc;
 /// Called once with the answer.
 pub type ReplyFn = Box<dyn FnOnce(Reply, Bytes)>;
 
-/// The shards of one disk that this core owns.
-pub struct DiskShards<D: Disk, R: Runtime> {
-    /// Shards on the whole disk; a chunk lives in shard `chunk % total`.
-    pub total: u16,
-    /// Those of this core, by number.
-    pub mine: BTreeMap<u16, Shard<D, R>>,
-}
-
 /// All replicas of one core. A cheap handle.
 pub struct ReplicaService<D: Disk, R: Runtime>(Rc<Inner<D, R>>);
 
 struct Inner<D: Disk, R: Runtime> {
     rt: R,
-    disks: BTreeMap<DiskId, DiskShards<D, R>>,
+    disks: RefCell<BTreeMap<DiskId, Rc<ServedDisk<D, R>>>>,
     /// The highest epoch asked for, durable or not: what is below is refused.
     fences: RefCell<BTreeMap<VolumeId, Epoch>>,
-    /// The highest epoch that was fenced, durably, since we started: only it is served.
-    served: RefCell<BTreeMap<VolumeId, Epoch>>,
 }
 
 impl<D: Disk, R: Runtime> Clone for ReplicaService<D, R> {
@@ -56,14 +52,11 @@ impl<D: Disk, R: Runtime> Clone for ReplicaService<D, R> {
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     /// Serves the given shards. Fences that were durable on any of them hold on all.
     pub fn new(rt: R, disks: BTreeMap<DiskId, DiskShards<D, R>>) -> Self {
-        let mut fences = BTreeMap::new();
-        for shard in disks.values().flat_map(|d| d.mine.values()) {
-            for (volume, epoch) in shard.fences() {
-                let highest = fences.entry(volume).or_insert(epoch);
-                *highest = (*highest).max(epoch);
-            }
+        let service = ReplicaService(Rc::new(Inner { rt, disks: RefCell::default(), fences: RefCell::default() }));
+        for (id, shards) in disks {
+            service.replace_disk(id, shards);
         }
-        ReplicaService(Rc::new(Inner { rt, disks, fences: RefCell::new(fences), served: RefCell::default() }))
+        service
     }
 
     /// Answers one request through `reply`, now or later. Hello and Ping belong to the link.
@@ -168,10 +161,14 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
 
     /// Drops a replica that the meta server says nothing needs any more. `Ok` when it is durably gone.
     pub async fn delete(&self, disk: DiskId, chunk: ChunkId, replica: ReplicaId) -> Result<(), StoreError> {
-        let shard = self.shard(disk, chunk);
-        match shard {
-            Some(s) if s.replica(chunk).is_some_and(|r| r.replica == replica) => s.delete_replica(chunk, replica).await,
-            _ => Ok(()),
+        let Some(served) = self.disk(disk) else { return Err(StoreError::NoSuchDisk(disk)) };
+        let Some((_, shard)) = served.shard(chunk) else { return Ok(()) };
+        match shard.failed() {
+            Some(e) => Err(e),
+            None if shard.replica(chunk).is_some_and(|r| r.replica == replica) => {
+                shard.delete_replica(chunk, replica).await
+            }
+            None => Ok(()),
         }
     }
 

@@ -96,6 +96,10 @@ pub async fn write<D: Disk, R: Runtime>(inner: &Inner<D, R>) -> io::Result<Outco
         return Ok(outcome);
     }
     inner.disk.sync().await?;
+    if inner.state.borrow().failed.is_some() {
+        // Another sync that failed may have been told of our writes, and this one not: they may not be there.
+        return Err(io::Error::other("the shard has failed"));
+    }
     write_root(inner, &w, position).await?;
     adopt(inner, w, position, log_bytes);
     Ok(Outcome::Done)

@@ -1,6 +1,6 @@
 //! What can go wrong in the store.
 
-use levee_proto::ChunkId;
+use levee_proto::{ChunkId, DiskId};
 use std::rc::Rc;
 use thiserror::Error;
 
@@ -30,6 +30,8 @@ pub enum StoreError {
     Unrecoverable(String),
     #[error("shard {0} does not exist on this disk")]
     NoSuchShard(u16),
+    #[error("disk {0} is not served here: it was taken out, or has failed")]
+    NoSuchDisk(DiskId),
 }
 
 /// Why a disk was not accepted, or not formatted.

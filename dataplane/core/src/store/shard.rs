@@ -111,6 +111,12 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         Ok((shard, report))
     }
 
+    /// Why the shard has stopped, if it has: a write or sync failed, and all requests fail from then on. What it says of
+    /// its replicas is what was true before.
+    pub fn failed(&self) -> Option<StoreError> {
+        self.0.state.borrow().failed.clone()
+    }
+
     /// The volume's fence; 0: none.
     pub fn fence(&self, volume: VolumeId) -> Epoch {
         self.0.state.borrow().index.fence(volume)
@@ -276,6 +282,9 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     }
 
     /// Completes what was asked, refuses what comes, writes a checkpoint and ends the tasks.
+    ///
+    /// A shard that has failed answers with its error, but not before its tasks have ended: from then on nothing is
+    /// written any more, and the shard may be opened again.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.0.state.borrow_mut().closing = true;
         let flushed = self.flush().await;

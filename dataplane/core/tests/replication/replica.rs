@@ -1,6 +1,9 @@
 //! What a replica answers, request by request.
 
+mod disks;
+
 use bytes::Bytes;
+use levee_core::ports::Disk;
 use levee_core::replica::{DiskShards, ReplicaService};
 use levee_core::store::{self, Options, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRuntime};
@@ -13,10 +16,10 @@ use std::time::Duration;
 
 const DISK_SIZE: u64 = 256 << 20;
 const VOLUME: VolumeId = VolumeId(1);
-type Service = ReplicaService<MemDisk, TestRuntime>;
+type Service<D = MemDisk> = ReplicaService<D, TestRuntime>;
 
-/// A service on all of the disk's shards.
-async fn open(rt: &TestRuntime, disk: &MemDisk) -> Service {
+/// All shards of a disk.
+async fn open_disk<D: Disk + Clone>(rt: &TestRuntime, disk: &D) -> DiskShards<D, TestRuntime> {
     let superblock = store::read_superblock(disk).await.unwrap();
     let mut mine = BTreeMap::new();
     for n in 0..superblock.shards {
@@ -24,7 +27,12 @@ async fn open(rt: &TestRuntime, disk: &MemDisk) -> Service {
         assert!(report.is_clean());
         mine.insert(n, shard);
     }
-    ReplicaService::new(rt.clone(), BTreeMap::from([(DiskId(1), DiskShards { total: superblock.shards, mine })]))
+    DiskShards { total: superblock.shards, mine }
+}
+
+/// A service on all of the disk's shards.
+async fn open(rt: &TestRuntime, disk: &MemDisk) -> Service {
+    ReplicaService::new(rt.clone(), BTreeMap::from([(DiskId(1), open_disk(rt, disk).await)]))
 }
 
 fn test(seed: u64, story: impl AsyncFnOnce(TestRuntime, MemDisk)) {
@@ -67,7 +75,11 @@ fn fence(epoch: u32) -> (Request, Bytes) {
 
 type Answered = Rc<RefCell<Option<Reply>>>;
 
-fn send(service: &Service, (request, data): (Request, Bytes), on_answer: impl FnOnce() + 'static) -> Answered {
+fn send<D: Disk>(
+    service: &Service<D>,
+    (request, data): (Request, Bytes),
+    on_answer: impl FnOnce() + 'static,
+) -> Answered {
     let answered = Answered::default();
     let answer = answered.clone();
     service.handle(
@@ -81,10 +93,10 @@ fn send(service: &Service, (request, data): (Request, Bytes), on_answer: impl Fn
     answered
 }
 
-async fn ask(rt: &TestRuntime, service: &Service, request: (Request, Bytes)) -> Reply {
+async fn ask<D: Disk>(rt: &TestRuntime, service: &Service<D>, request: (Request, Bytes)) -> Reply {
     use levee_core::ports::Runtime;
     let answered = send(service, request, || {});
-    rt.sleep(Duration::from_secs(1)).await;
+    rt.sleep(Duration::from_secs(2)).await;
     answered.take().expect("answered")
 }
 

@@ -1,0 +1,183 @@
+//! Disks that fail, hang, and are put back: what one does concerns no other.
+
+use super::*;
+use levee_core::store::StoreError;
+use levee_core::sync::Event;
+use std::cell::Cell;
+use std::io;
+
+/// A disk that can be made to hang: no write or sync ends until it is let go.
+#[derive(Clone)]
+struct Hanging {
+    disk: MemDisk,
+    hangs: Rc<Cell<bool>>,
+    changed: Event,
+}
+
+impl Hanging {
+    fn hang(&self, hangs: bool) {
+        self.hangs.set(hangs);
+        self.changed.notify();
+    }
+
+    async fn pass(&self) {
+        while self.hangs.get() {
+            self.changed.listen().await;
+        }
+    }
+}
+
+impl Disk for Hanging {
+    type WriteBuf = Vec<u8>;
+    type ReadBuf = Vec<u8>;
+
+    fn alloc(&self, len: usize) -> Vec<u8> {
+        self.disk.alloc(len)
+    }
+
+    async fn write(&self, pos: u64, buf: Vec<u8>) -> io::Result<()> {
+        self.pass().await;
+        self.disk.write(pos, buf).await
+    }
+
+    async fn read(&self, pos: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.disk.read(pos, len).await
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        self.pass().await;
+        self.disk.sync().await
+    }
+}
+
+/// A service with two disks that epoch 1 has fenced; chunks 1 and 2 are on the first, 3 and 4 on the second.
+async fn two_disks(rt: &TestRuntime, first: MemDisk) -> (Service<Hanging>, [Hanging; 2]) {
+    let second = MemDisk::new(DISK_SIZE, 2);
+    store::format(&second, DISK_SIZE, 2, [8; 16]).await.unwrap();
+    let hanging = |disk| Hanging { disk, hangs: Rc::default(), changed: Event::new() };
+    let disks = [hanging(first), hanging(second)];
+    let shards = [open_disk(rt, &disks[0]).await, open_disk(rt, &disks[1]).await];
+    let service = ReplicaService::new(
+        rt.clone(),
+        BTreeMap::from([DiskId(1), DiskId(2)].into_iter().zip(shards).collect::<BTreeMap<_, _>>()),
+    );
+    ask(rt, &service, fence(1)).await;
+    for chunk in 1..=4 {
+        let create = Request::Create { target: on(chunk, 1), adopted: true };
+        assert_eq!(ask(rt, &service, (create, Bytes::new())).await, Reply::Done);
+    }
+    (service, disks)
+}
+
+fn on(chunk: u64, epoch: u32) -> Target {
+    Target { disk: DiskId(if chunk < 3 { 1 } else { 2 }), ..target(chunk, epoch) }
+}
+
+fn write_on(chunk: u64, epoch: u32, counter: u64) -> (Request, Bytes) {
+    let (mut request, data) = write(chunk, epoch, counter);
+    if let Request::Write { target, .. } = &mut request {
+        *target = on(chunk, epoch);
+    }
+    (request, data)
+}
+
+/// The disks and chunks of an answered fence.
+fn told(reply: Reply) -> (Vec<u32>, Vec<u64>) {
+    let Reply::Fenced { disks, replicas } = reply else { panic!("not fenced: {reply:?}") };
+    (disks.iter().map(|d| d.0).collect(), replicas.iter().map(|r| r.chunk.0).collect())
+}
+
+/// Makes the disk's shards fail, those of chunks 1 and 2.
+async fn fail_first(rt: &TestRuntime, service: &Service<Hanging>, disk: &Hanging) {
+    for chunk in [1, 2] {
+        disk.disk.fail_write(0);
+        assert_eq!(status(&ask(rt, service, write_on(chunk, 1, 100)).await), Status::Io);
+    }
+    assert_eq!(service.failed_disks().iter().map(|f| f.0).collect::<Vec<_>>(), [DiskId(1)]);
+}
+
+#[test]
+fn a_failed_disk_fails_alone() {
+    test(1, async |rt, disk| {
+        let (service, disks) = two_disks(&rt, disk).await;
+        assert_eq!(told(ask(&rt, &service, fence(1)).await), (vec![1, 2], vec![2, 1, 4, 3]));
+        // One shard is enough.
+        disks[0].disk.fail_write(0);
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 1)).await), Status::Io);
+        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![2], vec![4, 3]));
+        assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
+        let read = Request::Read { target: on(1, 2), block: 5, count: 1, reconcile: true };
+        let create = Request::Create { target: on(1, 2), adopted: false };
+        let list = Request::List { target: on(1, 2), from: 0, max: 1, above: Seq::ZERO };
+        for request in [read, create, list] {
+            assert_eq!(status(&ask(&rt, &service, (request, Bytes::new())).await), Status::Io);
+        }
+        // The disk's other shard works, but what it holds was not told.
+        assert_eq!(status(&ask(&rt, &service, write_on(2, 2, 1)).await), Status::FenceFirst);
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 2)).await), Status::Fenced);
+        let replicas = [1, 3].map(|n| (on(n, 2).disk, ChunkId(n), ReplicaId(n))).to_vec();
+        let adopt = |replicas| (Request::Adopt { volume: VOLUME, epoch: Epoch(2), replicas }, Bytes::new());
+        assert_eq!(status(&ask(&rt, &service, adopt(replicas.clone())).await), Status::Io);
+        assert_eq!(status(&ask(&rt, &service, adopt(replicas[1..].to_vec())).await), Status::Ok);
+        let gone = service.delete(DiskId(1), ChunkId(1), ReplicaId(1)).await;
+        assert!(matches!(gone, Err(StoreError::Failed(_))), "{gone:?}");
+    });
+}
+
+#[test]
+fn a_disk_opened_again_is_to_be_fenced_first() {
+    test(2, async |rt, disk| {
+        let (service, disks) = two_disks(&rt, disk).await;
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 1)).await), Status::Ok);
+        fail_first(&rt, &service, &disks[0]).await;
+        ask(&rt, &service, fence(2)).await;
+        let old = service.remove_disk(DiskId(1)).expect("was there");
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::Io);
+        assert_eq!(service.delete(DiskId(1), ChunkId(1), ReplicaId(1)).await, Err(StoreError::NoSuchDisk(DiskId(1))));
+        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![2], vec![4, 3]));
+        for shard in old.mine.values() {
+            assert!(matches!(shard.close().await, Err(StoreError::Failed(_))));
+        }
+        let again = open_disk(&rt, &disks[0]).await;
+        assert!(service.replace_disk(DiskId(1), again).is_none());
+        // It does not know of epoch 2, but the other disk does.
+        assert_eq!(status(&ask(&rt, &service, fence(1)).await), Status::Fenced);
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 2)).await), Status::Fenced);
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::FenceFirst);
+        assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
+        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![1, 2], vec![2, 1, 4, 3]));
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::Ok);
+        assert!(service.failed_disks().is_empty());
+    });
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_hold_up_the_fence_of_others() {
+    test(3, async |rt, disk| {
+        let (service, disks) = two_disks(&rt, disk).await;
+        disks[0].hang(true);
+        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![2], vec![4, 3]));
+        assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::FenceFirst);
+        disks[0].hang(false);
+        // The fence is durable now, but nobody was told what the disk holds.
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::FenceFirst);
+        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![1, 2], vec![2, 1, 4, 3]));
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::Ok);
+    });
+}
+
+#[test]
+fn a_disk_replaced_while_it_is_fenced_is_not_fenced() {
+    test(4, async |rt, disk| {
+        let (service, disks) = two_disks(&rt, disk).await;
+        let fenced = send(&service, fence(2), || {});
+        let second = service.remove_disk(DiskId(2)).expect("was there");
+        assert!(service.replace_disk(DiskId(2), second).is_none());
+        assert!(fenced.borrow().is_none(), "not durable yet");
+        let _ = ask(&rt, &service, write_on(3, 2, 1)).await;
+        assert_eq!(told(fenced.take().expect("answered")), (vec![1], vec![2, 1]));
+        assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::FenceFirst);
+        drop(disks);
+    });
+}
