@@ -1,6 +1,7 @@
 //! The command line's grammar and its help.
 
 use crate::limits::{MAX_CORES, MAX_DISKS_PER_NODE, MAX_NODES};
+use crate::local::Network;
 use crate::values;
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
@@ -103,6 +104,10 @@ pub struct Up {
     /// Leave the cluster running in the background
     #[arg(long)]
     pub detach: bool,
+    /// Start each daemon in a network namespace `PREFIX-DAEMON` that is there, with address SUBNET.J for
+    /// node-J and SUBNET.200+I for meta-I. For tests that cut links.
+    #[arg(long, hide = true, value_name = "PREFIX=A.B.C", value_parser = values::network)]
+    pub network: Option<Network>,
     /// How long the daemons may take to be ready
     #[arg(long, value_parser = values::duration, default_value = "60s")]
     pub timeout: Duration,

@@ -27,6 +27,8 @@ pub const NODE_PORTS_OFFSET: u16 = 100;
 pub const MAX_CORES: u16 = 8;
 /// Most nodes of an embedded cluster.
 pub const MAX_NODES: u16 = 100;
+/// Where the meta servers' addresses begin in a cluster of network namespaces; nodes begin at 1.
+pub const META_HOSTS_OFFSET: u16 = 200;
 /// Most disks of a node in an embedded cluster.
 pub const MAX_DISKS_PER_NODE: u16 = 16;
 /// Free space below which an embedded cluster is not created, bytes.

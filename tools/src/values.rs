@@ -1,6 +1,7 @@
 //! What may stand on the command line: sizes, names, durations, URLs. Each parser refuses what the
 //! servers would refuse, so that a mistake costs no round trip.
 
+use crate::local::Network;
 use levee_proto::BLOCK_SIZE;
 use levee_proto::api::{MAX_NAME, is_valid_name};
 use levee_proto::units::{MAX_VOLUME_SIZE, parse_size, show_size};
@@ -30,6 +31,15 @@ pub fn name(text: &str) -> Result<String, String> {
         return Ok(text.into());
     }
     Err(format!("a name consists of up to {MAX_NAME} letters, digits, '.', '_' and '-', the first a letter or digit"))
+}
+
+/// Network namespaces for daemons: `PREFIX=A.B.C`.
+pub fn network(text: &str) -> Result<Network, String> {
+    let complaint = || format!("'{text}' is no network of namespaces: use PREFIX=A.B.C, such as test=10.231.1");
+    let (prefix, subnet) = text.split_once('=').ok_or_else(complaint)?;
+    let bytes: Vec<u8> = subnet.split('.').map(str::parse).collect::<Result<_, _>>().map_err(|_| complaint())?;
+    let subnet: [u8; 3] = bytes.try_into().map_err(|_| complaint())?;
+    Ok(Network { prefix: name(prefix)?, subnet })
 }
 
 /// A duration: `30s`, `500ms`, `2m`; a bare number means seconds.
@@ -71,6 +81,14 @@ mod tests {
         assert_eq!(volume_size("10G"), Ok(10 << 30));
         for bad in ["0", "1", "4097", "x", "", "2P", "-4096"] {
             assert!(volume_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks_have_a_prefix_and_a_subnet() {
+        assert_eq!(network("t-1=10.2.3"), Ok(Network { prefix: "t-1".into(), subnet: [10, 2, 3] }));
+        for bad in ["", "t", "t=10.2", "t=10.2.3.4", "t=10.2.256", "../t=10.2.3", "=10.2.3"] {
+            assert!(network(bad).is_err(), "{bad}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! `cluster.json` is written whole or not at all, before the first daemon starts. Paths in it are
 //! relative to the folder.
 
+use super::place::{Network, Place};
 use crate::limits::*;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,6 @@ pub const DEFAULT_BASE_PORT: u16 = 7400;
 
 const KIND: &str = "levee-cluster";
 const FORMAT: u32 = 1;
-const HOST: &str = "127.0.0.1";
 
 /// Where things are in the folder.
 #[derive(Clone, Debug)]
@@ -79,6 +79,8 @@ pub struct Meta {
     pub id: u16,
     pub name: String,
     pub port: u16,
+    #[serde(flatten)]
+    pub place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +90,8 @@ pub struct Node {
     /// One per core.
     pub data_ports: Vec<u16>,
     pub disks: Vec<PathBuf>,
+    #[serde(flatten)]
+    pub place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,16 +111,32 @@ pub struct Shape {
     pub disk_size: u64,
 }
 
-pub fn host_port(port: u16) -> String {
-    format!("{HOST}:{port}")
+impl Meta {
+    pub fn listen(&self) -> String {
+        self.place.with_port(self.port)
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listen())
+    }
 }
 
-pub fn local_url(port: u16) -> String {
-    format!("http://{HOST}:{port}")
+impl Node {
+    pub fn admin(&self) -> String {
+        self.place.with_port(self.admin_port)
+    }
+
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin())
+    }
+
+    pub fn data(&self) -> Vec<String> {
+        self.data_ports.iter().map(|port| self.place.with_port(*port)).collect()
+    }
 }
 
 impl ClusterFile {
-    pub fn new(shape: Shape) -> Result<ClusterFile, String> {
+    pub fn new(shape: Shape, network: Option<&Network>) -> Result<ClusterFile, String> {
         let mut file = ClusterFile {
             kind: KIND.into(),
             format: FORMAT,
@@ -129,14 +149,18 @@ impl ClusterFile {
             binaries: None,
         };
         file.metas = (1..=shape.metas)
-            .map(|id| Meta { id, name: format!("meta-{id}"), port: shape.base_port.saturating_add(id - 1) })
+            .map(|id| {
+                let name = format!("meta-{id}");
+                let place = Place::of(network, &name, META_HOSTS_OFFSET + id);
+                Meta { id, port: shape.base_port.saturating_add(id - 1), name, place }
+            })
             .collect();
-        file.grow(shape.nodes)?;
+        file.grow(shape.nodes, network)?;
         Ok(file)
     }
 
     /// Adds nodes until there are `nodes`.
-    pub fn grow(&mut self, nodes: u16) -> Result<(), String> {
+    pub fn grow(&mut self, nodes: u16, network: Option<&Network>) -> Result<(), String> {
         let last = u32::from(self.base_port)
             + u32::from(NODE_PORTS_OFFSET)
             + u32::from(PORTS_PER_NODE) * u32::from(nodes.saturating_sub(1))
@@ -154,6 +178,7 @@ impl ClusterFile {
                 admin_port,
                 data_ports: (1..=self.cores).map(|core| admin_port + core).collect(),
                 disks: (1..=self.disks_per_node).map(|d| Path::new(&name).join(format!("disk-{d}.img"))).collect(),
+                place: Place::of(network, &name, number),
                 name,
             });
         }
@@ -190,6 +215,10 @@ impl ClusterFile {
             return Err(format!("'{name}' cannot be the name of a daemon"));
         }
         let inside = |disk: &Path| disk.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let mut places = self.metas.iter().map(|meta| &meta.place).chain(self.nodes.iter().map(|node| &node.place));
+        if let Some(place) = places.find(|place| !place.is_plain()) {
+            return Err(format!("'{}' and {:?} are no place for a daemon", place.host, place.namespace));
+        }
         match self.nodes.iter().flat_map(|node| &node.disks).find(|disk| !inside(disk)) {
             Some(disk) => Err(format!("disk {} is outside of the folder", disk.display())),
             None => Ok(()),
@@ -205,7 +234,7 @@ impl ClusterFile {
     }
 
     pub fn meta_urls(&self) -> Vec<String> {
-        self.metas.iter().map(|meta| local_url(meta.port)).collect()
+        self.metas.iter().map(Meta::url).collect()
     }
 
     /// All daemons, meta servers first.
@@ -235,7 +264,7 @@ mod tests {
 
     #[test]
     fn ports_follow_from_the_base() {
-        let file = ClusterFile::new(shape()).unwrap();
+        let file = ClusterFile::new(shape(), None).unwrap();
         assert_eq!(file.meta_urls(), ["http://127.0.0.1:7400", "http://127.0.0.1:7401", "http://127.0.0.1:7402"]);
         assert_eq!(file.nodes[1].admin_port, 7510);
         assert_eq!(file.nodes[1].data_ports, [7511, 7512]);
@@ -243,17 +272,33 @@ mod tests {
     }
 
     #[test]
+    fn daemons_are_placed_in_namespaces_on_demand() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::at(dir.path()).unwrap();
+        let network = Network { prefix: "test-1".into(), subnet: [10, 1, 2] };
+        let mut file = ClusterFile::new(shape(), Some(&network)).unwrap();
+        assert_eq!(file.meta_urls()[1], "http://10.1.2.202:7401");
+        assert_eq!(file.nodes[1].data(), ["10.1.2.2:7511", "10.1.2.2:7512"]);
+        assert_eq!(file.nodes[1].place.namespace.as_deref(), Some("test-1-node-2"));
+        file.store(&layout).unwrap();
+        assert_eq!(ClusterFile::load(&layout).unwrap().as_ref(), Some(&file));
+        file.nodes[1].place.namespace = Some("../elsewhere".into());
+        file.store(&layout).unwrap();
+        assert!(ClusterFile::load(&layout).is_err());
+    }
+
+    #[test]
     fn growing_keeps_what_is_there() {
-        let mut file = ClusterFile::new(shape()).unwrap();
+        let mut file = ClusterFile::new(shape(), None).unwrap();
         let before = file.nodes.clone();
-        file.grow(4).unwrap();
+        file.grow(4, None).unwrap();
         assert_eq!(file.nodes[..2], before);
         assert_eq!(file.nodes[3].name, "node-4");
     }
 
     #[test]
     fn ports_beyond_the_last_are_refused() {
-        assert!(ClusterFile::new(Shape { base_port: 65_500, ..shape() }).is_err());
+        assert!(ClusterFile::new(Shape { base_port: 65_500, ..shape() }, None).is_err());
     }
 
     #[test]
@@ -261,7 +306,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::at(dir.path()).unwrap();
         assert_eq!(ClusterFile::load(&layout).unwrap(), None);
-        let good = ClusterFile::new(shape()).unwrap();
+        let good = ClusterFile::new(shape(), None).unwrap();
         good.store(&layout).unwrap();
         assert_eq!(ClusterFile::load(&layout).unwrap(), Some(good.clone()));
         let mut bad = good.clone();

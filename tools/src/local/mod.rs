@@ -8,9 +8,12 @@ pub mod down;
 mod keeper;
 pub mod layout;
 mod lock;
+mod place;
 mod plan;
 mod process;
 #[allow(unsafe_code)]
 mod spawn;
 mod start;
 pub mod up;
+
+pub use place::Network;

@@ -1,6 +1,7 @@
 //! What to start: the cluster's daemons with their command lines, and whether their ports are free.
 
-use super::layout::{Binaries, ClusterFile, DEFAULT_BASE_PORT, Layout, Meta, Node, Shape, host_port, local_url};
+use super::layout::{Binaries, ClusterFile, DEFAULT_BASE_PORT, Layout, Meta, Node, Shape};
+use super::place::Place;
 use super::process::PidFile;
 use crate::cli::Up;
 use crate::client::wait_for;
@@ -25,6 +26,7 @@ pub struct Daemon {
     pub args: Vec<OsString>,
     pub ports: Vec<u16>,
     pub role: Role,
+    pub place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ pub fn cluster(args: &Up, existing: Option<ClusterFile>) -> anyhow::Result<Clust
             disks_per_node: args.disks_per_node.unwrap_or(1),
             disk_size: args.disk_size.unwrap_or(DEFAULT_DISK_SIZE),
         };
-        return ClusterFile::new(shape).map_err(|e| Usage(e).into());
+        return ClusterFile::new(shape, args.network.as_ref()).map_err(|e| Usage(e).into());
     };
     let here = file.metas.len() as u64;
     refuse_change("--metas", metas.map(u64::from), here)?;
@@ -61,7 +63,7 @@ pub fn cluster(args: &Up, existing: Option<ClusterFile>) -> anyhow::Result<Clust
             let detail = format!("this cluster has {here} nodes, and nodes cannot be taken away with --nodes {nodes}");
             return Err(Usage(detail).into());
         }
-        file.grow(nodes).map_err(Usage)?;
+        file.grow(nodes, args.network.as_ref()).map_err(Usage)?;
     }
     Ok(file)
 }
@@ -116,10 +118,10 @@ pub fn daemons(file: &ClusterFile, binaries: &Binaries, layout: &Layout) -> Vec<
 
 fn meta_daemon(meta: &Meta, file: &ClusterFile, binaries: &Binaries, layout: &Layout) -> Daemon {
     let mut args: Vec<OsString> = ["--id".into(), meta.id.to_string().into()].into();
-    args.extend(["--listen".into(), host_port(meta.port).into()]);
+    args.extend(["--listen".into(), meta.listen().into()]);
     args.extend(["--dir".into(), layout.state(&meta.name).into()]);
     if file.metas.len() > 1 {
-        let peers: Vec<_> = file.metas.iter().map(|peer| format!("{}={}", peer.id, local_url(peer.port))).collect();
+        let peers: Vec<_> = file.metas.iter().map(|peer| format!("{}={}", peer.id, peer.url())).collect();
         args.extend(["--peers".into(), peers.join(",").into()]);
     }
     Daemon {
@@ -127,27 +129,28 @@ fn meta_daemon(meta: &Meta, file: &ClusterFile, binaries: &Binaries, layout: &La
         program: binaries.metad.clone(),
         args,
         ports: vec![meta.port],
-        role: Role::Meta { id: meta.id.into(), url: local_url(meta.port) },
+        role: Role::Meta { id: meta.id.into(), url: meta.url() },
+        place: meta.place.clone(),
     }
 }
 
 fn node_daemon(node: &Node, file: &ClusterFile, binaries: &Binaries, layout: &Layout) -> Daemon {
-    let data: Vec<_> = node.data_ports.iter().copied().map(host_port).collect();
     let mut args: Vec<OsString> = ["run".into(), "--name".into(), node.name.clone().into()].into();
     args.extend(["--meta".into(), file.meta_urls().join(",").into()]);
     args.extend(["--dir".into(), layout.state(&node.name).into()]);
     for disk in &node.disks {
         args.extend(["--disk".into(), layout.root.join(disk).into()]);
     }
-    args.extend(["--admin".into(), host_port(node.admin_port).into()]);
-    args.extend(["--data".into(), data.join(",").into()]);
+    args.extend(["--admin".into(), node.admin().into()]);
+    args.extend(["--data".into(), node.data().join(",").into()]);
     args.extend(["--sockets".into(), layout.sockets().into()]);
     Daemon {
         name: node.name.clone(),
         program: binaries.stored.clone(),
         args,
         ports: std::iter::once(node.admin_port).chain(node.data_ports.iter().copied()).collect(),
-        role: Role::Node { admin: local_url(node.admin_port) },
+        role: Role::Node { admin: node.admin_url() },
+        place: node.place.clone(),
     }
 }
 
@@ -163,11 +166,12 @@ pub fn missing(daemons: Vec<Daemon>, names: &[String], layout: &Layout) -> anyho
     Ok(missing)
 }
 
-/// Makes sure that the daemons will get their ports.
+/// Makes sure that the daemons will get their ports. A network namespace is theirs alone.
 pub async fn check_ports(daemons: &[Daemon]) -> anyhow::Result<()> {
-    let ports = daemons.iter().flat_map(|daemon| daemon.ports.iter().map(move |port| (&daemon.name, *port)));
-    for (name, port) in ports {
-        let free = wait_for(PORT_TIMEOUT, async || match TcpListener::bind(host_port(port)) {
+    let shared = daemons.iter().filter(|daemon| daemon.place.namespace.is_none());
+    let ports = shared.flat_map(|daemon| daemon.ports.iter().map(move |port| (daemon, *port)));
+    for (Daemon { name, place, .. }, port) in ports {
+        let free = wait_for(PORT_TIMEOUT, async || match TcpListener::bind((place.host, port)) {
             Ok(_) => Ok(Some(())),
             Err(e) if e.kind() == ErrorKind::AddrInUse => Ok(None),
             Err(e) => Err(e),

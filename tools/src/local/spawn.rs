@@ -1,22 +1,40 @@
 //! Starting a daemon in a session of its own, so that neither the terminal's Ctrl-C nor its end reaches it.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Starts `program` detached, with its output appended to `log`.
-pub fn detached(program: &Path, args: &[OsString], log: &Path) -> io::Result<Child> {
+/// Starts `program` detached, with its output appended to `log`, in the network namespace of a file if there is one.
+pub fn detached(program: &Path, args: &[OsString], log: &Path, namespace: Option<&Path>) -> io::Result<Child> {
+    let namespace = namespace.map(open_namespace).transpose()?;
     let log = OpenOptions::new().create(true).append(true).open(log)?;
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
-    // SAFETY: `leave_parent` makes two system calls and nothing else between fork and exec.
+    // SAFETY: `enter` and `leave_parent` make three system calls and nothing else between fork and exec.
     unsafe {
-        command.pre_exec(leave_parent);
+        command.pre_exec(move || {
+            namespace.as_ref().map_or(Ok(()), enter)?;
+            leave_parent()
+        });
     }
     command.spawn()
+}
+
+fn open_namespace(path: &Path) -> io::Result<File> {
+    File::open(path).map_err(|e| io::Error::new(e.kind(), format!("network namespace {}: {e}", path.display())))
+}
+
+/// Moves the new process into a network namespace.
+fn enter(namespace: &File) -> io::Result<()> {
+    // SAFETY: takes a descriptor that is open; no memory is touched.
+    match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Gives the new process its own session, and none of the descriptors that this one was started

@@ -38,7 +38,7 @@ impl Start {
     pub fn launch(&mut self, daemon: Daemon) -> anyhow::Result<()> {
         let log = self.layout.log(&daemon.name);
         let log_start = std::fs::metadata(&log).map_or(0, |meta| meta.len());
-        let child = spawn::detached(&daemon.program, &daemon.args, &log)
+        let child = spawn::detached(&daemon.program, &daemon.args, &log, daemon.place.namespace_file().as_deref())
             .with_context(|| format!("cannot start {} for {}", daemon.program.display(), daemon.name))?;
         self.started.push(Started { daemon, child, log_start });
         self.remember(self.started.len() - 1)

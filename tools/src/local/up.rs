@@ -1,7 +1,7 @@
 //! `levee up`: creates a cluster in a folder, or starts what is missing of it.
 
 use super::keeper;
-use super::layout::{ClusterFile, Layout, local_url};
+use super::layout::{ClusterFile, Layout};
 use super::lock::Lock;
 use super::plan::{self, Daemon};
 use super::process::PidFile;
@@ -172,13 +172,13 @@ fn report(layout: &Layout, file: &ClusterFile, start: &Start) -> anyhow::Result<
     let pid = |name: &str| PidFile::of(layout, name).running().map(|found| found.map(|identity| identity.pid));
     let mut metas = Vec::new();
     for meta in &file.metas {
-        metas.push(MetaReport { name: meta.name.clone(), url: local_url(meta.port), pid: pid(&meta.name)? });
+        metas.push(MetaReport { name: meta.name.clone(), url: meta.url(), pid: pid(&meta.name)? });
     }
     let mut nodes = Vec::new();
     for node in &file.nodes {
         nodes.push(NodeReport {
             name: node.name.clone(),
-            admin_url: local_url(node.admin_port),
+            admin_url: node.admin_url(),
             pid: pid(&node.name)?,
             disks: node.disks.iter().map(|disk| layout.root.join(disk).display().to_string()).collect(),
         });
