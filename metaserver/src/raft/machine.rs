@@ -86,7 +86,8 @@ async fn save(database: &Database, meta: Meta, bytes: Arc<Vec<u8>>) -> anyhow::R
 
 fn moves_intents(command: &Command) -> bool {
     use Command::*;
-    matches!(command, RegisterNode(_) | Attach { .. } | Detach { .. } | DeleteVolume { .. } | ConfirmDeleted { .. })
+    // All that does not: what only gives out epochs, names or chunks.
+    !matches!(command, Found { .. } | CreateVolume(_) | Open { .. } | Allocate { .. })
 }
 
 impl RaftStateMachine<Types> for Machine {

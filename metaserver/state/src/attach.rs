@@ -12,12 +12,12 @@ use levee_proto::{NodeId, VolumeId};
 use std::collections::BTreeSet;
 
 impl State {
-    /// Attaching to the node that has the volume already is no change, and so is attaching to any node
+    /// A volume that is being repaired is free. Attaching to the node that has the volume already is no change, and so is attaching to any node
     /// while it is attached somewhere.
     pub(crate) fn attach(&mut self, name: &str, node: Option<&str>, alive: &BTreeSet<NodeId>) -> Outcome {
         let id = self.volume_id(name)?;
         let wanted = node.map(|n| self.node_id(n)).transpose()?;
-        let current = self.tables.volumes.get(&id).and_then(|v| v.attachment.as_ref()).map(|a| a.node);
+        let current = self.tables.volumes.get(&id).and_then(Volume::user).map(|a| a.node);
         if let Some(current) = current {
             return match wanted {
                 Some(other) if other != current => Err(Problem::new(
@@ -45,16 +45,25 @@ impl State {
                 )
             })?,
         };
-        self.set_attachment(id, node);
+        self.set_attachment(id, node, false);
         self.volume_answer(id)
     }
 
-    fn set_attachment(&mut self, id: VolumeId, node: NodeId) {
-        let attachment = VolumeAttachment { id: self.tables.last.next_attachment(), node, opened_by: None };
+    /// A repair that is under way ends with it.
+    pub(crate) fn set_attachment(&mut self, id: VolumeId, node: NodeId, repair: bool) {
+        self.drop_attachment(id);
+        let attachment = VolumeAttachment { id: self.tables.last.next_attachment(), node, opened_by: None, repair };
         if let Some(volume) = self.tables.volumes.get_mut(&id) {
             volume.attachment = Some(attachment);
-            self.index.attached.entry(node).or_default().insert(id);
+            self.index.attach(node, id, repair);
             self.touch(node);
+        }
+    }
+
+    pub(crate) fn drop_attachment(&mut self, id: VolumeId) {
+        if let Some(gone) = self.tables.volumes.get_mut(&id).and_then(|v| v.attachment.take()) {
+            self.index.detach(gone.node, id);
+            self.touch(gone.node);
         }
     }
 
@@ -65,17 +74,16 @@ impl State {
         })
     }
 
-    fn least_attached(&self, alive: &BTreeSet<NodeId>) -> Option<NodeId> {
+    pub(crate) fn least_attached(&self, alive: &BTreeSet<NodeId>) -> Option<NodeId> {
         let load = |id: &NodeId| self.index.attached.get(id).map_or(0, BTreeSet::len);
         alive.iter().copied().filter(|id| self.tables.nodes.contains_key(id)).min_by_key(|id| (load(id), *id))
     }
 
-    /// Detaching a detached volume is no change.
+    /// Detaching a detached volume is no change, and one that is being repaired counts as detached.
     pub(crate) fn detach(&mut self, name: &str) -> Outcome {
         let id = self.volume_id(name)?;
-        if let Some(gone) = self.tables.volumes.get_mut(&id).and_then(|v| v.attachment.take()) {
-            self.index.detach(gone.node, id);
-            self.touch(gone.node);
+        if self.tables.volumes.get(&id).is_some_and(|v| v.user().is_some()) {
+            self.drop_attachment(id);
         }
         self.volume_answer(id)
     }

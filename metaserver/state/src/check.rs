@@ -1,8 +1,9 @@
 //! The invariants of the state, checked whole. Slow: for tests, and for snapshots that come from outside.
 
+use crate::command::Decider;
 use crate::state::{Index, State};
 use crate::tables::{Chunk, Volume};
-use levee_proto::{DiskId, Epoch, NodeId, VolumeId};
+use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 macro_rules! ensure {
@@ -20,6 +21,7 @@ struct Seen {
     replicas: BTreeSet<u64>,
     attachments: BTreeSet<u64>,
     placed: BTreeMap<DiskId, u64>,
+    chunk_disks: BTreeSet<(DiskId, ChunkId)>,
 }
 
 impl State {
@@ -77,12 +79,18 @@ impl State {
         let id = chunk.id;
         ensure!((1..=self.tables.last.chunk).contains(&id.0), "chunk {id} was never given out");
         ensure!(seen.chunks.insert(id.0), "chunk {id} is in use twice");
-        ensure!(chunk.replicas.len() == usize::from(volume.copies), "chunk {id} has too few or many replicas");
-        let nodes: BTreeSet<NodeId> = chunk.replicas.iter().map(|r| r.node).collect();
-        ensure!(nodes.len() == chunk.replicas.len(), "chunk {id} has two replicas on one node");
+        let (members, copies) = (chunk.replicas.len(), usize::from(volume.copies));
+        ensure!((copies..=copies + 1).contains(&members), "chunk {id} has {members} replicas, of {copies}");
+        let disks: BTreeSet<DiskId> = chunk.replicas.iter().map(|r| r.disk).collect();
+        ensure!(disks.len() == members, "chunk {id} has two replicas on one disk");
+        if chunk.config == ConfigNo::FIRST {
+            let nodes: BTreeSet<NodeId> = chunk.replicas.iter().map(|r| r.node).collect();
+            ensure!(members == copies && nodes.len() == copies, "chunk {id} was allocated wrongly");
+        }
         for place in &chunk.replicas {
             let owner = self.tables.disks.get(&place.disk).map(|d| d.node);
             ensure!(owner == Some(place.node), "a replica of chunk {id} is on a disk of another node");
+            seen.chunk_disks.insert((place.disk, id));
             self.count_replica(place.replica.0, place.disk, seen)?;
         }
         Ok(())
@@ -94,9 +102,12 @@ impl State {
             ensure!(self.tables.nodes.contains_key(&disk.node), "disk {id} is of no node");
             for gone in &disk.deletes {
                 ensure!(gone.disk == *id, "disk {id} lists a replica of disk {}", gone.disk);
-                ensure!(!seen.chunks.contains(&gone.chunk.0), "chunk {} is in use and deleted", gone.chunk);
+                let alone = seen.chunk_disks.insert((*id, gone.chunk));
+                ensure!(alone, "disk {id} has two replicas of chunk {}", gone.chunk);
                 self.count_replica(gone.replica.0, *id, seen)?;
             }
+            let by = disk.drain.as_ref().map(|d| d.by);
+            ensure!(by.is_none_or(|by| by == Decider::Operator), "disk {id} is drained by {by:?}");
             let counted = seen.placed.get(id).copied().unwrap_or(0);
             ensure!(disk.placed == counted, "disk {id} counts {} replicas, has {counted}", disk.placed);
         }

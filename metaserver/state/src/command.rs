@@ -3,7 +3,7 @@
 use crate::limits::*;
 use levee_proto::api::*;
 use levee_proto::units::MAX_VOLUME_SIZE;
-use levee_proto::{BLOCK_SIZE, NodeId};
+use levee_proto::{BLOCK_SIZE, DiskId, NodeId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -45,6 +45,43 @@ pub enum Command {
         node: NodeId,
         replicas: Vec<ReplicaRef>,
     },
+    /// `alive`: the nodes on which new members may be placed.
+    ChangeReplicas {
+        name: String,
+        request: ChangeReplicas,
+        alive: BTreeSet<NodeId>,
+    },
+    SetDisk {
+        disk: DiskId,
+        state: DiskState,
+        reason: Option<String>,
+        by: Decider,
+    },
+    /// Has a node make the copies of a volume whole that nobody uses.
+    AttachRepair {
+        volume: VolumeId,
+        node: NodeId,
+    },
+    /// Ends that, unless the attachment is another by now.
+    DetachRepair {
+        volume: VolumeId,
+        attachment: u64,
+    },
+    /// What each node may spend on background work, bytes per second; none: no limit.
+    SetBackgroundRate {
+        rate: Option<u64>,
+    },
+}
+
+/// Who says that a disk is dead. One can only take back what itself or a lesser one said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Decider {
+    /// Nothing was heard of it for long; over when it is heard of again.
+    Silence,
+    /// Its daemon reported that it failed.
+    Failure,
+    Operator,
 }
 
 /// What a command that took effect answers.
@@ -57,6 +94,9 @@ pub enum Answer {
     Volume(VolumeInfo),
     Opened(OpenedVolume),
     Allocated(AllocatedChunks),
+    Changed(ChangedReplicas),
+    /// Without what daemons report.
+    Disk(DiskInfo),
 }
 
 /// A refused command has changed nothing.
@@ -70,6 +110,8 @@ impl Command {
             Command::RegisterNode(request) => validate_node(request),
             Command::CreateVolume(request) => validate_volume(request),
             Command::Allocate { request, .. } => validate_allocate(request),
+            Command::ChangeReplicas { request, .. } => validate_changes(request),
+            Command::SetDisk { reason: Some(reason), .. } => validate_reason(reason),
             Command::ConfirmDeleted { replicas, .. } if replicas.len() > MAX_DELETES => Err(invalid(format!(
                 "{} deleted replicas in one message: at most {MAX_DELETES} are allowed",
                 replicas.len()
@@ -89,6 +131,11 @@ impl Command {
             Command::Attach { alive, .. } => alive.len() * 6,
             Command::Allocate { request, alive, .. } => request.indexes.len() * 10 + alive.len() * 6,
             Command::ConfirmDeleted { replicas, .. } => replicas.len() * 64,
+            Command::ChangeReplicas { request, alive, .. } => {
+                let removed: usize = request.changes.iter().map(|c| c.remove.len()).sum();
+                request.changes.len() * 64 + removed * 20 + alive.len() * 6
+            }
+            Command::SetDisk { reason, .. } => reason.as_ref().map_or(0, String::len),
             _ => 0,
         }
     }
@@ -176,6 +223,33 @@ fn validate_volume(v: &CreateVolume) -> Result<(), Problem> {
 fn validate_allocate(r: &AllocateChunks) -> Result<(), Problem> {
     if r.indexes.is_empty() || r.indexes.len() > MAX_ALLOCATE {
         return Err(invalid(format!("{} chunks asked for: 1 to {MAX_ALLOCATE} are allowed", r.indexes.len())));
+    }
+    Ok(())
+}
+
+fn validate_changes(r: &ChangeReplicas) -> Result<(), Problem> {
+    if r.changes.is_empty() || r.changes.len() > MAX_CHANGES {
+        return Err(invalid(format!("{} changes asked for: 1 to {MAX_CHANGES} are allowed", r.changes.len())));
+    }
+    let indexes: BTreeSet<u32> = r.changes.iter().map(|c| c.index).collect();
+    if indexes.len() < r.changes.len() {
+        return Err(invalid("a chunk is to be changed twice: name each one once"));
+    }
+    let most = usize::from(MAX_COPIES) + 1;
+    match r.changes.iter().find(|c| c.remove.len() > most || usize::from(c.add) > most) {
+        Some(c) => Err(invalid(format!(
+            "chunk {}: {} members to remove and {} to add: at most {most} are allowed",
+            c.index,
+            c.remove.len(),
+            c.add
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn validate_reason(reason: &str) -> Result<(), Problem> {
+    if reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
+        return Err(invalid(format!("a reason must be one line of at most {MAX_REASON} bytes")));
     }
     Ok(())
 }

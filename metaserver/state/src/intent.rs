@@ -2,8 +2,9 @@
 
 use crate::limits::MAX_DELETES;
 use crate::state::State;
+use crate::tables::Disk;
 use levee_proto::NodeId;
-use levee_proto::api::{AttachIntent, Intent, PeerDisk, PeerInfo, ReplicaRef};
+use levee_proto::api::{AttachIntent, EvacuateDisk, Intent, PeerDisk, PeerInfo, ReplicaRef};
 
 impl State {
     /// The number of the node's intent; none if there is no such node.
@@ -19,8 +20,13 @@ impl State {
             attach: self.attach_intents(node),
             peers: self.peers(),
             deletes: self.deletes(node),
-            evacuate: Vec::new(),
-            background_rate: None,
+            evacuate: self
+                .index
+                .evacuate
+                .iter()
+                .map(|(disk, state)| EvacuateDisk { disk: *disk, state: *state })
+                .collect(),
+            background_rate: self.tables.background_rate,
         })
     }
 
@@ -29,8 +35,9 @@ impl State {
         volumes
             .filter_map(|id| {
                 let volume = self.tables.volumes.get(id)?;
-                let attachment = volume.attachment.as_ref()?.id;
-                Some(AttachIntent { volume: *id, name: volume.name.clone(), attachment, repair: false })
+                let attachment = volume.attachment.as_ref()?;
+                let (attachment, repair) = (attachment.id, attachment.repair);
+                Some(AttachIntent { volume: *id, name: volume.name.clone(), attachment, repair })
             })
             .collect()
     }
@@ -44,10 +51,16 @@ impl State {
         nodes.map(|(id, n)| PeerInfo { node: *id, cores: n.cores.clone(), disks: disks(&n.disks) }).collect()
     }
 
-    /// The first page: confirming it brings the next one.
+    /// The first page: confirming it brings the next one. Dead disks may never confirm theirs: they come
+    /// last, and share what room is left, so that they keep up nobody, nor each other.
     fn deletes(&self, node: NodeId) -> Vec<ReplicaRef> {
         let Some(node) = self.tables.nodes.get(&node) else { return Vec::new() };
-        let disks = node.disks.iter().filter_map(|id| self.tables.disks.get(id));
-        disks.flat_map(|disk| disk.deletes.iter().copied()).take(MAX_DELETES).collect()
+        let disks = node.disks.iter().filter_map(|id| self.tables.disks.get(id)).filter(|d| !d.deletes.is_empty());
+        let (dead, working): (Vec<&Disk>, Vec<&Disk>) = disks.partition(|d| d.death.is_some());
+        let mut page: Vec<ReplicaRef> =
+            working.iter().flat_map(|d| d.deletes.iter().copied()).take(MAX_DELETES).collect();
+        let share = (MAX_DELETES - page.len()) / dead.len().max(1);
+        page.extend(dead.iter().flat_map(|d| d.deletes.iter().copied().take(share)));
+        page
     }
 }

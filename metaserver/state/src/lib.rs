@@ -9,24 +9,31 @@
 //!
 //! Invariants, all of them asserted by [`State::check`]:
 //! - ids of nodes, disks, volumes, chunks, replicas and attachments are given out once, ever;
-//! - a chunk has exactly as many replicas as its volume has copies, each on another node;
+//! - a chunk has as many replicas as its volume has copies, or one more while one is moved, each on
+//!   another disk; on another node, too, as it is allocated;
+//! - a disk has one replica of a chunk at most, those that wait to be deleted included;
 //! - an epoch only grows, and belongs to one incarnation of one attachment;
 //! - a disk's count of placed replicas includes those that wait to be deleted: space is given out
 //!   again only after the daemon confirmed that it is free.
 #![forbid(unsafe_code)]
 
 mod attach;
+mod changes;
 mod check;
 mod command;
+mod disks;
 mod intent;
 pub mod limits;
 mod nodes;
 mod placement;
+mod repair;
+mod room;
 mod state;
 mod tables;
 mod view;
 mod volumes;
 
-pub use command::{Answer, Command, Outcome};
+pub use command::{Answer, Command, Decider, Outcome};
+pub use repair::RepairScan;
 pub use state::State;
-pub use tables::{Chunk, Disk, Node, Volume, VolumeAttachment};
+pub use tables::{Chunk, Decision, Disk, Node, Volume, VolumeAttachment};

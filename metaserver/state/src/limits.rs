@@ -18,6 +18,10 @@ pub const MAX_DISK_CAPACITY: u64 = 1 << 60;
 pub const MAX_COPIES: u8 = 5;
 /// Chunks that one command may allocate.
 pub const MAX_ALLOCATE: usize = 256;
+/// Chunks whose replica sets one command may change.
+pub const MAX_CHANGES: usize = 256;
+/// Bytes of the reason for which a disk is out of service.
+pub const MAX_REASON: usize = 1000;
 /// Replicas to delete in one intent, and confirmed in one command.
 pub const MAX_DELETES: usize = 1000;
 /// Earlier incarnations of a daemon that are remembered, so that a late message of one is refused.

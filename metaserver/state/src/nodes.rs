@@ -125,6 +125,8 @@ impl State {
             shards: disk.shards,
             placed: 0,
             deletes: BTreeSet::new(),
+            drain: None,
+            death: None,
         };
         self.tables.disks.insert(id, record);
         id
@@ -145,12 +147,6 @@ impl State {
         node.cores.clone_from(&request.cores);
         node.disks = disks;
         changed
-    }
-
-    fn touch_all(&mut self) {
-        for node in self.tables.nodes.values_mut() {
-            node.revision += 1;
-        }
     }
 
     /// Forgets replicas whose deletion the node confirms. Repeats and strangers are ignored: a

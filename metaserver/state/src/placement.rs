@@ -1,6 +1,6 @@
-//! Where new replicas go.
+//! Where the replicas of new chunks go.
 //!
-//! The replicas of a chunk are on distinct nodes. The gateway's node gets one if it stores data, so that
+//! They are on distinct nodes, and on disks in service. The gateway's node gets one if it stores data, so that
 //! reads are local; the others go where the share of used space is smallest, which fills disks in
 //! proportion to their size and takes turns among equals. Nodes that are down come last: they are given
 //! copies only where live nodes do not suffice and the volume's `min_copies` are on live ones, so that
@@ -8,99 +8,12 @@
 //! maps: every member comes to the same places.
 
 use crate::command::{Answer, Outcome, invalid};
+use crate::room::{Need, Room};
 use crate::state::State;
-use crate::tables::{Chunk, Disk};
+use crate::tables::{Chunk, Volume, VolumeAttachment};
 use levee_proto::api::{AllocateChunks, AllocatedChunks, Problem, ProblemKind, ReplicaPlace};
-use levee_proto::{ConfigNo, DiskId, NodeId, VolumeId};
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// A share of used space, `used / total`, compared without rounding.
-#[derive(Clone, Copy)]
-struct Share {
-    used: u64,
-    total: u64,
-}
-
-impl Share {
-    fn cmp(&self, other: &Share) -> Ordering {
-        let left = u128::from(self.used) * u128::from(other.total);
-        left.cmp(&(u128::from(other.used) * u128::from(self.total)))
-    }
-}
-
-/// Room on the disks of the nodes, as the plan goes on.
-struct Room<'a> {
-    nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>>,
-    alive: &'a BTreeSet<NodeId>,
-}
-
-/// How many copies of a chunk there have to be.
-#[derive(Clone, Copy)]
-struct Need {
-    copies: usize,
-    /// On live nodes.
-    min_copies: usize,
-    /// The gateway's node: it takes one if it can, and is alive, for it asks.
-    preferred: NodeId,
-}
-
-impl Room<'_> {
-    fn of<'a>(state: &State, alive: &'a BTreeSet<NodeId>) -> Room<'a> {
-        let mut nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>> = BTreeMap::new();
-        for (id, node) in &state.tables.nodes {
-            let share = |disk: &Disk| Share { used: disk.placed, total: disk.slots() };
-            let disks: BTreeMap<DiskId, Share> = node
-                .disks
-                .iter()
-                .filter_map(|disk| Some((*disk, share(state.tables.disks.get(disk)?))))
-                .filter(|(_, share)| share.used < share.total)
-                .collect();
-            if !disks.is_empty() {
-                nodes.insert(*id, disks);
-            }
-        }
-        Room { nodes, alive }
-    }
-
-    /// Places on distinct nodes; or how many live nodes, and nodes at all, have room.
-    fn take(&mut self, need: Need) -> Result<Vec<(NodeId, DiskId)>, (usize, usize)> {
-        let Need { copies, min_copies, preferred } = need;
-        let is_alive = |id: &NodeId| *id == preferred || self.alive.contains(id);
-        let live = self.nodes.keys().filter(|id| is_alive(id)).count();
-        if live < min_copies || self.nodes.len() < copies {
-            return Err((live, self.nodes.len()));
-        }
-        let mut order: Vec<(NodeId, Share)> = self.nodes.iter().map(|(id, disks)| (*id, node_share(disks))).collect();
-        order.sort_by(|(a, x), (b, y)| {
-            let first = |id: &NodeId| (*id != preferred, !is_alive(id));
-            first(a).cmp(&first(b)).then_with(|| x.cmp(y)).then_with(|| a.cmp(b))
-        });
-        Ok(order.into_iter().take(copies).filter_map(|(node, _)| Some((node, self.take_disk(node)?))).collect())
-    }
-
-    /// The emptiest disk of the node.
-    fn take_disk(&mut self, node: NodeId) -> Option<DiskId> {
-        let disks = self.nodes.get_mut(&node)?;
-        let (&id, _) = disks.iter().min_by(|(a, x), (b, y)| x.cmp(y).then_with(|| a.cmp(b)))?;
-        let share = disks.get_mut(&id)?;
-        share.used += 1;
-        if share.used >= share.total {
-            disks.remove(&id);
-        }
-        if disks.is_empty() {
-            self.nodes.remove(&node);
-        }
-        Some(id)
-    }
-}
-
-fn node_share(disks: &BTreeMap<DiskId, Share>) -> Share {
-    disks.values().fold(Share { used: 0, total: 0 }, |sum, disk| Share {
-        used: sum.used + disk.used,
-        total: sum.total + disk.total,
-    })
-}
+use levee_proto::{ConfigNo, DiskId, Epoch, NodeId, VolumeId};
+use std::collections::BTreeSet;
 
 impl State {
     /// Allocates all of the chunks that do not exist yet, or none.
@@ -122,16 +35,7 @@ impl State {
     /// What each chunk needs, and the indexes that have no chunk yet.
     fn check_allocation(&self, id: VolumeId, request: &AllocateChunks) -> Result<(Need, BTreeSet<u32>), Problem> {
         let volume = &self.tables.volumes[&id];
-        let opened = volume.attachment.as_ref().filter(|a| a.opened_by.is_some() && volume.epoch == request.epoch);
-        let Some(attachment) = opened else {
-            return Err(Problem::new(
-                ProblemKind::Fenced,
-                format!(
-                    "epoch {} of volume '{}' is over: close the volume and follow the intent",
-                    request.epoch, volume.name
-                ),
-            ));
-        };
+        let attachment = holder(volume, request.epoch)?;
         let count = volume.geometry.chunk_count(volume.size);
         if let Some(index) = request.indexes.iter().find(|i| **i >= count) {
             return Err(invalid(format!("volume '{}' has {count} chunks, there is no chunk {index}", volume.name)));
@@ -155,6 +59,17 @@ impl State {
             volume.chunks.insert(index, Chunk { id: chunk, config: ConfigNo::FIRST, replicas });
         }
     }
+}
+
+/// The attachment whose gateway has opened this very epoch; all others are refused.
+pub(crate) fn holder(volume: &Volume, epoch: Epoch) -> Result<&VolumeAttachment, Problem> {
+    let opened = volume.attachment.as_ref().filter(|a| a.opened_by.is_some() && volume.epoch == epoch);
+    opened.ok_or_else(|| {
+        Problem::new(
+            ProblemKind::Fenced,
+            format!("epoch {epoch} of volume '{}' is over: close the volume and follow the intent", volume.name),
+        )
+    })
 }
 
 fn no_room(name: &str, need: Need, live: usize, all: usize) -> Problem {

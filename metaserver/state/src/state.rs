@@ -1,8 +1,8 @@
 //! The state as a whole: applying commands, and the look-up tables derived from the records.
 
 use crate::command::{Answer, Command, Outcome};
-use crate::tables::Tables;
-use levee_proto::api::{Problem, ProblemKind};
+use crate::tables::{Disk, Tables};
+use levee_proto::api::{DiskState, Problem, ProblemKind};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,10 @@ pub(crate) struct Index {
     pub volume_by_name: BTreeMap<String, VolumeId>,
     /// Attached volumes of each node that has any.
     pub attached: BTreeMap<NodeId, BTreeSet<VolumeId>>,
+    /// Volumes that are attached for repair.
+    pub repairs: BTreeSet<VolumeId>,
+    /// Disks that are not in service and hold replicas of chunks that exist.
+    pub evacuate: BTreeMap<DiskId, DiskState>,
 }
 
 impl Index {
@@ -35,16 +39,26 @@ impl Index {
             disk_by_uuid: tables.disks.iter().map(|(id, d)| (d.uuid, *id)).collect(),
             volume_by_name: tables.volumes.iter().map(|(id, v)| (v.name.clone(), *id)).collect(),
             attached: BTreeMap::new(),
+            repairs: BTreeSet::new(),
+            evacuate: tables.disks.iter().filter_map(|(id, d)| Some((*id, leaving(d)?))).collect(),
         };
         for (id, volume) in &tables.volumes {
             if let Some(attachment) = &volume.attachment {
-                index.attached.entry(attachment.node).or_default().insert(*id);
+                index.attach(attachment.node, *id, attachment.repair);
             }
         }
         index
     }
 
+    pub fn attach(&mut self, node: NodeId, volume: VolumeId, repair: bool) {
+        self.attached.entry(node).or_default().insert(volume);
+        if repair {
+            self.repairs.insert(volume);
+        }
+    }
+
     pub fn detach(&mut self, node: NodeId, volume: VolumeId) {
+        self.repairs.remove(&volume);
         if let Some(volumes) = self.attached.get_mut(&node) {
             volumes.remove(&volume);
             if volumes.is_empty() {
@@ -52,6 +66,11 @@ impl Index {
             }
         }
     }
+}
+
+/// What the disk is if its replicas are to be put elsewhere.
+pub(crate) fn leaving(disk: &Disk) -> Option<DiskState> {
+    Some(disk.state()).filter(|state| *state != DiskState::InService && disk.live() > 0)
 }
 
 impl State {
@@ -71,6 +90,11 @@ impl State {
             Command::Open { name, request } => self.open(name, request),
             Command::Allocate { name, request, alive } => self.allocate(name, request, alive),
             Command::ConfirmDeleted { node, replicas } => self.confirm_deleted(*node, replicas),
+            Command::ChangeReplicas { name, request, alive } => self.change_replicas(name, request, alive),
+            Command::SetDisk { disk, state, reason, by } => self.set_disk(*disk, *state, reason.as_deref(), *by),
+            Command::AttachRepair { volume, node } => self.attach_repair(*volume, *node),
+            Command::DetachRepair { volume, attachment } => self.detach_repair(*volume, *attachment),
+            Command::SetBackgroundRate { rate } => Ok(self.set_background_rate(*rate)),
         }
     }
 
@@ -94,6 +118,12 @@ impl State {
     /// The node's intent has changed.
     pub(crate) fn touch(&mut self, node: NodeId) {
         if let Some(node) = self.tables.nodes.get_mut(&node) {
+            node.revision += 1;
+        }
+    }
+
+    pub(crate) fn touch_all(&mut self) {
+        for node in self.tables.nodes.values_mut() {
             node.revision += 1;
         }
     }

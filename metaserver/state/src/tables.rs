@@ -1,7 +1,8 @@
 //! The records that make up the state. Their serialised form is the snapshot: fields are only added,
 //! with a serde default.
 
-use levee_proto::api::{ReplicaPlace, ReplicaRef};
+use crate::command::Decider;
+use levee_proto::api::{DiskState, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,9 @@ pub(crate) struct Tables {
     pub nodes: BTreeMap<NodeId, Node>,
     pub disks: BTreeMap<DiskId, Disk>,
     pub volumes: BTreeMap<VolumeId, Volume>,
+    /// Bytes per second that each node may spend on background work; none: no limit.
+    #[serde(default)]
+    pub background_rate: Option<u64>,
 }
 
 /// The largest id of each kind that was ever given out.
@@ -79,12 +83,50 @@ pub struct Disk {
     pub placed: u64,
     /// Replicas that nothing needs any more and whose deletion the node has not confirmed.
     pub deletes: BTreeSet<ReplicaRef>,
+    /// That it is being drained, if it is.
+    #[serde(default)]
+    pub drain: Option<Decision>,
+    /// That it counts as lost, if it does. Stands beside `drain`: a disk that is found again is drained on.
+    #[serde(default)]
+    pub death: Option<Decision>,
+}
+
+/// Who took a disk out of service, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decision {
+    pub by: Decider,
+    /// One line for a person.
+    pub reason: Option<String>,
 }
 
 impl Disk {
     /// How many replicas fit: none is placed without room for all of its chunk.
     pub fn slots(&self) -> u64 {
         self.capacity / CHUNK_SIZE
+    }
+
+    pub fn state(&self) -> DiskState {
+        match (&self.death, &self.drain) {
+            (Some(_), _) => DiskState::Dead,
+            (None, Some(_)) => DiskState::Draining,
+            (None, None) => DiskState::InService,
+        }
+    }
+
+    /// Why it is not in service.
+    pub fn reason(&self) -> Option<&str> {
+        self.death.as_ref().or(self.drain.as_ref())?.reason.as_deref()
+    }
+
+    /// Replicas of chunks that exist.
+    pub fn live(&self) -> u64 {
+        self.placed.saturating_sub(self.deletes.len() as u64)
+    }
+
+    /// Whether a replica of the chunk waits here to be deleted.
+    pub(crate) fn deletes_chunk(&self, id: DiskId, chunk: ChunkId) -> bool {
+        let replica = |n| ReplicaRef { disk: id, chunk, replica: ReplicaId(n) };
+        self.deletes.range(replica(0)..=replica(u64::MAX)).next().is_some()
     }
 }
 
@@ -104,6 +146,13 @@ pub struct Volume {
     pub chunks: BTreeMap<u32, Chunk>,
 }
 
+impl Volume {
+    /// The attachment that somebody asked for.
+    pub fn user(&self) -> Option<&VolumeAttachment> {
+        self.attachment.as_ref().filter(|a| !a.repair)
+    }
+}
+
 /// Where a volume should be served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeAttachment {
@@ -111,6 +160,9 @@ pub struct VolumeAttachment {
     pub node: NodeId,
     /// The process that holds the volume's epoch; none until the attachment is opened.
     pub opened_by: Option<Uuid>,
+    /// Nobody asked for it: the volume's copies are made whole.
+    #[serde(default)]
+    pub repair: bool,
 }
 
 /// One allocated chunk.

@@ -42,6 +42,11 @@ impl State {
         self.tables.disks.range(above).take(limit).map(|(id, disk)| disk_info(*id, disk)).collect()
     }
 
+    pub(crate) fn disk_answer(&self, id: DiskId) -> Outcome {
+        let disk = self.tables.disks.get(&id).ok_or_else(|| no_disk(id))?;
+        Ok(Answer::Disk(disk_info(id, disk)))
+    }
+
     /// At most `limit` volumes whose names come after `after`, in order of name.
     pub fn volumes_after(&self, after: &str, limit: usize) -> Vec<VolumeInfo> {
         let above = (Bound::Excluded(after), Bound::Unbounded);
@@ -51,21 +56,21 @@ impl State {
 
     pub fn volume_named(&self, name: &str) -> Result<VolumeInfo, Problem> {
         let id = self.volume_id(name)?;
-        self.volume_info(id).ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("no volume {id}")))
+        self.volume_info(id).ok_or_else(|| no_volume(id))
     }
 
     pub(crate) fn volume_answer(&self, id: VolumeId) -> Outcome {
         let info = self.volume_info(id);
-        info.map(Answer::Volume).ok_or_else(|| Problem::new(ProblemKind::NotFound, format!("no volume {id}")))
+        info.map(Answer::Volume).ok_or_else(|| no_volume(id))
     }
 
-    fn volume_info(&self, id: VolumeId) -> Option<VolumeInfo> {
+    pub(crate) fn volume_info(&self, id: VolumeId) -> Option<VolumeInfo> {
         let volume = self.tables.volumes.get(&id)?;
         let attachment = volume.attachment.as_ref().map(|a| Attachment {
             node: a.node,
             node_name: self.node_name(a.node),
             attachment: a.id,
-            repair: false,
+            repair: a.repair,
             report: None,
         });
         Some(VolumeInfo {
@@ -95,6 +100,14 @@ impl Chunk {
     }
 }
 
+pub(crate) fn no_volume(id: VolumeId) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("there is no volume {id}"))
+}
+
+pub(crate) fn no_disk(id: DiskId) -> Problem {
+    Problem::new(ProblemKind::NotFound, format!("there is no disk {id}: `levee disk list` shows them"))
+}
+
 fn node_info(id: NodeId, node: &Node) -> NodeInfo {
     NodeInfo {
         id,
@@ -106,7 +119,7 @@ fn node_info(id: NodeId, node: &Node) -> NodeInfo {
     }
 }
 
-fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
+pub(crate) fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
     DiskInfo {
         id,
         uuid: disk.uuid,
@@ -116,7 +129,7 @@ fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
         used: None,
         shards: disk.shards,
         replicas: disk.placed,
-        state: DiskState::InService,
-        reason: None,
+        state: disk.state(),
+        reason: disk.reason().map(Into::into),
     }
 }

@@ -4,8 +4,8 @@ use crate::command::{Answer, Outcome};
 use crate::limits::MAX_VOLUMES;
 use crate::state::State;
 use crate::tables::Volume;
-use levee_proto::api::{CreateVolume, Problem, ProblemKind, ReplicaRef};
-use levee_proto::{Epoch, Geometry, NodeId, Version};
+use levee_proto::api::{CreateVolume, DiskState, Problem, ProblemKind, ReplicaPlace, ReplicaRef};
+use levee_proto::{ChunkId, DiskId, Epoch, Geometry, NodeId, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
@@ -41,7 +41,8 @@ impl State {
 
     /// A volume that could never be written is refused at once.
     fn check_copies(&self, request: &CreateVolume) -> Result<(), Problem> {
-        let have = self.tables.nodes.values().filter(|n| !n.disks.is_empty()).count();
+        let serves = |id: &DiskId| self.tables.disks.get(id).is_some_and(|d| d.state() == DiskState::InService);
+        let have = self.tables.nodes.values().filter(|n| n.disks.iter().any(serves)).count();
         let need = usize::from(request.copies);
         if have >= need {
             return Ok(());
@@ -49,7 +50,7 @@ impl State {
         Err(Problem::new(
             ProblemKind::NoSpace,
             format!(
-                "volume '{}' with {need} copies needs {need} nodes with disks, the cluster has {have}: \
+                "volume '{}' with {need} copies needs {need} nodes with disks in service, the cluster has {have}: \
                  add nodes, or ask for fewer copies",
                 request.name
             ),
@@ -59,13 +60,14 @@ impl State {
     /// The volume is gone at once; its replicas wait on their disks' delete lists.
     pub(crate) fn delete_volume(&mut self, name: &str) -> Outcome {
         let id = self.volume_id(name)?;
-        let attached = self.tables.volumes.get(&id).and_then(|v| v.attachment.as_ref()).map(|a| a.node);
+        let attached = self.tables.volumes.get(&id).and_then(Volume::user).map(|a| a.node);
         if let Some(node) = attached {
             return Err(Problem::new(
                 ProblemKind::Conflict,
                 format!("volume '{name}' is attached to node '{}': detach it first", self.node_name(node)),
             ));
         }
+        self.drop_attachment(id);
         self.index.volume_by_name.remove(name);
         if let Some(volume) = self.tables.volumes.remove(&id) {
             self.release(&volume);
@@ -74,16 +76,21 @@ impl State {
     }
 
     fn release(&mut self, volume: &Volume) {
-        let mut nodes: BTreeSet<NodeId> = BTreeSet::new();
-        for chunk in volume.chunks.values() {
-            for place in &chunk.replicas {
-                let gone = ReplicaRef { disk: place.disk, chunk: chunk.id, replica: place.replica };
-                if let Some(disk) = self.tables.disks.get_mut(&place.disk) {
-                    disk.deletes.insert(gone);
-                    nodes.insert(place.node);
-                }
+        let gone = volume.chunks.values().flat_map(|chunk| chunk.replicas.iter().map(|place| (chunk.id, *place)));
+        self.delete_replicas(gone.collect());
+    }
+
+    /// Puts the replicas on their disks' delete lists.
+    pub(crate) fn delete_replicas(&mut self, gone: Vec<(ChunkId, ReplicaPlace)>) {
+        let mut disks: BTreeMap<DiskId, NodeId> = BTreeMap::new();
+        for (chunk, place) in gone {
+            if let Some(disk) = self.tables.disks.get_mut(&place.disk) {
+                disk.deletes.insert(ReplicaRef { disk: place.disk, chunk, replica: place.replica });
+                disks.insert(place.disk, disk.node);
             }
         }
+        let nodes: BTreeSet<NodeId> = disks.values().copied().collect();
         nodes.into_iter().for_each(|node| self.touch(node));
+        self.refresh_evacuation(disks.into_keys());
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use levee_meta_state::{Answer, Command, State};
+use levee_meta_state::{Answer, Command, Decider, State};
 use levee_proto::api::*;
 use levee_proto::*;
 use proptest::prelude::*;
@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default)]
 struct History {
     volumes: BTreeSet<VolumeId>,
-    chunks: BTreeMap<ChunkId, ChunkInfo>,
-    replicas: BTreeMap<ReplicaId, ChunkId>,
+    chunks: BTreeMap<(ChunkId, ConfigNo), ChunkInfo>,
+    replicas: BTreeMap<ReplicaId, (ChunkId, NodeId, DiskId)>,
     /// Who got which epoch: one owner each.
     epochs: BTreeMap<(VolumeId, Epoch), (u64, uuid::Uuid)>,
     newest: BTreeMap<VolumeId, Epoch>,
@@ -36,20 +36,42 @@ impl History {
                 o.chunks.iter().for_each(|c| self.record_chunk(c));
             }
             (_, Answer::Allocated(a)) => a.chunks.iter().for_each(|c| self.record_chunk(c)),
+            (_, Answer::Changed(c)) => c.chunks.iter().for_each(|c| self.record_chunk(c)),
             _ => {}
         }
     }
 
     fn record_chunk(&mut self, chunk: &ChunkInfo) {
-        let known = self.chunks.entry(chunk.chunk).or_insert_with(|| chunk.clone());
-        assert_eq!(known, chunk, "a chunk changed its place");
-        let nodes: BTreeSet<_> = chunk.replicas.iter().map(|r| r.node).collect();
-        assert_eq!(nodes.len(), chunk.replicas.len(), "two replicas on one node");
+        let known = self.chunks.entry((chunk.chunk, chunk.config)).or_insert_with(|| chunk.clone());
+        assert_eq!(known, chunk, "a chunk changed its place without a new number");
         for place in &chunk.replicas {
-            let owner = *self.replicas.entry(place.replica).or_insert(chunk.chunk);
-            assert_eq!(owner, chunk.chunk, "replica {} given out twice", place.replica);
+            let home = (chunk.chunk, place.node, place.disk);
+            let first = *self.replicas.entry(place.replica).or_insert(home);
+            assert_eq!(first, home, "replica {} given out twice", place.replica);
+        }
+        let before = chunk.config.0.checked_sub(1).and_then(|n| self.chunks.get(&(chunk.chunk, ConfigNo(n))));
+        if let Some(before) = before {
+            let stays = chunk.replicas.iter().any(|r| before.replicas.contains(r));
+            assert!(stays, "nobody is left who knows what was written");
         }
     }
+}
+
+/// A newcomer is on a disk in service, and shares its node only with members that are being drained.
+fn check_newcomers(before: &State, after: &ChangedReplicas) {
+    for chunk in &after.chunks {
+        for new in chunk.replicas.iter().filter(|r| r.replica.0 > newest_replica(before)) {
+            let state = |disk| before.disk(disk).map(|d| d.state()).unwrap_or_default();
+            assert_eq!(state(new.disk), DiskState::InService);
+            let neighbours = chunk.replicas.iter().filter(|r| r.node == new.node && r.replica != new.replica);
+            neighbours.for_each(|r| assert_eq!(state(r.disk), DiskState::Draining, "{chunk:?}"));
+        }
+    }
+}
+
+fn newest_replica(state: &State) -> u64 {
+    let json = serde_json::to_value(state).expect("a snapshot");
+    json["last"]["replica"].as_u64().expect("a number")
 }
 
 fn volume_name() -> impl Strategy<Value = String> {
@@ -70,6 +92,26 @@ fn register_command() -> impl Strategy<Value = Command> {
         let disks: Vec<_> = disks.into_iter().map(|(d, chunks)| (1000 + owner * 10 + d, chunks)).collect();
         Command::RegisterNode(node_named(&format!("n{node}"), node * 10 + incarnation, &disks))
     })
+}
+
+fn disk_state() -> impl Strategy<Value = DiskState> {
+    prop_oneof![3 => Just(DiskState::InService), 2 => Just(DiskState::Draining), 2 => Just(DiskState::Dead)]
+}
+
+/// The members to remove are positions until the command is aimed.
+fn change_command() -> impl Strategy<Value = Command> {
+    let remove = proptest::collection::btree_set(0..4u64, 0..3);
+    let change = (0..6u32, 0..5u32, remove, 0..3u8).prop_map(|(index, back, remove, add)| {
+        let remove = remove.into_iter().map(ReplicaId).collect();
+        ReplicaChange { index, config: ConfigNo(back), remove, add }
+    });
+    (volume_name(), 0..4u32, proptest::collection::vec(change, 1..4), alive()).prop_map(
+        |(name, back, changes, alive)| Command::ChangeReplicas {
+            name,
+            request: ChangeReplicas { epoch: Epoch(back), changes },
+            alive,
+        },
+    )
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -93,6 +135,14 @@ fn command() -> impl Strategy<Value = Command> {
                 Command::Allocate { name, request: AllocateChunks { epoch: Epoch(back), indexes }, alive }
             }),
         2 => (1..=5u32).prop_map(|node| Command::ConfirmDeleted { node: NodeId(node), replicas: Vec::new() }),
+        20 => change_command(),
+        3 => (1..=8u32, disk_state(), 0..3u8).prop_map(|(disk, state, by)| {
+            let by = [Decider::Silence, Decider::Failure, Decider::Operator][usize::from(by)];
+            Command::SetDisk { disk: DiskId(disk), state, reason: None, by }
+        }),
+        2 => (1..6u64, 1..6u32).prop_map(|(v, n)| Command::AttachRepair { volume: VolumeId(v), node: NodeId(n) }),
+        1 => (1..6u64, 0..40u64).prop_map(|(v, attachment)| Command::DetachRepair { volume: VolumeId(v), attachment }),
+        1 => (0..2u64).prop_map(|rate| Command::SetBackgroundRate { rate: Some(rate) }),
     ]
 }
 
@@ -118,13 +168,34 @@ fn aim(command: Command, state: &State) -> Command {
             replicas.truncate(3);
             Command::ConfirmDeleted { node, replicas }
         }
+        Command::ChangeReplicas { name, request, alive } => {
+            let Ok(volume) = state.volume_named(&name) else {
+                return Command::ChangeReplicas { name, request, alive };
+            };
+            let epoch = Epoch(volume.epoch.0.saturating_sub(request.epoch.0 / 3));
+            let changes = request.changes.into_iter().map(|c| aim_change(c, state, volume.id)).collect();
+            Command::ChangeReplicas { name, request: ChangeReplicas { epoch, changes }, alive }
+        }
         other => other,
     }
 }
 
-/// Three nodes and three volumes that are open: most commands then have something to work on.
+fn aim_change(change: ReplicaChange, state: &State, volume: VolumeId) -> ReplicaChange {
+    let chunks = state.volume(volume).map(|v| v.chunks.clone()).unwrap_or_default();
+    let index = chunks.keys().cycle().nth(change.index as usize).copied().unwrap_or(change.index);
+    let Some(chunk) = chunks.get(&index) else { return change };
+    let member = |r: &ReplicaId| chunk.replicas.get(r.0 as usize).map_or(*r, |place| place.replica);
+    ReplicaChange {
+        index,
+        config: ConfigNo(chunk.config.0.saturating_sub(change.config.0 / 4)),
+        remove: change.remove.iter().map(member).collect(),
+        add: change.add,
+    }
+}
+
+/// Four nodes and three volumes that are open: most commands then have something to work on.
 fn start() -> State {
-    let mut state = cluster(&[12, 12, 12]);
+    let mut state = cluster(&[12, 12, 12, 12]);
     for (i, copies) in (0..3).zip(1..) {
         let name = format!("v{i}");
         create(&mut state, &name, 1 << 30, copies).expect("created");
@@ -150,7 +221,12 @@ proptest! {
             let command = aim(command, &state);
             let before = state.clone();
             match state.apply(&command) {
-                Ok(answer) => history.record(&command, &answer),
+                Ok(answer) => {
+                    history.record(&command, &answer);
+                    if let Answer::Changed(changed) = &answer {
+                        check_newcomers(&before, changed);
+                    }
+                }
                 Err(_) => prop_assert_eq!(&before, &state, "a refusal changed the state: {:?}", command),
             }
             prop_assert_eq!(state.check(), Ok(()), "after {:?}", command);

@@ -1,7 +1,7 @@
 //! A small cluster to send commands to.
 #![allow(dead_code)]
 
-use levee_meta_state::{Answer, Command, Outcome, State};
+use levee_meta_state::{Answer, Command, Decider, Outcome, State};
 use levee_proto::api::*;
 use levee_proto::*;
 use std::collections::BTreeSet;
@@ -81,6 +81,50 @@ pub fn allocate(state: &mut State, name: &str, epoch: Epoch, indexes: &[u32]) ->
     let request = AllocateChunks { epoch, indexes: indexes.to_vec() };
     match state.apply(&Command::Allocate { name: name.into(), request, alive })? {
         Answer::Allocated(a) => Ok(a.chunks),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Replaces the members `remove` of each chunk by `add` others.
+pub fn change(
+    state: &mut State,
+    name: &str,
+    epoch: Epoch,
+    changes: &[(&ChunkInfo, &[ReplicaId], u8)],
+) -> Result<ChangedReplicas, Problem> {
+    let alive = everyone(state);
+    change_alive(state, name, epoch, changes, alive)
+}
+
+pub fn change_alive(
+    state: &mut State,
+    name: &str,
+    epoch: Epoch,
+    changes: &[(&ChunkInfo, &[ReplicaId], u8)],
+    alive: BTreeSet<NodeId>,
+) -> Result<ChangedReplicas, Problem> {
+    let change = |(chunk, remove, add): &(&ChunkInfo, &[ReplicaId], u8)| ReplicaChange {
+        index: chunk.index,
+        config: chunk.config,
+        remove: remove.to_vec(),
+        add: *add,
+    };
+    let request = ChangeReplicas { epoch, changes: changes.iter().map(change).collect() };
+    let answer = state.apply(&Command::ChangeReplicas { name: name.into(), request, alive })?;
+    state.check().expect("a sound state");
+    match answer {
+        Answer::Changed(changed) => Ok(changed),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A disk taken out of service, or put back.
+pub fn set_disk(state: &mut State, disk: u32, to: DiskState, by: Decider) -> DiskInfo {
+    let reason = Some(format!("{by:?}"));
+    let answer = state.apply(&Command::SetDisk { disk: DiskId(disk), state: to, reason, by }).expect("a known disk");
+    state.check().expect("a sound state");
+    match answer {
+        Answer::Disk(disk) => disk,
         other => panic!("{other:?}"),
     }
 }
