@@ -302,14 +302,9 @@ impl Index {
         }
     }
 
-    /// Marks every replica born before record `before` as possibly incomplete.
-    pub fn mark_damaged(&mut self, before: u64) {
-        self.replicas.values_mut().filter(|r| r.birth < before).for_each(|r| r.damaged = true);
-    }
-
-    /// Marks every replica but those that `is_whole`.
-    pub fn mark_damaged_unless(&mut self, is_whole: impl Fn(ChunkId) -> bool) {
-        self.replicas.values_mut().filter(|r| !is_whole(r.chunk)).for_each(|r| r.damaged = true);
+    /// Marks replicas as possibly incomplete.
+    pub fn mark_damaged(&mut self, is_suspect: impl Fn(&Replica) -> bool) {
+        self.replicas.values_mut().filter(|r| is_suspect(r)).for_each(|r| r.damaged = true);
     }
 
     /// Applies record `number` of the log, whose data blocks are at `first`, `first + 1`, ….

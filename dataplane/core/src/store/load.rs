@@ -13,8 +13,10 @@ use std::collections::BTreeSet;
 /// What a checkpoint gave.
 pub struct Checkpoint {
     pub index: Index,
-    /// Pieces that are missing. The replicas that they held are there, empty and marked as damaged.
+    /// Pieces that are missing.
     pub bad_pieces: u32,
+    /// The replicas that these held: they are there, but empty.
+    pub incomplete: BTreeSet<ChunkId>,
 }
 
 /// A piece whose CRC holds.
@@ -54,10 +56,9 @@ pub async fn load<D: Disk>(
         return Err(format!("checkpoint {} has lost its fences or its directory", root.checkpoint));
     }
     let bad_pieces = root.pieces - good;
-    if bad_pieces > 0 {
-        index.mark_damaged_unless(|chunk| with_entries.contains(&chunk));
-    }
-    Ok(Checkpoint { index, bad_pieces })
+    let chunks = index.replicas().map(|r| r.chunk);
+    let incomplete = chunks.filter(|c| bad_pieces > 0 && !with_entries.contains(c)).collect();
+    Ok(Checkpoint { index, bad_pieces, incomplete })
 }
 
 /// The first whole piece at or after `from` whose number is at least `next`.

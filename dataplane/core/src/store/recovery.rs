@@ -115,6 +115,8 @@ struct Attempt<'a> {
     log_bytes: u64,
     /// A gap was passed, and the first record after it is not known yet.
     open_gap: bool,
+    /// Records before this one are missing: replicas that are older may have lost something.
+    lost_before: u64,
 }
 
 /// Recovers the state of a shard. Changes nothing on the disk.
@@ -151,10 +153,11 @@ async fn attempt<'a, D: Disk>(
     at_least_to: u64,
 ) -> Result<Attempt<'a>, String> {
     let mut segments = SegmentTable::new(g.segments, g.segment_blocks());
-    let Checkpoint { index, bad_pieces } = load::load(disk, g, root, &mut segments).await?;
+    let Checkpoint { index, bad_pieces, incomplete } = load::load(disk, g, root, &mut segments).await?;
     let report = RecoveryReport { bad_pieces, ..RecoveryReport::default() };
     let (next_batch, next_record) = (root.replay.next_batch, root.replay.next_record);
-    let mut a = Attempt { root, index, segments, report, next_batch, next_record, log_bytes: 0, open_gap: false };
+    let (log_bytes, open_gap, lost_before) = (0, false, 0);
+    let mut a = Attempt { root, index, segments, report, next_batch, next_record, log_bytes, open_gap, lost_before };
     a.replay(disk, g, found).await;
     if a.next_batch < at_least_to {
         a.gap(at_least_to);
@@ -162,8 +165,11 @@ async fn attempt<'a, D: Disk>(
     let unreadable = |(s, f): &(usize, &Found)| **f == Found::Unreadable && !root.segments.contains(&(*s as u32));
     a.report.unreadable_segments = found.iter().enumerate().filter(unreadable).count() as u32;
     if a.open_gap || a.report.unreadable_segments > 0 {
-        a.index.mark_damaged(u64::MAX);
+        a.lost_before = u64::MAX;
     }
+    // Only now: what the log says of a replica having been made whole was said before this damage was found.
+    a.index.mark_damaged(|r| r.birth < a.lost_before);
+    a.index.mark_damaged(|r| r.birth < root.replay.next_record && incomplete.contains(&r.chunk));
     Ok(a)
 }
 
@@ -213,6 +219,9 @@ impl Attempt<'_> {
                 let next = self.next_batch;
                 let accept = |generation, number| generation == link.generation && (next..limit).contains(&number);
                 let Some((batch, _)) = window.find(offset, accept).await else { break };
+                if let Some(durable) = last.take() {
+                    self.apply(g, &durable);
+                }
                 if batch.number > next {
                     self.gap(batch.number);
                 }
@@ -220,9 +229,7 @@ impl Attempt<'_> {
                 offset = batch.end();
                 self.next_batch = batch.number + 1;
                 self.next_record = batch.next_record();
-                if let Some(durable) = last.replace(batch) {
-                    self.apply(g, &durable);
-                }
+                last = Some(batch);
             }
         }
         if let Some(batch) = last {
@@ -262,7 +269,7 @@ impl Attempt<'_> {
     /// What the records before `first_record` did may be lost.
     fn close_gap(&mut self, first_record: u64) {
         if std::mem::take(&mut self.open_gap) {
-            self.index.mark_damaged(first_record);
+            self.lost_before = first_record;
         }
     }
 }

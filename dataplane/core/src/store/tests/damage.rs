@@ -68,6 +68,71 @@ fn a_lost_batch_is_reported_and_flags_the_replicas() {
     assert_eq!(report.damaged, vec![ChunkId(12), ChunkId(13)]);
 }
 
+/// Spoils the newest batch but `behind`.
+fn spoil(w: &World, behind: usize) {
+    let mut batches = find(w, b"LVBA");
+    batches.sort_by_key(|p| batch_number(w, *p));
+    w.disk.flip_bit(batches[batches.len() - 1 - behind] + 70, 1);
+}
+
+#[test]
+fn a_replica_made_just_before_a_lost_batch_is_flagged() {
+    let w = World::new(12);
+    let shard = w.open();
+    for op in [Op::Fence(1), Op::Create(CHUNK, 1), write(1, 0, 1), write(2, 1, 1)] {
+        w.run(&shard, op).expect("works");
+    }
+    w.crash(CrashStyle::LoseAll);
+    spoil(&w, 1);
+    let (_, report) = w.try_open().expect("opens");
+    assert_eq!(report.damaged, [CHUNK], "its first write is missing");
+}
+
+/// That a replica was once made whole says nothing of what was lost since.
+#[test]
+fn what_is_lost_after_a_replica_was_made_whole_flags_it() {
+    for clear_is_before in [false, true] {
+        let w = World::new(13);
+        let shard = w.open();
+        for op in [Op::Create(CHUNK, 1), write(1, 0, 1)] {
+            w.run(&shard, op).expect("works");
+        }
+        let lost_or_clear = |lost: bool| match lost {
+            true => w.run(&shard, write(2, 1, 1)),
+            false => w.rt.block_on(shard.clear_damaged(CHUNK)),
+        };
+        lost_or_clear(!clear_is_before).expect("works");
+        lost_or_clear(clear_is_before).expect("works");
+        w.run(&shard, write(3, 2, 1)).expect("works");
+        w.crash(CrashStyle::LoseAll);
+        spoil(&w, if clear_is_before { 1 } else { 2 });
+        let (_, report) = w.try_open().expect("opens");
+        assert_eq!(report.damaged, [CHUNK]);
+    }
+}
+
+#[test]
+fn a_replica_whose_entries_are_lost_stays_flagged() {
+    let w = World::new(14);
+    let shard = w.open();
+    for op in [Op::Create(CHUNK, 1), write(1, 0, 1)] {
+        w.run(&shard, op).expect("works");
+    }
+    w.rt.block_on(shard.checkpoint()).expect("works");
+    w.rt.block_on(shard.clear_damaged(CHUNK)).expect("works");
+    w.run(&shard, Op::Create(ChunkId(40), 2)).expect("works");
+    w.crash(CrashStyle::LoseAll);
+    let pieces = find(&w, b"LVCP");
+    let entries: Vec<_> = pieces.iter().filter(|p| w.disk.peek(**p + 6, 1) == [checkpoint::ENTRIES as u8]).collect();
+    entries.iter().for_each(|p| w.disk.flip_bit(**p + 50, 0));
+    // The older root is as good as none.
+    let roots = find(&w, b"LEVEEROT");
+    let oldest = roots.iter().min_by_key(|p| w.disk.peek(**p + 24, 1)[0]).expect("two roots");
+    w.disk.flip_bit(oldest + 30, 0);
+    let (_, report) = w.try_open().expect("opens");
+    assert_eq!((report.bad_pieces, report.damaged), (1, vec![CHUNK]));
+}
+
 #[test]
 fn a_bad_segment_header_costs_nothing() {
     let (w, model, _) = used(2);
