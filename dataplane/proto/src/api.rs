@@ -18,6 +18,7 @@
 //! | `POST /v1/volumes/{name}/allocate` | [`AllocateChunks`] | [`AllocatedChunks`] |
 //! | `POST /v1/volumes/{name}/replicas` | [`ChangeReplicas`] | [`ChangedReplicas`] |
 //! | `POST /v1/disks/{id}/state` | [`SetDiskState`] | [`DiskInfo`] |
+//! | `GET /v1/repair` | | [`RepairInfo`] |
 //!
 //! A storage daemon's admin endpoint speaks the same way:
 //!
@@ -257,6 +258,19 @@ pub struct SetDiskState {
     /// One line for a person.
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// How the cluster keeps its copies whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RepairInfo {
+    /// Seconds without word of a node after which its disks count as lost.
+    pub after_s: u64,
+    /// Bytes per second that background copying may take in the whole cluster; absent: no limit.
+    #[serde(default)]
+    pub rate: Option<u64>,
+    /// Why disks that should count as lost do not, if so: one line for a person.
+    #[serde(default)]
+    pub held: Option<String>,
 }
 
 /// A daemon reports what is.
