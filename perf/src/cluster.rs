@@ -26,6 +26,8 @@ pub struct Shape {
     pub metas: usize,
     /// Of each node's one disk, bytes.
     pub disk_size: u64,
+    /// What `--network` is told, if the daemons have one.
+    pub network: Option<String>,
 }
 
 impl Shape {
@@ -36,7 +38,9 @@ impl Shape {
             ("--metas", self.metas as u64),
             ("--disk-size", self.disk_size),
         ];
-        options.iter().flat_map(|(name, value)| [name.to_string(), value.to_string()]).collect()
+        let options = options.iter().map(|(name, value)| (*name, value.to_string()));
+        let network = self.network.iter().map(|network| ("--network", network.clone()));
+        options.chain(network).flat_map(|(name, value)| [name.to_string(), value]).collect()
     }
 }
 

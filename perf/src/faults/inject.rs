@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 
 use super::health;
 use super::interrupt;
-use super::schedule::{Fault, Who};
+use super::network::Network;
+use super::schedule::{Cut, Fault, Who};
 use crate::cluster::Cluster;
 use crate::process::Daemon;
 
@@ -16,6 +17,8 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// What faults are done to.
 pub struct Injector<'c> {
     pub cluster: &'c Cluster,
+    pub network: Option<&'c Network>,
+    pub metas: usize,
 }
 
 /// What a fault did, for the round's record.
@@ -55,6 +58,7 @@ impl Injector<'_> {
             Fault::Kill { who, down } => self.kill(&self.find(*who, leader)?, *down, label("kill", *who)),
             Fault::KillAll { down } => self.kill(&self.cluster.daemons()?, *down, "kill all daemons"),
             Fault::Stop { who, time } => self.stop(&self.find(*who, leader)?, *time, label("stop", *who)),
+            Fault::Cut { cut, time } => self.cut(*cut, *time, leader),
         }
     }
 
@@ -76,15 +80,47 @@ impl Injector<'_> {
         Ok(Done { label, what, struck: owned(&names), down: None })
     }
 
+    fn cut(&self, cut: Cut, time: Duration, leader: Option<&str>) -> Result<Done> {
+        let network = self.network.context("the daemons have no network that could be cut")?;
+        let (label, ends, directions) = match cut {
+            Cut::Isolate(who) => {
+                let name = self.name(who, leader);
+                let both = network.others(&name).flat_map(|other| [(&*name, other), (other, &*name)]);
+                let both: Vec<_> = both.map(|(from, to)| (from.to_string(), to.to_string())).collect();
+                (cut_label(who), vec![name], both)
+            }
+            Cut::Pair(one, other) => {
+                let (a, b) = (self.name(one, leader), self.name(other, leader));
+                ("cut one link", vec![a.clone(), b.clone()], vec![(a.clone(), b.clone()), (b, a)])
+            }
+            Cut::OneWay(from, to) => {
+                let (a, b) = (self.name(from, leader), self.name(to, leader));
+                ("cut one way", vec![a.clone(), b.clone()], vec![(a, b)])
+            }
+        };
+        let cuts = directions.iter().map(|(from, to)| network.cut(from, to)).collect::<Result<Vec<_>>>()?;
+        last(time);
+        cuts.iter().try_for_each(|cut| network.mend(cut))?;
+        let what = format!("{label}: {}, for {} ms", ends.join(" to "), time.as_millis());
+        Ok(Done { label, what, struck: ends, down: None })
+    }
+
+    /// Name of the daemon meant, whether it runs or not.
+    fn name(&self, who: Who, leader: Option<&str>) -> String {
+        let leader = leader.unwrap_or("meta-1");
+        match who {
+            Who::Node(index) => node_name(index),
+            Who::MetaLeader => leader.into(),
+            Who::MetaFollower if leader == "meta-1" && self.metas > 1 => "meta-2".into(),
+            Who::MetaFollower => "meta-1".into(),
+        }
+    }
+
     /// The daemon meant, if it runs: the other of two faults may have killed it.
     fn find(&self, who: Who, leader: Option<&str>) -> Result<Vec<Daemon>> {
+        let name = self.name(who, leader);
         let mut running = self.cluster.daemons()?;
-        running.retain(|daemon| match who {
-            Who::Node(index) => daemon.name == node_name(index),
-            Who::MetaLeader => Some(daemon.name.as_str()) == leader,
-            Who::MetaFollower => !daemon.is_storage() && Some(daemon.name.as_str()) != leader,
-        });
-        running.truncate(1);
+        running.retain(|daemon| daemon.name == name);
         Ok(running)
     }
 }
@@ -105,6 +141,14 @@ fn label(verb: &str, who: Who) -> &'static str {
         (_, Who::Node(_)) => "stop node",
         (_, Who::MetaLeader) => "stop meta leader",
         (_, Who::MetaFollower) => "stop meta follower",
+    }
+}
+
+fn cut_label(who: Who) -> &'static str {
+    match who {
+        Who::Node(_) => "isolate node",
+        Who::MetaLeader => "isolate meta leader",
+        Who::MetaFollower => "isolate meta follower",
     }
 }
 

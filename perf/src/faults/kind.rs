@@ -14,22 +14,17 @@ pub enum Kind {
     Kill,
     /// A storage daemon is stopped (SIGSTOP) for a while
     Stop,
+    /// Links fail: all of a node's, those between two, or one direction
+    Cut,
     /// All daemons are killed at once
     AllKilled,
-    /// A meta server, the leader or another, is killed, stopped or, where nodes have networks, cut off
+    /// A meta server, the leader or another, is killed, stopped or cut off
     Meta,
     /// Two of the other kinds that are asked for, at overlapping times
     Two,
 }
 
 impl Kind {
-    /// What the kind needs beyond processes.
-    pub fn need(self) -> Option<Need> {
-        match self {
-            Kind::Kill | Kind::Stop | Kind::AllKilled | Kind::Meta | Kind::Two => None,
-        }
-    }
-
     /// Whether a fault of this kind can be one of two.
     pub fn pairs(self) -> bool {
         !matches!(self, Kind::Two | Kind::AllKilled)
@@ -50,8 +45,6 @@ impl fmt::Display for Kind {
 pub enum Need {
     /// Network namespaces.
     Networks,
-    /// File systems in user space.
-    Disks,
 }
 
 /// All kinds.

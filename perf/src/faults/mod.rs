@@ -9,6 +9,7 @@ mod health;
 mod inject;
 pub mod interrupt;
 pub mod kind;
+mod network;
 mod report;
 mod schedule;
 mod volumes;
@@ -28,8 +29,10 @@ use crate::limits::{MAX_FAULT_NODES, MAX_FAULT_VOLUMES};
 use crate::process::Daemon;
 use crate::torture::millis;
 use inject::{Done, Injector};
+use kind::Need;
+use network::Network;
 use report::Round;
-use schedule::{Plan, Schedule};
+use schedule::{Fault, Plan, Schedule};
 use volumes::Loads;
 
 /// Of each node, bytes.
@@ -80,12 +83,18 @@ impl FaultOptions {
 pub fn run(options: &FaultOptions) -> Result<FaultReport> {
     options.check()?;
     let started = Instant::now();
-    let shape =
-        Shape { base_port: options.base_port, nodes: options.nodes, metas: options.metas, disk_size: DISK_SIZE };
     forget_earlier_run(options)?;
+    let network = network_if_possible(options);
+    let shape = Shape {
+        base_port: options.base_port,
+        nodes: options.nodes,
+        metas: options.metas,
+        disk_size: DISK_SIZE,
+        network: network.as_ref().map(Network::argument),
+    };
     let cluster = Cluster::create_shaped(&options.dir.join("cluster"), &shape)?;
     let mut report = FaultReport::new(options.seed);
-    let checked = Run { options, cluster: &cluster, report: &mut report }.everything();
+    let checked = Run { options, cluster: &cluster, network: network.as_ref(), report: &mut report }.everything();
     if let Err(e) = checked {
         report.fail(format!("{e:#}"));
     }
@@ -94,10 +103,17 @@ pub fn run(options: &FaultOptions) -> Result<FaultReport> {
     Ok(report)
 }
 
+/// Without one, faults that need it are skipped.
+fn network_if_possible(options: &FaultOptions) -> Option<Network> {
+    let network = Network::create(options.nodes, options.metas);
+    network.inspect_err(|e| (options.progress)(&format!("links are not cut: {e:#}"))).ok()
+}
+
 /// A run in progress.
 struct Run<'r> {
     options: &'r FaultOptions,
     cluster: &'r Cluster,
+    network: Option<&'r Network>,
     report: &'r mut FaultReport,
 }
 
@@ -125,6 +141,10 @@ impl Run<'_> {
         let mut known = self.cluster.daemons()?;
         for number in 1..=self.options.rounds {
             let plan = schedule.next_round();
+            if plan.faults.iter().any(|(_, fault)| !self.is_possible(fault)) {
+                *self.report.skipped.entry(plan.kind).or_default() += 1;
+                continue;
+            }
             let round = self.round(number, &plan, loads, &mut known).with_context(|| {
                 format!("round {number} of seed {} ({}: {:?})", self.options.seed, plan.kind, plan.faults)
             });
@@ -134,11 +154,18 @@ impl Run<'_> {
         self.settle(loads).map(drop)
     }
 
+    fn is_possible(&self, fault: &Fault) -> bool {
+        match fault.need() {
+            None => true,
+            Some(Need::Networks) => self.network.is_some(),
+        }
+    }
+
     fn round(&self, number: u32, plan: &Plan, loads: &Loads, known: &mut Vec<Daemon>) -> Result<Round> {
         loads.let_run(plan.load)?;
         check_alive(known, &self.cluster.daemons()?, &[])?;
         loads.take_windows();
-        let done = Injector { cluster: self.cluster }.carry_out(&plan.faults)?;
+        let done = self.injector().carry_out(&plan.faults)?;
         let running = self.cluster.daemons()?;
         check_alive(known, &running, &done)?;
         *known = running;
@@ -158,6 +185,10 @@ impl Run<'_> {
             bail!("{mistakes} units were lost or wrong, {errors} requests failed")
         }
         Ok(round)
+    }
+
+    fn injector(&self) -> Injector<'_> {
+        Injector { cluster: self.cluster, network: self.network, metas: self.options.metas }
     }
 
     /// Waits until all copies are there, compares them, and reads everything back.

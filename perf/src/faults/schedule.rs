@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::kind::Kind;
+use super::kind::{Kind, Need};
 use crate::rng::Rng;
 
 /// Load before a round's first fault, milliseconds: mostly some time, sometimes next to none, so that a
@@ -42,6 +42,29 @@ pub enum Fault {
     Kill { who: Who, down: Duration },
     KillAll { down: Duration },
     Stop { who: Who, time: Duration },
+    Cut { cut: Cut, time: Duration },
+}
+
+/// Which links fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cut {
+    /// All of one daemon's.
+    Isolate(Who),
+    /// That between two, in both directions.
+    Pair(Who, Who),
+    /// The second hears nothing of the first, which still hears the second.
+    OneWay(Who, Who),
+}
+
+impl Fault {
+    /// What this machine must allow for it.
+    pub fn need(&self) -> Option<Need> {
+        match self {
+            Fault::Kill { .. } | Fault::KillAll { .. } | Fault::Stop { .. } => None,
+            Fault::Cut { .. } => Some(Need::Networks),
+        }
+    }
 }
 
 /// One round as planned.
@@ -93,15 +116,34 @@ impl Schedule {
             Kind::Kill | Kind::Two => Fault::Kill { who: self.node(), down: self.milliseconds(DOWN_MS) },
             Kind::AllKilled => Fault::KillAll { down: self.milliseconds(DOWN_MS) },
             Kind::Stop => Fault::Stop { who: self.node(), time: self.stop_time() },
+            Kind::Cut => Fault::Cut { cut: self.cut(), time: self.stop_time() },
             Kind::Meta => self.meta_fault(),
         }
     }
 
     fn meta_fault(&mut self) -> Fault {
         let who = if self.rng.chance(60) { Who::MetaLeader } else { Who::MetaFollower };
-        match self.rng.below(2) {
+        match self.rng.below(3) {
             0 => Fault::Kill { who, down: self.milliseconds(DOWN_MS) },
-            _ => Fault::Stop { who, time: self.stop_time() },
+            1 => Fault::Stop { who, time: self.stop_time() },
+            _ => Fault::Cut { cut: Cut::Isolate(who), time: self.stop_time() },
+        }
+    }
+
+    fn cut(&mut self) -> Cut {
+        let one = self.rng.below(self.nodes as u64) as usize;
+        let step = 1 + self.rng.below(self.nodes as u64 - 1) as usize;
+        let node = Who::Node(one);
+        let other = match self.rng.below(10) {
+            0..7 => Who::Node((one + step) % self.nodes),
+            7..9 => Who::MetaLeader,
+            _ => Who::MetaFollower,
+        };
+        match self.rng.below(4) {
+            0 => Cut::Isolate(node),
+            1 => Cut::Pair(node, other),
+            2 => Cut::OneWay(node, other),
+            _ => Cut::OneWay(other, node),
         }
     }
 
@@ -145,6 +187,9 @@ mod tests {
                 for (_, fault) in &plan.faults {
                     let stopped = matches!(fault, Fault::Stop { .. });
                     assert!(stopped || kinds.contains(&Kind::Meta), "{fault:?} of {kinds:?}");
+                    if let Fault::Cut { cut: Cut::Pair(a, b) | Cut::OneWay(a, b), .. } = fault {
+                        assert_ne!(a, b);
+                    }
                     if let Fault::Stop { who: Who::Node(node), .. } | Fault::Kill { who: Who::Node(node), .. } = fault {
                         assert!(*node < 3);
                     }
