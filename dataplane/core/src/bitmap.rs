@@ -49,6 +49,11 @@ impl BlockSet {
         }
     }
 
+    /// Number of blocks in the set.
+    pub fn len(&self) -> u32 {
+        self.words.as_ref().map_or(0, |w| w.iter().map(|w| w.count_ones()).sum())
+    }
+
     /// Whether a block of the range is in the set.
     pub fn meets(&self, range: &Range<u32>) -> bool {
         self.words.is_some() && range.clone().any(|b| self.contains(b))

@@ -54,7 +54,7 @@ impl Chunk {
             return None;
         }
         let is_good = |m: &Member| m.live && m.is_current();
-        let (go, add) = to_change(&state, copies, leaving, is_good)?;
+        let (go, add) = to_change(&state, copies, leaving)?;
         let stays = || state.present().filter(|(i, _)| go & (1 << i) == 0);
         if stays().next().is_none() || !stays().all(|(_, m)| is_good(m)) {
             return None;
@@ -140,23 +140,13 @@ impl ChunkState {
 }
 
 /// The members that should go, and how many should come.
-fn to_change(
-    state: &ChunkState,
-    copies: usize,
-    leaving: &BTreeMap<DiskId, DiskState>,
-    is_good: impl Fn(&Member) -> bool,
-) -> Option<(Slots, u8)> {
+fn to_change(state: &ChunkState, copies: usize, leaving: &BTreeMap<DiskId, DiskState>) -> Option<(Slots, u8)> {
     let of = |wanted: &dyn Fn(&Member) -> bool| -> Vec<usize> {
         state.present().filter(|(_, m)| wanted(m)).map(|(i, _)| i).collect()
     };
     let slots = |members: &[usize]| -> Slots { members.iter().map(|i| 1 << i).sum() };
     let present = state.present().count();
-    // A member that is being drained and is not up to date is as good as dead.
-    let dead = of(&|m| match leaving.get(&m.place.disk) {
-        Some(DiskState::Dead) => true,
-        Some(DiskState::Draining) => !is_good(m),
-        _ => false,
-    });
+    let dead = of(&|m| leaving.get(&m.place.disk) == Some(&DiskState::Dead));
     if !dead.is_empty() {
         let missing = copies.saturating_sub(present - dead.len());
         return Some((slots(&dead), missing as u8));

@@ -15,12 +15,14 @@
 //!   only with [`Stopped`], when a newer gateway exists or the volume is closed.
 
 mod allocate;
+mod background;
 mod chunk;
 mod config;
 mod locks;
 mod member;
 mod read;
 mod reconcile;
+mod report;
 mod resync;
 mod session;
 mod takeover;
@@ -29,12 +31,15 @@ mod write;
 
 use crate::ports::Runtime;
 use crate::sync::Event;
+use background::Background;
 use bytes::Bytes;
 use chunk::{Chunk, Stage};
 use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ReplicaChange, ReplicaPlace};
 use levee_proto::units::Extent;
 use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
 use levee_proto::{ChunkId, DiskId, NodeId, ReplicaId};
+use report::Counters;
+pub use report::GatewayReport;
 use session::Session;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -133,6 +138,8 @@ struct Inner<R: Runtime, C: Cluster> {
     allocating: RefCell<BTreeMap<u32, Event>>,
     /// Disks whose replicas are to be put elsewhere.
     evacuate: RefCell<BTreeMap<DiskId, DiskState>>,
+    background: Background,
+    counters: Counters,
     stopped: RefCell<Option<Stopped>>,
     /// A session came or went, a chunk changed its stage, or the gateway stopped.
     changed: Event,
@@ -162,6 +169,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             sessions: RefCell::default(),
             allocating: RefCell::default(),
             evacuate: RefCell::default(),
+            background: Background::default(),
+            counters: Counters::default(),
             stopped: RefCell::new(None),
             changed: Event::new(),
         }));

@@ -3,6 +3,7 @@
 use super::chunk::Chunk;
 use super::locks::Mode;
 use super::member::{Member, Slots};
+use super::report::count;
 use super::write::blocks_of;
 use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
@@ -28,6 +29,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         if len == 0 {
             return self.check_stopped().map(|()| vec![]);
         }
+        self.0.background.guest();
         let first = self.0.volume.geometry.locate(offset, len as u64);
         if first.len as usize == len && offset + len as u64 <= self.size() {
             return Ok(vec![self.read_extent(first).await?]);
@@ -111,6 +113,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Notes which blocks of a range are bad on a member, so that the others can still be had from it.
     async fn find_bad_blocks(&self, chunk: &Rc<Chunk>, member: usize, blocks: Range<u32>, reconcile: bool) {
         if blocks.len() == 1 {
+            count(&self.0.counters.bad_blocks, 1);
             if chunk.mark_corrupt(member, blocks.start) {
                 self.session_of(chunk, member).changed.notify();
             }

@@ -9,23 +9,25 @@
 use super::chunk::Chunk;
 use super::member::{Missing, Sync};
 use super::reconcile::differences;
+use super::report::count;
 use super::session::Session;
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::Seq;
-use levee_proto::wire::{BlockEntry, MAX_BLOCKS, MAX_LIST, Reply, Request, Status};
+use levee_proto::wire::{BlockEntry, MAX_LIST, Reply, Request, Status};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::debug;
 
-/// Blocks copied at a time, and of how many runs.
-const COPY_BLOCKS: u32 = 256;
+/// Runs of blocks copied at a time.
 const COPY_RUNS: usize = 32;
-const _: () = assert!(COPY_BLOCKS <= MAX_BLOCKS);
+/// Chunks of one disk that are caught up at a time.
+const CHUNKS: usize = 8;
 /// Before trying again what could not be done.
 const RETRY: Duration = Duration::from_millis(100);
 /// How often the members are looked at when nothing is heard.
@@ -51,11 +53,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 timeout(&self.0.rt, LOOK, changed).await;
                 continue;
             }
-            let mut done = 0;
-            for chunk in &behind {
-                done += self.catch_up_chunk(chunk, session, generation).await;
-            }
-            if done == 0 && session.is_live(generation) {
+            let (queue, done) = (RefCell::new(behind.into_iter()), Cell::new(0));
+            let worker = || async {
+                while let Some(chunk) = { queue.borrow_mut().next() } {
+                    done.set(done.get() + self.catch_up_chunk(&chunk, session, generation).await);
+                }
+            };
+            join_all((0..CHUNKS).map(|_| worker())).await;
+            if done.get() == 0 && session.is_live(generation) {
                 timeout(&self.0.rt, RETRY, session.changed.listen()).await;
             }
         }
@@ -156,7 +161,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Copies blocks from another member. What cannot be copied stays noted as missing.
     async fn copy(&self, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
-        let Some((source, runs)) = chunk.to_copy(i, COPY_BLOCKS, COPY_RUNS, 0) else { return false };
+        let pace = self.begin_step().await;
+        // Several survivors are read from at the same time: each chunk, and each step, begins with another.
+        let turn = chunk.id.0 as usize + self.0.counters.copied_bytes.get() as usize / (1 << 20);
+        let Some((source, runs)) = chunk.to_copy(i, pace.blocks, COPY_RUNS, turn) else { return false };
+        if !session.is_live(generation) {
+            return false;
+        }
         chunk.update_missing(i, |m| {
             runs.iter().cloned().for_each(|run| m.dirty.remove_range(run));
             runs.iter().cloned().for_each(|run| m.sending.insert_range(run));
@@ -165,16 +176,19 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let (entries, data): (Vec<_>, Vec<_>) = reads.into_iter().flatten().unzip();
         let entries = entries.concat();
         let blocks: Vec<u32> = entries.iter().map(|e| e.block).collect();
+        let bytes = data.iter().map(|d| d.len() as u64).sum();
         let copied = !entries.is_empty() && self.repair(chunk, i, entries, data.concat().into()).await;
+        count(&self.0.counters.copied_bytes, if copied { bytes } else { 0 });
         // If the session ended, `sending` has been noted as missing again, and is none of ours.
-        session.is_live(generation)
+        let noted = session.is_live(generation)
             && chunk.update_missing(i, |m| {
                 // A write that came meanwhile has taken its blocks out.
                 let mut failed = std::mem::take(&mut m.sending);
                 blocks.iter().filter(|_| copied).for_each(|b| failed.remove(*b));
                 m.dirty.extend(&failed);
-            })
-            && copied
+            });
+        self.end_step(pace, bytes).await;
+        noted && copied
     }
 
     /// Reads a run from a member, or of it what can be read.

@@ -31,6 +31,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         if len == 0 {
             return self.check_stopped();
         }
+        self.0.background.guest();
         let first = self.0.volume.geometry.locate(offset, len);
         if u64::from(first.len) == len && offset + len <= self.size() {
             return self.write_extent(first, data).await;
@@ -49,12 +50,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Zeroes a range (bytes, multiples of 512); its space is given back.
     pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Stopped> {
+        self.0.background.guest();
         let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, true)).collect::<Vec<_>>();
         join_all(zeroes).await.into_iter().collect()
     }
 
     /// Gives the whole blocks of a range back; they read as zeros from then on.
     pub async fn discard(&self, offset: u64, len: u64) -> Result<(), Stopped> {
+        self.0.background.guest();
         let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, false)).collect::<Vec<_>>();
         join_all(zeroes).await.into_iter().collect()
     }
@@ -233,8 +236,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     fn write_later(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize, session: &Rc<Session>) {
         let (this, chunk, op, session) = (self.clone(), chunk.clone(), op.clone(), session.clone());
         let generation = session.generation.get();
+        let without_space = !op.answered.get();
+        let waiting = &self.0.counters.without_space;
+        waiting.set(waiting.get() + u64::from(without_space));
         self.0.rt.spawn(async move {
             this.0.rt.sleep(FULL_RETRY).await;
+            let waiting = &this.0.counters.without_space;
+            waiting.set(waiting.get() - u64::from(without_space));
             if !session.is_live(generation) {
                 return;
             }

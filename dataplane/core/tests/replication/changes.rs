@@ -42,6 +42,7 @@ async fn fill(world: &World, gateway: &TestGateway, blocks: u64) {
     for block in 0..blocks {
         put(world, gateway, block, 100 + block).await;
     }
+    until(world, "all copies", || gateway.health().degraded == 0).await;
 }
 
 #[test]

@@ -1,0 +1,112 @@
+//! Flow control of what nobody waits for: copying and scrubbing.
+//!
+//! While guests do nothing, many steps run at once, as fast as the disks go. While they work, one small step runs at a
+//! time, and after each one as long again, several times over, is left to them: whatever is the bottleneck, background
+//! work takes a bounded share of it. On top comes the rate that the meta server gives out, so that many gateways
+//! together do not become a storm.
+
+use super::{Cluster, Gateway};
+use crate::ports::Runtime;
+use crate::sync::Event;
+use std::cell::Cell;
+use std::time::Duration;
+
+/// Steps at a time while no guest works.
+const MAX_STEPS: u32 = 16;
+/// Blocks in one step, at most: while no guest works, and while one does.
+const IDLE_BLOCKS: u32 = 256;
+const BUSY_BLOCKS: u32 = 32;
+const _: () = assert!(IDLE_BLOCKS <= levee_proto::wire::MAX_BLOCKS);
+/// While guests work, they are left alone for so many times as long as a step took.
+const REST: u32 = 4;
+/// Never longer than this: work that takes for ever has no use.
+const MAX_REST: Duration = Duration::from_millis(250);
+/// After a guest's request it counts as working for so long.
+const BUSY_FOR: Duration = Duration::from_millis(20);
+
+/// The state of one gateway's background work.
+#[derive(Default)]
+pub(super) struct Background {
+    /// Guests' requests so far.
+    pub guest_requests: Cell<u64>,
+    seen: Cell<u64>,
+    busy_until: Cell<Duration>,
+    running: Cell<u32>,
+    /// Bytes per second; none: as fast as it goes.
+    rate: Cell<Option<u64>>,
+    /// When the rate allows the next step.
+    next: Cell<Duration>,
+    freed: Event,
+}
+
+/// A step under way.
+pub(super) struct Step<'a> {
+    background: &'a Background,
+    begun: Duration,
+    /// Most blocks to move.
+    pub blocks: u32,
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        let running = &self.background.running;
+        running.set(running.get() - 1);
+        self.background.freed.notify();
+    }
+}
+
+impl Background {
+    /// A guest asks for something.
+    pub fn guest(&self) {
+        self.guest_requests.set(self.guest_requests.get() + 1);
+    }
+
+    fn is_busy(&self, now: Duration) -> bool {
+        let requests = self.guest_requests.get();
+        if self.seen.replace(requests) != requests {
+            self.busy_until.set(now + BUSY_FOR);
+        }
+        now < self.busy_until.get()
+    }
+}
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// Bytes per second that background work of this volume may move; none: no limit.
+    pub fn set_background_rate(&self, rate: Option<u64>) {
+        self.0.background.rate.set(rate.filter(|r| *r > 0));
+    }
+
+    /// Waits until a step may be made.
+    pub(super) async fn begin_step(&self) -> Step<'_> {
+        let b = &self.0.background;
+        loop {
+            let freed = b.freed.listen();
+            let now = self.0.rt.now();
+            let is_busy = b.is_busy(now);
+            let most = if is_busy { 1 } else { MAX_STEPS };
+            if b.running.get() < most {
+                b.running.set(b.running.get() + 1);
+                return Step { background: b, begun: now, blocks: if is_busy { BUSY_BLOCKS } else { IDLE_BLOCKS } };
+            }
+            freed.await;
+        }
+    }
+
+    /// A step has moved so many bytes: leaves guests, and others, their share before the next one.
+    pub(super) async fn end_step(&self, step: Step<'_>, bytes: u64) {
+        let b = &self.0.background;
+        let now = self.0.rt.now();
+        let mut rest = Duration::ZERO;
+        if b.is_busy(now) {
+            rest = ((now - step.begun) * REST).min(MAX_REST);
+        }
+        if let Some(rate) = b.rate.get() {
+            let takes = Duration::from_nanos((u128::from(bytes) * 1_000_000_000 / u128::from(rate)) as u64);
+            b.next.set(b.next.get().max(now) + takes);
+            rest = rest.max(b.next.get() - now);
+        }
+        if !rest.is_zero() {
+            self.0.rt.sleep(rest).await;
+        }
+    }
+}

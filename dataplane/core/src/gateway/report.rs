@@ -1,0 +1,112 @@
+//! What the gateway tells operators: how redundant the volume is, and what is being done about it.
+
+use super::chunk::Chunk;
+use super::member::{Member, Missing, Sync};
+use super::{Cluster, Gateway, Health};
+use crate::ports::Runtime;
+use levee_proto::DiskId;
+use levee_proto::api::{ChunkReport, DiskState, MAX_CHUNK_REPORTS, MemberReport};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+/// Counted since the volume was opened.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub copied_bytes: Cell<u64>,
+    pub hedged_reads: Cell<u64>,
+    pub evictions: Cell<u64>,
+    pub scrubbed_blocks: Cell<u64>,
+    pub bad_blocks: Cell<u64>,
+    /// Writes that wait for space right now.
+    pub without_space: Cell<u64>,
+}
+
+/// Adds to a counter.
+pub(super) fn count(counter: &Cell<u64>, n: u64) {
+    counter.set(counter.get() + n);
+}
+
+/// How a volume does.
+#[derive(Clone, Debug, Default)]
+pub struct GatewayReport {
+    pub health: Health,
+    /// Replicas on disks that are to be emptied.
+    pub leaving_replicas: u32,
+    /// Writes wait because disks are full.
+    pub full: bool,
+    /// Chunks that do not have all their copies, those with the fewest first; at most [`MAX_CHUNK_REPORTS`].
+    pub degraded: Vec<ChunkReport>,
+    /// Bytes copied to make members whole, since the volume was opened.
+    pub copied_bytes: u64,
+    /// Reads that were sent to a second copy because the first took long.
+    pub hedged_reads: u64,
+    /// Times that a disk was left behind for being slow.
+    pub evictions: u64,
+    /// Blocks that were read to find out whether they can be.
+    pub scrubbed_blocks: u64,
+    /// Blocks found bad, by reading or scrubbing.
+    pub bad_blocks: u64,
+}
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// How the volume does.
+    pub fn report(&self) -> GatewayReport {
+        let counters = &self.0.counters;
+        let evacuate = self.0.evacuate.borrow();
+        let chunks = self.chunks();
+        let mut degraded: Vec<ChunkReport> = chunks
+            .iter()
+            .filter(|c| !(c.is_served() && c.is_healthy()))
+            .map(|c| c.report(self.0.volume.copies, &evacuate))
+            .collect();
+        degraded.sort_by_key(|c| (c.served, c.current, c.index));
+        degraded.truncate(MAX_CHUNK_REPORTS);
+        GatewayReport {
+            health: self.health(),
+            leaving_replicas: self.leaving_replicas() as u32,
+            full: counters.without_space.get() > 0,
+            degraded,
+            copied_bytes: counters.copied_bytes.get(),
+            hedged_reads: counters.hedged_reads.get(),
+            evictions: counters.evictions.get(),
+            scrubbed_blocks: counters.scrubbed_blocks.get(),
+            bad_blocks: counters.bad_blocks.get(),
+        }
+    }
+}
+
+impl Chunk {
+    fn report(&self, copies: u8, evacuate: &BTreeMap<DiskId, DiskState>) -> ChunkReport {
+        let state = self.state.borrow();
+        let behind = state.present().filter(|(_, m)| !(m.live && m.is_current())).map(|(_, m)| MemberReport {
+            node: m.place.node,
+            disk: m.place.disk,
+            doing: doing(m, evacuate.get(&m.place.disk).copied()),
+            missing_blocks: match &m.sync {
+                Sync::Current => 0,
+                Sync::Behind(missing) => missing.doubtful().len(),
+            },
+        });
+        ChunkReport {
+            index: self.index,
+            current: state.present().filter(|(_, m)| m.live && m.is_current()).count() as u8,
+            wanted: copies,
+            served: self.is_served(),
+            behind: behind.collect(),
+        }
+    }
+}
+
+/// What is being done about a member that is not up to date.
+fn doing(m: &Member, leaving: Option<DiskState>) -> String {
+    let missing = match &m.sync {
+        _ if leaving == Some(DiskState::Dead) => return "its disk is dead: waits to be replaced".into(),
+        Sync::Behind(Missing { create: true, .. }) => "waits to be made".into(),
+        _ if !m.live => return "its disk cannot be reached: waits for it, or for its replacement".into(),
+        Sync::Current => return "up to date".into(),
+        Sync::Behind(Missing { compare: true, .. }) => "waits to be compared with another copy".into(),
+        Sync::Behind(m) if !m.doubtful().is_empty() => format!("{} blocks are being copied to it", m.doubtful().len()),
+        Sync::Behind(_) => "about to be up to date".to_string(),
+    };
+    missing
+}
