@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("levee-tools", &["levee-proto"]),
     ("levee-sim", &["levee-core", "levee-meta-state", "levee-proto"]),
     ("levee-perf", &["levee-proto"]),
+    ("levee-model", &[]),
 ];
 
 /// Which more they may have in tests.
