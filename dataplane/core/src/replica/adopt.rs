@@ -1,13 +1,13 @@
-//! Adoption: the last durable step of a takeover.
+//! What is said of many replicas at once: adoption, the last durable step of a takeover, and commit points.
 
 use super::admit::not_served;
 use super::{ReplicaService, ReplyFn, store_refusal};
 use crate::ports::{Disk, Runtime};
-use crate::store::Shard;
+use crate::store::{CommitPoint, Shard};
 use crate::sync::join_all;
 use bytes::Bytes;
 use levee_proto::wire::{Reply, Status};
-use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, VolumeId};
+use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, VolumeId};
 use std::collections::BTreeMap;
 
 /// A replica that a list names.
@@ -29,6 +29,26 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             durable.extend(damaged.map(|c| shard.clear_damaged(*c)).collect::<Vec<_>>());
             durable.push(shard.set_adopted(epoch, chunks));
         }
+        self.answer_when_done(async move { join_all(durable).await.into_iter().collect() }, reply);
+    }
+
+    /// Admitted like an adoption. Answered when the points are durable: that bounds how many wait.
+    pub(super) fn commit(
+        &self,
+        volume: VolumeId,
+        epoch: Epoch,
+        points: Vec<(DiskId, ChunkId, ReplicaId, Seq)>,
+        reply: ReplyFn,
+    ) {
+        let by_shard =
+            match self.admit_list(volume, epoch, points, |(disk, chunk, replica, _)| (*disk, *chunk, *replica)) {
+                Ok(by_shard) => by_shard,
+                Err(refusal) => return reply(refusal, Bytes::new()),
+            };
+        let point = |(_, chunk, replica, seq)| CommitPoint { chunk, replica, seq };
+        let set =
+            by_shard.into_values().map(|(s, points)| s.set_commit(epoch, points.into_iter().map(point).collect()));
+        let durable: Vec<_> = set.collect();
         self.answer_when_done(async move { join_all(durable).await.into_iter().collect() }, reply);
     }
 

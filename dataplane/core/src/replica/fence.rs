@@ -85,6 +85,6 @@ fn summary(m: ReplicaMeta) -> ReplicaSummary {
         digest: m.digest,
         entries: m.entries,
         max_seq: m.max_seq,
-        commit: levee_proto::Seq::ZERO,
+        commit: m.commit,
     }
 }

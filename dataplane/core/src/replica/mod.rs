@@ -69,7 +69,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Request::Create { target, adopted } => self.create(target, adopted, reply),
             Request::List { target, from, max, above } => self.list(target, from, max, above, reply),
             Request::Adopt { volume, epoch, replicas } => self.adopt(volume, epoch, replicas, reply),
-            Request::Commit { .. } => reply(Reply::Done, Bytes::new()),
+            Request::Commit { volume, epoch, points } => self.commit(volume, epoch, points, reply),
             Request::Scan { target, block, count } => self.scan(target, block..block + count, reply),
             Request::Ping => reply(Reply::Done, Bytes::new()),
             Request::Hello { .. } => refuse(reply, Status::Invalid, "hello on an open link"),
@@ -191,6 +191,7 @@ fn store_refusal(e: &StoreError) -> Reply {
         StoreError::Full => Status::Full,
         StoreError::Corrupt { .. } => Status::Corrupt,
         StoreError::UnknownReplica(_) => Status::UnknownReplica,
+        StoreError::Invalid(_) => Status::Invalid,
         _ => Status::Io,
     };
     Reply::error(status, e.to_string())

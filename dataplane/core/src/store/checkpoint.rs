@@ -45,11 +45,13 @@ struct RawReplica {
     birth: U64,
     config: U32,
     adopted: U32,
+    /// The commit point.
+    commit: U64,
     flags: U32,
     /// Bytes of runs that follow; 0 in the directory.
     runs_len: U32,
 }
-const _: () = assert!(size_of::<RawReplica>() == 48);
+const _: () = assert!(size_of::<RawReplica>() == 56);
 
 /// Blocks with one version and seq that lie one after the other, in the chunk and on the disk.
 /// One CRC per block follows, if it has data.
@@ -152,11 +154,7 @@ fn entries_piece(index: &Index, from: ChunkId) -> (Vec<u8>, Option<ChunkId>) {
         if payload.len() >= PIECE_TARGET {
             return (payload, Some(r.chunk));
         }
-        let at = payload.len();
-        payload.extend_from_slice(raw_replica(r, 0).as_bytes());
-        encode_runs(r, &mut payload);
-        let runs_len = payload.len() - at - size_of::<RawReplica>();
-        payload[at..at + size_of::<RawReplica>()].copy_from_slice(raw_replica(r, runs_len as u32).as_bytes());
+        encode_replica(r, &mut payload);
         match r.chunk.0.checked_add(1) {
             Some(n) => next = ChunkId(n),
             None => break,
@@ -173,9 +171,19 @@ fn raw_replica(r: &Replica, runs_len: u32) -> RawReplica {
         birth: r.birth.into(),
         config: r.config.0.into(),
         adopted: r.adopted.0.into(),
+        commit: r.commit.0.into(),
         flags: if r.damaged { DAMAGED } else { 0 }.into(),
         runs_len: runs_len.into(),
     }
+}
+
+/// A replica and its entries.
+pub fn encode_replica(r: &Replica, out: &mut Vec<u8>) {
+    let at = out.len();
+    out.extend_from_slice(raw_replica(r, 0).as_bytes());
+    encode_runs(r, out);
+    let runs_len = out.len() - at - size_of::<RawReplica>();
+    out[at..at + size_of::<RawReplica>()].copy_from_slice(raw_replica(r, runs_len as u32).as_bytes());
 }
 
 fn encode_runs(r: &Replica, out: &mut Vec<u8>) {
@@ -313,6 +321,7 @@ pub fn decode_replicas(mut payload: &[u8], blocks: u32) -> Option<Vec<Replica>> 
         };
         let mut r = Replica::new(&new, raw.birth.get());
         r.damaged = raw.flags.get() & DAMAGED != 0;
+        r.commit = Seq(raw.commit.get());
         decode_runs(&mut r, runs, blocks)?;
         out.push(r);
         payload = rest;

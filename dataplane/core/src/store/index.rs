@@ -8,7 +8,7 @@
 //! Invariant: a location belongs to at most one entry. The [`Ledger`] hears of every change, so the
 //! count of live blocks per segment is exact.
 
-use super::record::{Moved, NewReplica, Record};
+use super::record::{CommitPoint, Moved, NewReplica, Record};
 use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Digest};
 use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
 use std::cell::Cell;
@@ -91,6 +91,8 @@ pub struct ReplicaMeta {
     pub entries: u32,
     /// The largest seq among the entries.
     pub max_seq: Seq,
+    /// Every member of the chunk holds exactly the same entries up to here.
+    pub commit: Seq,
 }
 
 pub struct Replica {
@@ -100,6 +102,8 @@ pub struct Replica {
     pub config: ConfigNo,
     pub adopted: Epoch,
     pub damaged: bool,
+    /// The commit point; 0 while `damaged`, as what it says of this replica need not be true then.
+    pub commit: Seq,
     /// Number of the record that created it: earlier records about the chunk are not about it.
     pub birth: u64,
     pages: Vec<Option<Box<[Slot; PAGE_SLOTS]>>>,
@@ -119,6 +123,7 @@ impl Replica {
             config: n.config,
             adopted: n.adopted,
             damaged: false,
+            commit: Seq::ZERO,
             birth,
             pages: Vec::new(),
             digest: Digest::default(),
@@ -154,6 +159,7 @@ impl Replica {
             digest: self.digest,
             entries: self.entries,
             max_seq: self.max_seq(),
+            commit: self.commit,
         }
     }
 
@@ -304,7 +310,10 @@ impl Index {
 
     /// Marks replicas as possibly incomplete.
     pub fn mark_damaged(&mut self, is_suspect: impl Fn(&Replica) -> bool) {
-        self.replicas.values_mut().filter(|r| is_suspect(r)).for_each(|r| r.damaged = true);
+        for r in self.replicas.values_mut().filter(|r| is_suspect(r)) {
+            r.damaged = true;
+            r.commit = Seq::ZERO;
+        }
     }
 
     /// Applies record `number` of the log, whose data blocks are at `first`, `first + 1`, ….
@@ -331,6 +340,11 @@ impl Index {
                 self.with(*chunk, number, |r| r.config = r.config.max(*config));
             }
             Record::ClearDamaged { chunk } => self.with(*chunk, number, |r| r.damaged = false),
+            Record::Commit { points } => {
+                for p in points {
+                    self.with(p.chunk, number, |r| r_commit(r, p));
+                }
+            }
             Record::Move { blocks } => {
                 for (m, at) in blocks.iter().zip(first..) {
                     self.with(m.chunk, number, |r| r_move(r, m, Place(at), ledger));
@@ -393,6 +407,14 @@ fn r_repair(r: &mut Replica, epoch: Epoch, entries: &[BlockEntry], first: u32, l
             BlockKind::Absent => Slot::ABSENT,
         };
         r.repair(epoch, e.block, slot, ledger);
+    }
+}
+
+/// Only ever goes up. Whether the replica has adopted and holds what it should was checked when the point came: replay
+/// may meet a later state.
+fn r_commit(r: &mut Replica, p: &CommitPoint) {
+    if r.replica == p.replica && !r.damaged {
+        r.commit = r.commit.max(p.seq);
     }
 }
 

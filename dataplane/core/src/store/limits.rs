@@ -35,6 +35,8 @@ pub const MAX_BATCH_HEADER: usize = 64 << 10;
 pub const MAX_REPAIR_ENTRIES: usize = 1024;
 /// Most chunks in one Adopt record.
 pub const MAX_ADOPT_CHUNKS: usize = 4096;
+/// Most points in one Commit record.
+pub const MAX_COMMIT_POINTS: usize = 2048;
 /// Most blocks that compaction moves in one record.
 pub const MAX_MOVE_BLOCKS: usize = 128;
 /// Most blocks of one repair call's data, so that one caller cannot fill the memory.

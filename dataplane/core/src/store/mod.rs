@@ -40,7 +40,7 @@ mod walk;
 
 pub use error::{FormatError, StoreError};
 pub use index::ReplicaMeta;
-pub use record::NewReplica;
+pub use record::{CommitPoint, NewReplica};
 pub use recovery::RecoveryReport;
 pub use shard::{Options, Shard, Usage};
 pub use superblock::{FORMAT_VERSION, Superblock, claim, format, format_as, read_superblock};

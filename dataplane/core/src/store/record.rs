@@ -18,6 +18,14 @@ pub struct NewReplica {
     pub adopted: Epoch,
 }
 
+/// A replica's commit point: every member of its chunk holds exactly the same entries up to `seq`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommitPoint {
+    pub chunk: ChunkId,
+    pub replica: ReplicaId,
+    pub seq: Seq,
+}
+
 /// A block that compaction copied: what it is, and where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
@@ -73,6 +81,9 @@ pub enum Record {
     Lost {
         blocks: Vec<Moved>,
     },
+    Commit {
+        points: Vec<CommitPoint>,
+    },
 }
 
 mod kind {
@@ -86,6 +97,7 @@ mod kind {
     pub const CLEAR_DAMAGED: u8 = 8;
     pub const MOVE: u8 = 9;
     pub const LOST: u8 = 10;
+    pub const COMMIT: u8 = 11;
 }
 
 macro_rules! layout {
@@ -110,6 +122,7 @@ layout!(RawDelete, 16, { chunk: U64, replica: U64 });
 layout!(RawAdopt, 8, { epoch: U32, count: U32 });
 layout!(RawFence, 12, { volume: U64, epoch: U32 });
 layout!(RawConfig, 12, { chunk: U64, config: U32 });
+layout!(RawPoint, 24, { chunk: U64, replica: U64, seq: U64 });
 layout!(RawMoved, 32, { chunk: U64, seq: U64, version: U32, crc: U32, block: U32, from: U32 });
 
 impl From<&BlockEntry> for RawEntry {
@@ -158,6 +171,19 @@ impl RawMoved {
     }
 }
 
+impl From<&CommitPoint> for RawPoint {
+    fn from(p: &CommitPoint) -> RawPoint {
+        RawPoint { chunk: p.chunk.0.into(), replica: p.replica.0.into(), seq: p.seq.0.into() }
+    }
+}
+
+impl RawPoint {
+    fn point(&self) -> CommitPoint {
+        let (chunk, replica) = (ChunkId(self.chunk.get()), ReplicaId(self.replica.get()));
+        CommitPoint { chunk, replica, seq: Seq(self.seq.get()) }
+    }
+}
+
 fn all<T, U>(raw: &[T], check: impl Fn(&T) -> Option<U>) -> Option<Vec<U>> {
     raw.iter().map(check).collect()
 }
@@ -198,6 +224,7 @@ impl Record {
                 Record::Config { .. } => size_of::<RawConfig>(),
                 Record::ClearDamaged { .. } => 8,
                 Record::Move { blocks } | Record::Lost { blocks } => blocks.len() * size_of::<RawMoved>(),
+                Record::Commit { points } => points.len() * size_of::<RawPoint>(),
             }
     }
 
@@ -213,6 +240,7 @@ impl Record {
             Record::ClearDamaged { .. } => (kind::CLEAR_DAMAGED, 0),
             Record::Move { .. } => (kind::MOVE, 0),
             Record::Lost { .. } => (kind::LOST, 0),
+            Record::Commit { .. } => (kind::COMMIT, 0),
         }
     }
 
@@ -259,6 +287,7 @@ impl Record {
             Record::Move { blocks } | Record::Lost { blocks } => {
                 blocks.iter().for_each(|m| o.put(&RawMoved::from(m)));
             }
+            Record::Commit { points } => points.iter().for_each(|p| o.put(&RawPoint::from(p))),
         }
     }
 
@@ -285,6 +314,10 @@ impl Record {
             }
             kind::MOVE => Some(Record::Move { blocks: Self::decode_moved(body)? }),
             kind::LOST => Some(Record::Lost { blocks: Self::decode_moved(body)? }),
+            kind::COMMIT => {
+                let points = <[RawPoint]>::ref_from_bytes(body).ok()?;
+                Some(Record::Commit { points: points.iter().map(RawPoint::point).collect() })
+            }
             other => Self::decode_small(other, body),
         }
     }

@@ -24,6 +24,7 @@ fn samples() -> Vec<Record> {
         Record::ClearDamaged { chunk },
         Record::Move { blocks: vec![moved] },
         Record::Lost { blocks: vec![moved, moved] },
+        Record::Commit { points: vec![CommitPoint { chunk, replica: ReplicaId(2), seq }] },
     ]
 }
 
@@ -41,9 +42,9 @@ fn encoded(records: &[Record]) -> Vec<u8> {
 fn records_survive_encoding() {
     let records = samples();
     let buf = encoded(&records);
-    assert_eq!(Record::decode_all(&buf, 11, 4), Some(records));
-    assert_eq!(Record::decode_all(&buf, 10, 4), None);
-    assert_eq!(Record::decode_all(&buf, 11, 5), None);
+    assert_eq!(Record::decode_all(&buf, 12, 4), Some(records));
+    assert_eq!(Record::decode_all(&buf, 11, 4), None);
+    assert_eq!(Record::decode_all(&buf, 12, 5), None);
 }
 
 #[test]
@@ -74,6 +75,19 @@ fn golden_write() {
         "02000000", // version, block, count
         "7f6b1842",
         "7f6b1842", // CRC-32C of 4096 bytes of 1, twice
+    ];
+    assert_eq!(hex, expected.concat());
+}
+
+#[test]
+fn golden_commit() {
+    let hex: String = encoded(&samples()[11..]).iter().map(|b| format!("{b:02x}")).collect();
+    let expected = [
+        "0b000000",
+        "18000000", // kind Commit, 24 bytes
+        "0807060504030201",
+        "0200000000000000",
+        "0900000000030000", // chunk, replica, seq 3.9
     ];
     assert_eq!(hex, expected.concat());
 }

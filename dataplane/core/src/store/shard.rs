@@ -7,7 +7,7 @@ use super::layout::ShardGeometry;
 use super::limits::*;
 use super::log;
 use super::queue::Item;
-use super::record::{NewReplica, Record};
+use super::record::{CommitPoint, NewReplica, Record};
 use super::recovery::{self, RecoveryReport};
 use super::state::State;
 use super::superblock::Superblock;
@@ -174,6 +174,27 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         }
         let lists = chunks.chunks(MAX_ADOPT_CHUNKS);
         self.enqueue(lists.map(|list| item(Record::Adopt { epoch, chunks: list.to_vec() })))
+    }
+
+    /// Records commit points. Those of replicas that are damaged or have not adopted `epoch` are left out: what is true of
+    /// their chunks need not be true of them. A point above what a replica holds is an error, and records none.
+    pub fn set_commit(&self, epoch: Epoch, points: Vec<CommitPoint>) -> Ticket {
+        let mut valid = Vec::with_capacity(points.len());
+        for p in points {
+            match self.replica(p.chunk).filter(|r| r.replica == p.replica) {
+                Some(r) if r.damaged || r.adopted != epoch => {}
+                Some(r) if r.max_seq < p.seq => {
+                    return Ticket::refused(StoreError::Invalid("commit point above what the replica holds"));
+                }
+                Some(_) => valid.push(p),
+                None => return Ticket::refused(StoreError::UnknownReplica(p.chunk)),
+            }
+        }
+        if valid.is_empty() {
+            return self.flush();
+        }
+        let lists = valid.chunks(MAX_COMMIT_POINTS);
+        self.enqueue(lists.map(|list| item(Record::Commit { points: list.to_vec() })))
     }
 
     /// Records the config number; a lower one than is known does nothing.

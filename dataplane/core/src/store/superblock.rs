@@ -82,13 +82,7 @@ impl Superblock {
     }
 
     /// A layout of the caller's choice, which may be smaller than [`Superblock::plan`] would make it: for tests.
-    pub fn with_layout(
-        size: u64,
-        shards: u16,
-        disk_uuid: [u8; 16],
-        segment_size: u32,
-        segments: u32,
-    ) -> Superblock {
+    pub fn with_layout(size: u64, shards: u16, disk_uuid: [u8; 16], segment_size: u32, segments: u32) -> Superblock {
         Superblock {
             disk_uuid,
             cluster_uuid: [0; 16],

@@ -188,3 +188,35 @@ fn guests_read_only_what_was_adopted() {
         assert_eq!(status(&ask(&rt, &service, (read(false), Bytes::new())).await), Status::Ok);
     });
 }
+
+#[test]
+fn a_commit_point_is_taken_from_who_has_adopted_and_told_at_the_next_fence() {
+    test(1, async |rt, disk| {
+        let service = in_use(&rt, &disk).await;
+        for n in 1..=3 {
+            assert_eq!(ask(&rt, &service, write(1, 1, n)).await, Reply::Done);
+        }
+        let commit = |epoch, replica, counter| {
+            let points = vec![(DiskId(1), ChunkId(1), ReplicaId(replica), Seq::new(Epoch(1), counter))];
+            (Request::Commit { volume: VOLUME, epoch: Epoch(epoch), points }, Bytes::new())
+        };
+        assert_eq!(ask(&rt, &service, commit(1, 1, 2)).await, Reply::Done);
+        assert_eq!(status(&ask(&rt, &service, commit(1, 1, 4)).await), Status::Invalid, "it does not hold that");
+        assert_eq!(status(&ask(&rt, &service, commit(1, 9, 2)).await), Status::UnknownReplica);
+        assert_eq!(status(&ask(&rt, &service, commit(2, 1, 3)).await), Status::FenceFirst);
+        let told = async |epoch| {
+            let Reply::Fenced { replicas, .. } = ask(&rt, &service, fence(epoch)).await else { panic!("not fenced") };
+            replicas.iter().find(|r| r.chunk == ChunkId(1)).map(|r| r.commit)
+        };
+        assert_eq!(told(2).await, Some(Seq::new(Epoch(1), 2)));
+        assert_eq!(status(&ask(&rt, &service, commit(1, 1, 3)).await), Status::Fenced);
+        // It may lack what the others have, as long as it has not adopted.
+        assert_eq!(ask(&rt, &service, commit(2, 1, 3)).await, Reply::Done);
+        assert_eq!(told(2).await, Some(Seq::new(Epoch(1), 2)), "ignored");
+        let replicas = vec![(DiskId(1), ChunkId(1), ReplicaId(1))];
+        let adopt = Request::Adopt { volume: VOLUME, epoch: Epoch(2), replicas };
+        assert_eq!(ask(&rt, &service, (adopt, Bytes::new())).await, Reply::Done);
+        assert_eq!(ask(&rt, &service, commit(2, 1, 3)).await, Reply::Done);
+        assert_eq!(told(2).await, Some(Seq::new(Epoch(1), 3)));
+    });
+}

@@ -5,7 +5,7 @@ use crate::store::*;
 use crate::testing::CrashStyle;
 use bytes::Bytes;
 use levee_proto::wire::{BlockKind, Crcs};
-use levee_proto::{ChunkId, Epoch, Version};
+use levee_proto::{ChunkId, Epoch, ReplicaId, Seq, Version};
 
 #[test]
 fn what_was_written_is_read_and_survives() {
@@ -94,6 +94,34 @@ fn bad_requests_are_refused() {
     }
     w.rt.block_on(shard.close()).expect("closes");
     assert_eq!(refused(shard.set_fence(VOLUME, Epoch(1))), StoreError::Closed);
+}
+
+#[test]
+fn commit_points_only_rise_and_survive() {
+    let w = World::new(8);
+    let shard = w.open();
+    w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
+    for i in 1..=4 {
+        w.run(&shard, write(i, i as u32, 1)).expect("writes");
+    }
+    let point = |counter| CommitPoint { chunk: CHUNK, replica: ReplicaId(1), seq: seq(1, counter) };
+    let set = |shard: &TestShard, epoch, point| w.rt.block_on(shard.set_commit(Epoch(epoch), vec![point]));
+    let commit = |shard: &TestShard| shard.replica(CHUNK).expect("there").commit;
+    assert_eq!(set(&shard, 1, point(3)), Ok(()));
+    assert_eq!(set(&shard, 1, point(2)), Ok(()));
+    assert_eq!(commit(&shard), seq(1, 3));
+    assert!(matches!(set(&shard, 1, point(5)), Err(StoreError::Invalid(_))));
+    assert_eq!(set(&shard, 2, point(4)), Ok(()), "not adopted: ignored");
+    let other = CommitPoint { replica: ReplicaId(2), ..point(4) };
+    assert_eq!(set(&shard, 1, other), Err(StoreError::UnknownReplica(CHUNK)));
+    w.crash(CrashStyle::LoseAll);
+    let shard = w.open();
+    assert_eq!(commit(&shard), seq(1, 3), "replayed");
+    w.rt.block_on(shard.close()).expect("closes");
+    let shard = w.open();
+    assert_eq!(commit(&shard), seq(1, 3), "from the checkpoint");
+    w.run(&shard, Op::Create(CHUNK, 2)).expect("creates");
+    assert_eq!(commit(&shard), Seq::ZERO, "another replica");
 }
 
 #[test]

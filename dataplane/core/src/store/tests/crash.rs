@@ -2,7 +2,7 @@
 //! the order in which it was asked for, or not at all.
 
 use super::world::*;
-use crate::store::StoreError;
+use crate::store::{CommitPoint, StoreError};
 use crate::testing::{CrashStyle, TestRng};
 use levee_proto::ChunkId;
 use proptest::prelude::*;
@@ -61,10 +61,19 @@ struct Progress {
     acknowledged: Rc<Cell<usize>>,
 }
 
+/// A commit point that the shard takes, of the chunk that `op` writes.
+fn commit(shard: &TestShard, op: &Op) -> Option<Op> {
+    let Op::Write { chunk, .. } = op else { return None };
+    let r = shard.replica(*chunk).filter(|r| r.entries > 0)?;
+    let point = CommitPoint { chunk: *chunk, replica: r.replica, seq: r.max_seq };
+    Some(Op::Commit { epoch: r.adopted.0, point })
+}
+
 async fn drive(shard: &TestShard, g: &mut Generator, ops: u32, progress: Progress) {
     let mut waiting = VecDeque::new();
     for _ in 0..ops {
         let op = g.op();
+        let op = if g.rng.one_in(20) { commit(shard, &op).unwrap_or(op) } else { op };
         let mut ticket = Box::pin(op.issue(shard));
         match ticket.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(StoreError::UnknownReplica(_) | StoreError::Full)) => continue,

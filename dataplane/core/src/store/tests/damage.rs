@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::store::*;
 use crate::testing::{CrashStyle, TestRng};
-use levee_proto::ChunkId;
+use levee_proto::{ChunkId, ReplicaId, Seq};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -109,6 +109,28 @@ fn what_is_lost_after_a_replica_was_made_whole_flags_it() {
         let (_, report) = w.try_open().expect("opens");
         assert_eq!(report.damaged, [CHUNK]);
     }
+}
+
+#[test]
+fn a_damaged_replica_has_no_commit_point() {
+    let w = World::new(15);
+    let shard = w.open();
+    let point = CommitPoint { chunk: CHUNK, replica: ReplicaId(1), seq: seq(1, 1) };
+    let commit = Op::Commit { epoch: 1, point };
+    let ops = [Op::Create(CHUNK, 1), write(1, 0, 1), commit.clone(), write(2, 1, 1), write(3, 2, 1)];
+    ops.into_iter().for_each(|op| w.run(&shard, op).expect("works"));
+    w.crash(CrashStyle::LoseAll);
+    spoil(&w, 1);
+    let (shard, report) = w.try_open().expect("opens");
+    assert_eq!(report.damaged, [CHUNK]);
+    let known = |shard: &TestShard| shard.replica(CHUNK).expect("there").commit;
+    w.run(&shard, commit.clone()).expect("is ignored");
+    assert_eq!(known(&shard), Seq::ZERO);
+    w.rt.block_on(shard.clear_damaged(CHUNK)).expect("clears");
+    assert_eq!(known(&shard), Seq::ZERO);
+    w.run(&shard, commit).expect("is taken");
+    w.crash(CrashStyle::LoseAll);
+    assert_eq!(known(&w.open()), seq(1, 1));
 }
 
 #[test]

@@ -1,10 +1,16 @@
 //! The bytes on the disk, fixed: a change of any of these is a new format version.
 
+use crate::store::checkpoint::{decode_replicas, encode_replica};
+use crate::store::index::Index;
 use crate::store::layout::*;
+use crate::store::record::Record;
 use crate::store::root::{LogPosition, Root};
+use crate::store::segments::SegmentTable;
 use crate::store::superblock::format_as;
 use crate::store::*;
 use crate::testing::{MemDisk, TestRuntime};
+use levee_proto::wire::{BlockKind, Crcs};
+use levee_proto::{ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
 use zerocopy::IntoBytes;
 
 fn hex(bytes: &[u8]) -> String {
@@ -91,6 +97,55 @@ fn piece_header() {
     PieceHeader::seal(&geometry(), 6, 3, 2, 0, &mut buf);
     let expected = ["4c564350", "0200", "0200", UUID, "0600000000000000", "03000000", "00000000", "CRC"];
     check(&buf[..44], &expected);
+}
+
+#[test]
+fn replica_in_a_checkpoint() {
+    let new = NewReplica {
+        volume: VolumeId(1),
+        chunk: ChunkId(2),
+        replica: ReplicaId(3),
+        config: ConfigNo(4),
+        adopted: Epoch(5),
+    };
+    let mut index = Index::default();
+    let mut ledger = SegmentTable::new(20, 1024);
+    index.apply(&Record::Create(new), 900, 0, &mut ledger);
+    let crcs = Crcs::of(&[1; 8192]);
+    let (chunk, version, seq) = (ChunkId(2), Version(1), Seq::new(Epoch(5), 9));
+    let write = |kind, block, count, crcs| Record::Write { chunk, kind, version, seq, block, count, crcs };
+    index.apply(&write(BlockKind::Data, 7, 2, crcs), 901, 77, &mut ledger);
+    index.apply(&write(BlockKind::Zero, 100, 50, Crcs::none()), 902, 0, &mut ledger);
+    let point = CommitPoint { chunk, replica: ReplicaId(3), seq };
+    index.apply(&Record::Commit { points: vec![point] }, 903, 0, &mut ledger);
+    let mut bytes = Vec::new();
+    encode_replica(index.get(chunk).expect("there"), &mut bytes);
+    let expected = [
+        "0100000000000000",
+        "0200000000000000",
+        "0300000000000000",
+        "8403000000000000", // volume, chunk, replica, creating record
+        "04000000",
+        "05000000",
+        "0900000000050000", // config, adopted, commit point 5.9
+        "00000000",
+        "30000000", // flags, bytes of runs
+        "0700",
+        "0200",
+        "4d000000",
+        "01000000",
+        "0900000000050000", // block, count, location, version, seq
+        "7f6b1842",
+        "7f6b1842", // CRCs
+        "6400",
+        "3200",
+        "feffffff",
+        "01000000",
+        "0900000000050000", // zeros
+    ];
+    assert_eq!(hex(&bytes), expected.concat());
+    let decoded = decode_replicas(&bytes, 20 * 1024).expect("well-formed");
+    assert_eq!(decoded[0].meta(), index.get(chunk).expect("there").meta());
 }
 
 #[test]

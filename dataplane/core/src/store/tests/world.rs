@@ -61,6 +61,11 @@ pub enum Op {
     },
     Fence(u32),
     Adopt(u32, ChunkId),
+    /// For a replica of which it is known that it takes it.
+    Commit {
+        epoch: u32,
+        point: CommitPoint,
+    },
 }
 
 impl Op {
@@ -92,6 +97,7 @@ impl Op {
             }
             Op::Fence(epoch) => shard.set_fence(VOLUME, Epoch(epoch)),
             Op::Adopt(epoch, chunk) => shard.set_adopted(Epoch(epoch), vec![chunk]),
+            Op::Commit { epoch, point } => shard.set_commit(Epoch(epoch), vec![point]),
         }
     }
 }
@@ -105,6 +111,8 @@ pub struct Model {
     pub fence: u32,
     /// Replica id, adopted epoch, blocks.
     pub chunks: BTreeMap<ChunkId, (u64, u32, BTreeMap<u32, Held>)>,
+    /// Commit points other than 0.
+    pub commits: BTreeMap<ChunkId, Seq>,
 }
 
 impl Model {
@@ -118,11 +126,13 @@ impl Model {
             Op::Create(chunk, replica) => {
                 if self.chunks.get(&chunk).is_none_or(|c| c.0 < replica) {
                     self.chunks.insert(chunk, (replica, 1, BTreeMap::new()));
+                    self.commits.remove(&chunk);
                 }
             }
             Op::Delete(chunk, replica) => {
                 if self.chunks.get(&chunk).is_some_and(|c| c.0 == replica) {
                     self.chunks.remove(&chunk);
+                    self.commits.remove(&chunk);
                 }
             }
             Op::Write { chunk, seq, block, count, n } => {
@@ -138,6 +148,12 @@ impl Model {
             Op::Adopt(epoch, chunk) => {
                 if let Some(c) = self.chunks.get_mut(&chunk) {
                     c.1 = c.1.max(epoch);
+                }
+            }
+            Op::Commit { point, .. } => {
+                if self.chunks.get(&point.chunk).is_some_and(|c| c.0 == point.replica.0) {
+                    let commit = self.commits.entry(point.chunk).or_default();
+                    *commit = point.seq.max(*commit);
                 }
             }
         }
@@ -226,6 +242,9 @@ impl World {
                 held.insert(e.block, (e.seq, content));
             }
             model.chunks.insert(meta.chunk, (meta.replica.0, meta.adopted.0, held));
+            if meta.commit > Seq::ZERO {
+                model.commits.insert(meta.chunk, meta.commit);
+            }
         }
         Ok(model)
     }
