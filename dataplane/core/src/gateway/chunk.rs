@@ -57,6 +57,11 @@ impl ChunkState {
         self.config
     }
 
+    /// Counter of the next write's seq.
+    pub fn next_counter(&self) -> u64 {
+        self.next
+    }
+
     pub fn set_config(&mut self, config: ConfigNo) {
         self.config = config;
     }
@@ -122,6 +127,8 @@ pub(super) struct Chunk {
     pub fresh: bool,
     /// A reconciliation changed members, which may have failed: what they said when they were fenced is outdated.
     pub touched: Cell<bool>,
+    /// The last commit point that members were told.
+    pub committed: Cell<Seq>,
     pub locks: Rc<RangeLocks>,
     pub state: RefCell<ChunkState>,
     /// A member or the stage changed.
@@ -142,6 +149,7 @@ impl Chunk {
             index: info.index,
             fresh,
             touched: Cell::new(false),
+            committed: Cell::new(Seq::ZERO),
             locks: Rc::default(),
             state: RefCell::new(state),
             changed: Event::new(),
@@ -197,6 +205,11 @@ impl Chunk {
             }
         }
         self.changed.notify();
+    }
+
+    /// Members that take writes.
+    pub fn live_members(&self) -> usize {
+        self.state.borrow().present().filter(|(_, m)| m.live).count()
     }
 
     /// The member on a disk, if any: members are on distinct disks.

@@ -17,13 +17,16 @@
 mod allocate;
 mod background;
 mod chunk;
+mod commit;
 mod config;
+mod hedge;
 mod locks;
 mod member;
 mod read;
 mod reconcile;
 mod report;
 mod resync;
+mod scrub;
 mod session;
 mod takeover;
 mod verify;
@@ -40,8 +43,9 @@ use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
 use levee_proto::{ChunkId, DiskId, NodeId, ReplicaId};
 use report::Counters;
 pub use report::GatewayReport;
+pub use scrub::Scrubbed;
 use session::Session;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::rc::Rc;
@@ -100,13 +104,19 @@ pub struct Stopped(pub String);
 pub struct Options {
     /// A daemon that leaves a request unanswered for so long is left behind and caught up later.
     pub answer_timeout: Duration,
+    /// In about this time every block of every copy is read back once; none: never.
+    pub scrub_period: Option<Duration>,
     /// At an open, how long to wait for the copies beyond a quorum before going on without them.
     pub takeover_grace: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { answer_timeout: Duration::from_secs(2), takeover_grace: Duration::from_millis(300) }
+        Options {
+            answer_timeout: Duration::from_secs(1),
+            scrub_period: Some(Duration::from_secs(7 * 24 * 3600)),
+            takeover_grace: Duration::from_millis(300),
+        }
     }
 }
 
@@ -140,6 +150,9 @@ struct Inner<R: Runtime, C: Cluster> {
     evacuate: RefCell<BTreeMap<DiskId, DiskState>>,
     background: Background,
     counters: Counters,
+    /// No request is outstanding, and the watchdog sleeps.
+    idle: Cell<bool>,
+    woken: Event,
     stopped: RefCell<Option<Stopped>>,
     /// A session came or went, a chunk changed its stage, or the gateway stopped.
     changed: Event,
@@ -171,6 +184,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             evacuate: RefCell::default(),
             background: Background::default(),
             counters: Counters::default(),
+            idle: Cell::new(false),
+            woken: Event::new(),
             stopped: RefCell::new(None),
             changed: Event::new(),
         }));
@@ -180,6 +195,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         gateway.spawn_takeover();
         gateway.spawn_watchdog();
         gateway.spawn_changes();
+        gateway.spawn_commits();
+        gateway.spawn_scrub();
         gateway
     }
 

@@ -7,7 +7,7 @@ use super::report::count;
 use super::write::blocks_of;
 use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
-use crate::sync::{join_all, timeout};
+use crate::sync::{Sender, join_all, timeout};
 use bytes::{Bytes, BytesMut};
 use levee_proto::units::{BLOCK_SIZE, Extent};
 use levee_proto::wire::{BlockEntry, BlockKind, Reply, Request, Status};
@@ -63,33 +63,35 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 continue;
             };
             tried |= 1 << member;
-            if let Some((entries, data)) = self.read_from(chunk, member, blocks.clone(), false).await {
+            if let Some((entries, data)) = self.read_soon(chunk, member, &blocks, &mut tried).await {
                 return Ok(assemble(&entries, data));
             }
         }
     }
 
-    /// A member that has every acknowledged write of the blocks, the local one first; not one of `tried`.
-    fn readable(&self, chunk: &Chunk, blocks: &Range<u32>, tried: Slots) -> Option<usize> {
+    /// A member that has every acknowledged write of the blocks, the local one first, and last one that was late not
+    /// long ago; not one of `tried`.
+    pub(super) fn readable(&self, chunk: &Chunk, blocks: &Range<u32>, tried: Slots) -> Option<usize> {
         let state = chunk.state.borrow();
         let fit = |(i, m): &(usize, &Member)| tried & (1 << i) == 0 && m.is_readable(blocks);
-        let mut others = state.present().filter(fit);
-        let local = state.present().filter(fit).find(|(_, m)| m.place.node == self.0.node);
-        local.or_else(|| others.next()).map(|(i, _)| i)
+        let order = |m: &Member| (self.is_shunned(m.place.disk), m.place.node != self.0.node);
+        state.present().filter(fit).min_by_key(|(_, m)| order(m)).map(|(i, _)| i)
     }
 
-    /// Reads from one member. `None` if it cannot be used; what follows from that has been done.
+    /// Reads from one member. `None` if it cannot be used; what follows from that has been done. `late` is told when
+    /// the answer takes long.
     pub(super) async fn read_from(
         &self,
         chunk: &Rc<Chunk>,
         member: usize,
         blocks: Range<u32>,
         reconcile: bool,
+        late: Option<Sender<()>>,
     ) -> Option<(Vec<BlockEntry>, Bytes)> {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
         let request = Request::Read { target, block: blocks.start, count: blocks.end - blocks.start, reconcile };
-        match self.ask(&session, &target, request, Bytes::new()).await {
+        match self.ask_soon(&session, &target, request, late).await {
             Ok((Reply::Read { entries }, data)) if answers(&entries, &blocks) => {
                 if is_intact(&entries, &data) {
                     return Some((entries, data));
@@ -120,7 +122,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             return;
         }
         for block in blocks.filter(|_| chunk.state.borrow().members[member].is_known()) {
-            Box::pin(self.read_from(chunk, member, block..block + 1, reconcile)).await;
+            Box::pin(self.read_from(chunk, member, block..block + 1, reconcile, None)).await;
         }
     }
 }

@@ -142,8 +142,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn compare(&self, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
         let Some(source) = chunk.to_compare_with(i) else { return false };
         let mut doubtful = chunk.doubtful(source);
-        let Some(theirs) = self.list(chunk, i).await else { return false };
-        let Some(ours) = self.list(chunk, source).await else { return false };
+        // What both have committed is the same on both, unless one has lost some.
+        let is_whole = matches!(&chunk.state.borrow().members[i].sync, Sync::Behind(m) if !m.damaged);
+        let above = if is_whole { self.commit_of(chunk, i).min(self.commit_of(chunk, source)) } else { Seq::ZERO };
+        let Some(theirs) = self.list(chunk, i, above).await else { return false };
+        let Some(ours) = self.list(chunk, source, above).await else { return false };
         doubtful.extend(&chunk.doubtful(source));
         let epoch = self.0.volume.epoch;
         let different = differences(&theirs, &ours);
@@ -194,12 +197,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Reads a run from a member, or of it what can be read.
     async fn read_for_copy(&self, chunk: &Rc<Chunk>, source: usize, run: Range<u32>) -> Vec<(Vec<BlockEntry>, Bytes)> {
         let reconcile = !chunk.has_adopted(source);
-        if let Some(all) = self.read_from(chunk, source, run.clone(), reconcile).await {
+        if let Some(all) = self.read_from(chunk, source, run.clone(), reconcile, None).await {
             return vec![all];
         }
         let mut pieces = vec![];
         for block in run.filter(|_| chunk.state.borrow().members[source].is_known()) {
-            pieces.extend(self.read_from(chunk, source, block..block + 1, reconcile).await);
+            pieces.extend(self.read_from(chunk, source, block..block + 1, reconcile, None).await);
         }
         pieces
     }
@@ -222,19 +225,19 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// Everything that a member holds, in block order. `None` if it cannot say.
-    pub(super) async fn list(&self, chunk: &Rc<Chunk>, member: usize) -> Option<Vec<BlockEntry>> {
+    /// Up to where a member is known to hold what all do. Zero for one that has lost entries.
+    pub(super) fn commit_of(&self, chunk: &Chunk, member: usize) -> Seq {
+        self.summary(chunk, member).filter(|s| !s.damaged).map_or(Seq::ZERO, |s| s.commit)
+    }
+
+    /// What a member holds above a seq, in block order. `None` if it cannot say.
+    pub(super) async fn list(&self, chunk: &Rc<Chunk>, member: usize, above: Seq) -> Option<Vec<BlockEntry>> {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
         let (mut all, mut from) = (Vec::<BlockEntry>::new(), 0);
         loop {
             match self
-                .ask(
-                    &session,
-                    &target,
-                    Request::List { target, from, max: MAX_LIST as u32, above: Seq::ZERO },
-                    Bytes::new(),
-                )
+                .ask(&session, &target, Request::List { target, from, max: MAX_LIST as u32, above }, Bytes::new())
                 .await
             {
                 Ok((Reply::List { entries, more }, _)) if is_ordered(&entries, from) => {

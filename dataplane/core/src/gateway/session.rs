@@ -6,9 +6,11 @@
 //! that is dropped.
 
 use super::chunk::{Chunk, Found, Stage};
+use super::hedge::LATE;
+use super::report::count;
 use super::{Answer, Cluster, Done, Gateway, LinkDown, Stopped};
 use crate::ports::Runtime;
-use crate::sync::{Event, join_all, oneshot};
+use crate::sync::{Event, Sender, join_all, oneshot, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{ReplicaSummary, Reply, Request, Status, Target};
 use levee_proto::{DiskId, NodeId, ReplicaId};
@@ -25,11 +27,24 @@ const MAX_OWED_BYTES: u64 = 128 << 20;
 /// A request that reads a whole replica may take so many times the usual answer time.
 const PATIENCE: u32 = 30;
 /// How often outstanding requests are looked at.
-const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+const WATCH_INTERVAL: Duration = Duration::from_millis(25);
+/// The longest sleep of the watchdog while no request is outstanding.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
+/// A disk that did not answer in time is left alone for this long, twice as long the next time, and so on, unless it
+/// is needed: while it is slow, it would only be caught up and lost again and again.
+const QUARANTINE: Duration = Duration::from_secs(1);
+const MAX_QUARANTINES: u32 = 5;
+/// After so long without trouble, earlier trouble is forgotten.
+const PARDON: Duration = Duration::from_secs(60);
+/// How often a disk in quarantine is looked at.
+const QUARANTINE_LOOK: Duration = Duration::from_millis(50);
 
 struct Call {
+    sent: Duration,
     deadline: Duration,
     done: Done,
+    /// Told when the answer takes long.
+    late: Option<Sender<()>>,
 }
 
 /// Dealings with one disk of a node.
@@ -44,6 +59,11 @@ pub(super) struct Session {
     calls: RefCell<BTreeMap<u64, Call>>,
     next_call: Cell<u64>,
     owed: Cell<u64>,
+    /// It was slow to answer a read: others are preferred until then.
+    pub shunned_until: Cell<Duration>,
+    /// Times that it did not answer in time, and the last one.
+    strikes: Cell<u32>,
+    struck: Cell<Option<Duration>>,
     complained: Cell<bool>,
     /// It went down, or there is work for it.
     pub changed: Event,
@@ -60,6 +80,9 @@ impl Session {
             calls: RefCell::default(),
             next_call: Cell::new(0),
             owed: Cell::new(0),
+            shunned_until: Cell::new(Duration::ZERO),
+            strikes: Cell::new(0),
+            struck: Cell::new(None),
             complained: Cell::new(false),
             changed: Event::new(),
         })
@@ -88,11 +111,32 @@ impl Session {
         self.changed.notify();
     }
 
-    fn register(&self, deadline: Duration, done: Done) -> u64 {
+    fn register(&self, call: Call) -> u64 {
         let id = self.next_call.get();
         self.next_call.set(id + 1);
-        self.calls.borrow_mut().insert(id, Call { deadline, done });
+        self.calls.borrow_mut().insert(id, call);
         id
+    }
+
+    /// Tells those who asked to be told that their answers take long.
+    fn tell_late(&self, now: Duration) {
+        let mut calls = self.calls.borrow_mut();
+        let late = calls.values_mut().take_while(|c| c.sent + LATE <= now);
+        let tell: Vec<_> = late.filter_map(|c| c.late.take()).collect();
+        drop(calls);
+        tell.into_iter().for_each(|late| late.send(()));
+    }
+
+    /// It did not answer in time.
+    fn strike(&self, now: Duration) {
+        let recent = self.struck.replace(Some(now)).is_some_and(|at| at + PARDON > now);
+        self.strikes.set(if recent { self.strikes.get() + 1 } else { 1 });
+    }
+
+    /// Until when it is better left alone.
+    fn quarantined_until(&self) -> Duration {
+        let Some(since) = self.struck.get() else { return Duration::ZERO };
+        since + QUARANTINE * (1 << (self.strikes.get().clamp(1, MAX_QUARANTINES) - 1))
     }
 
     fn take(&self, id: u64) -> Option<Done> {
@@ -136,13 +180,25 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Sends a request about a chunk within the current session. `done` is never called from inside.
     pub(super) fn send(&self, session: &Rc<Session>, target: &Target, request: Request, data: Bytes, done: Done) {
         let core = self.0.cluster.core_of(session.node, target.disk, target.chunk);
-        self.send_to_core(session, core, request, data, done);
+        self.send_to_core(session, core, request, data, done, None);
     }
 
-    fn send_to_core(&self, session: &Rc<Session>, core: u16, request: Request, data: Bytes, done: Done) {
+    fn send_to_core(
+        &self,
+        session: &Rc<Session>,
+        core: u16,
+        request: Request,
+        data: Bytes,
+        done: Done,
+        late: Option<Sender<()>>,
+    ) {
         let timeout = self.0.options.answer_timeout;
         let patience = if matches!(request, Request::Scan { .. }) { timeout * PATIENCE } else { timeout };
-        let id = session.register(self.0.rt.now() + patience, done);
+        let sent = self.0.rt.now();
+        let id = session.register(Call { sent, deadline: sent + patience, done, late });
+        if self.0.idle.replace(false) {
+            self.0.woken.notify();
+        }
         if self.is_stopped() {
             return session.refuse(id, &self.0.rt);
         }
@@ -166,9 +222,23 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         rx.await.unwrap_or_else(|| Err(LinkDown("the gateway stopped".into())))
     }
 
+    /// As [`Gateway::ask`]; `late` is told when the answer takes long.
+    pub(super) async fn ask_soon(
+        &self,
+        session: &Rc<Session>,
+        target: &Target,
+        request: Request,
+        late: Option<Sender<()>>,
+    ) -> Answer {
+        let (tx, rx) = oneshot();
+        let core = self.0.cluster.core_of(session.node, target.disk, target.chunk);
+        self.send_to_core(session, core, request, Bytes::new(), Box::new(move |answer| tx.send(answer)), late);
+        rx.await.unwrap_or_else(|| Err(LinkDown("the gateway stopped".into())))
+    }
+
     pub(super) async fn ask_core(&self, session: &Rc<Session>, core: u16, request: Request) -> Answer {
         let (tx, rx) = oneshot();
-        self.send_to_core(session, core, request, Bytes::new(), Box::new(move |answer| tx.send(answer)));
+        self.send_to_core(session, core, request, Bytes::new(), Box::new(move |answer| tx.send(answer)), None);
         rx.await.unwrap_or_else(|| Err(LinkDown("the gateway stopped".into())))
     }
 
@@ -212,6 +282,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 Err(FenceError::Down(why)) => debug!(node = %session.node, "not reached: {why}"),
             }
             self.0.rt.sleep(backoff).await;
+            while self.0.rt.now() < session.quarantined_until() && !self.is_stopped() && !self.is_needed(&session) {
+                self.0.rt.sleep(QUARANTINE_LOOK).await;
+            }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
@@ -274,13 +347,35 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.0.rt.spawn(async move {
             while !this.is_stopped() {
                 this.0.rt.sleep(WATCH_INTERVAL).await;
-                let now = this.0.rt.now();
                 let sessions: Vec<_> = this.0.sessions.borrow().values().cloned().collect();
+                if sessions.iter().all(|s| s.calls.borrow().is_empty()) {
+                    let woken = this.0.woken.listen();
+                    this.0.idle.set(true);
+                    timeout(&this.0.rt, IDLE_LOOK, woken).await;
+                    continue;
+                }
+                let now = this.0.rt.now();
+                sessions.iter().for_each(|s| s.tell_late(now));
                 for session in sessions.iter().filter(|s| s.is_overdue(now)) {
-                    this.lose(session, "no answer in time");
+                    this.evict(session, now);
                 }
             }
         });
+    }
+
+    /// It did not answer in time.
+    fn evict(&self, session: &Rc<Session>, now: Duration) {
+        if session.is_up() {
+            session.strike(now);
+            count(&self.0.counters.evictions, 1);
+        }
+        self.lose(session, "no answer in time");
+    }
+
+    /// Whether a chunk cannot do without the disk.
+    fn is_needed(&self, session: &Session) -> bool {
+        let lacks = |c: &Rc<Chunk>| !c.is_served() || c.live_members() < self.min_copies();
+        self.chunks().iter().any(|c| lacks(c) && c.member_on(session.disk).is_some())
     }
 
     /// The request's address.

@@ -15,7 +15,7 @@ use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{BlockKind, MAX_BLOCKS, MAX_LIST, ReplicaSummary, Reply, Request};
-use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId};
+use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -87,7 +87,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// What the member's daemon said of it when it was fenced; `None`: it does not exist there.
-    fn summary(&self, chunk: &Chunk, member: usize) -> Option<ReplicaSummary> {
+    pub(super) fn summary(&self, chunk: &Chunk, member: usize) -> Option<ReplicaSummary> {
         let place = chunk.place(member);
         let found = self.session(place).replicas.borrow().get(&place.replica).copied();
         found.filter(|s| s.chunk == chunk.id)
@@ -131,12 +131,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         if witnesses.len() >= self.min_copies() && self.are_equal(chunk, &witnesses) {
             return Some(witnesses);
         }
-        let evidence = self.evidence(chunk, &answered).await;
+        let (evidence, mut plan) = self.decided_plan(chunk, &answered).await;
         let decisive = || evidence.iter().filter(|e| e.witness);
         if decisive().count() < self.quorum(chunk) || !self.has_elder(chunk.config(), decisive().map(|e| e.adopted)) {
             return None;
         }
-        let mut plan = decide(&evidence);
         plan.sort_by_key(|(_, changes)| changes.len());
         let mut holders = vec![];
         for (member, changes) in &plan {
@@ -157,15 +156,30 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         !chunk.touched.get() && first.is_some() && witnesses.iter().all(|(i, _)| summary(*i) == first)
     }
 
-    /// Lists what the members hold. Replicas that do not exist are made first, and hold nothing. A member that
-    /// cannot say what it holds, or that cannot be made, is left out.
-    async fn evidence(&self, chunk: &Rc<Chunk>, answered: &[Taken]) -> Vec<Evidence> {
+    /// What the members hold above what all of them are known to have in common, and what each has to change.
+    async fn decided_plan(&self, chunk: &Rc<Chunk>, answered: &[Taken]) -> (Vec<Evidence>, Vec<(usize, Vec<Change>)>) {
+        let common = answered.iter().map(|(i, _)| self.commit_of(chunk, *i)).min().unwrap_or(Seq::ZERO);
+        let evidence = self.evidence(chunk, answered, common).await;
+        let plan = decide(&evidence);
+        let is_void = |c: &Change| c.entry.kind == BlockKind::Absent;
+        if common == Seq::ZERO || !plan.iter().any(|(_, changes)| changes.iter().any(is_void)) {
+            return (evidence, plan);
+        }
+        // What was there before a void entry lies below: all have to be asked for everything.
+        let evidence = self.evidence(chunk, answered, Seq::ZERO).await;
+        let plan = decide(&evidence);
+        (evidence, plan)
+    }
+
+    /// Lists what the members hold above a seq. Replicas that do not exist are made first, and hold nothing. A member
+    /// that cannot say what it holds, or that cannot be made, is left out.
+    async fn evidence(&self, chunk: &Rc<Chunk>, answered: &[Taken], above: Seq) -> Vec<Evidence> {
         let asks = answered.iter().map(|(i, _)| async move {
             let (witness, adopted, entries) = match self.summary(chunk, *i) {
-                Some(s) => (!s.damaged, s.adopted, self.list(chunk, *i).await?),
+                Some(s) => (!s.damaged, s.adopted, self.list(chunk, *i, above).await?),
                 None => {
                     self.create_replica(chunk, *i, false).await?;
-                    (true, Epoch(0), self.list(chunk, *i).await?)
+                    (true, Epoch(0), self.list(chunk, *i, above).await?)
                 }
             };
             Some(Evidence { member: *i, witness, adopted, entries })
@@ -199,7 +213,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn fetch(&self, chunk: &Rc<Chunk>, run: &[&Change]) -> Option<Bytes> {
         let blocks = run.first()?.entry.block..run.last()?.entry.block + 1;
         for source in chunk.members().into_iter().map(|(i, _)| i).filter(|i| run[0].sources & (1 << i) != 0) {
-            let Some((entries, data)) = self.read_from(chunk, source, blocks.clone(), true).await else { continue };
+            let Some((entries, data)) = self.read_from(chunk, source, blocks.clone(), true, None).await else {
+                continue;
+            };
             if entries.iter().eq(run.iter().map(|c| &c.entry)) {
                 return Some(data);
             }

@@ -84,7 +84,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         };
         let agreed = most_common(scans.iter().flatten().map(|s| s.digest));
         for ((i, place), scan) in members.iter().zip(&scans) {
-            self.note_bad_blocks(chunk, *i, scan);
+            self.note_bad_blocks(chunk, *i, scan.as_ref().map_or(&[], |s| &s.bad));
             let problem = match scan {
                 Err(why) => why.clone(),
                 Ok(s) if !s.bad.is_empty() => {
@@ -102,14 +102,6 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
         report.blocks += scans.iter().flatten().map(|s| u64::from(s.blocks)).max().unwrap_or(0);
         Ok(())
-    }
-
-    /// What is bad is sent again from another copy.
-    fn note_bad_blocks(&self, chunk: &Rc<Chunk>, member: usize, scan: &Result<Scan, String>) {
-        let bad = scan.iter().flat_map(|s| &s.bad).filter(|b| **b < BLOCKS_PER_CHUNK);
-        if bad.filter(|b| chunk.mark_corrupt(member, **b)).count() > 0 {
-            self.session_of(chunk, member).changed.notify();
-        }
     }
 
     async fn scan(&self, chunk: &Rc<Chunk>, member: usize) -> Result<Scan, String> {
