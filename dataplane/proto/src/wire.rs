@@ -351,7 +351,11 @@ pub enum Reply {
     Hello { max_requests: u32, max_bytes: u32 },
     /// The fence is durable on this core's shards of `disks`; the volume's replicas there. Nothing is known of what is on
     /// other disks, which this core does not have or which failed.
-    Fenced { disks: Vec<DiskId>, replicas: Vec<ReplicaSummary> },
+    ///
+    /// `gaps`: those of `disks` whose log has once lost something. They may have forgotten replicas: one that is not in
+    /// `replicas` counts for nothing there, like a damaged one, and not for one that holds nothing. Made anew (not
+    /// adopted from birth), it is damaged.
+    Fenced { disks: Vec<DiskId>, replicas: Vec<ReplicaSummary>, gaps: Vec<DiskId> },
     /// One entry per block asked for; the data of those with kind `Data` follows in order.
     Read { entries: Vec<BlockEntry> },
     /// Entries in block order, absent ones left out; `more` if the listing goes on.
@@ -486,7 +490,7 @@ const ENTRY_LEN: usize = 24;
 const SUMMARY_LEN: usize = 61;
 
 /// Most replicas in one [`Reply::Fenced`]: what fits a message.
-pub const MAX_SUMMARIES: usize = (MAX_META - 4 * MAX_FENCED_DISKS) / SUMMARY_LEN - 1;
+pub const MAX_SUMMARIES: usize = (MAX_META - 8 * MAX_FENCED_DISKS) / SUMMARY_LEN - 1;
 /// Most disks in one [`Reply::Fenced`].
 pub const MAX_FENCED_DISKS: usize = 256;
 
@@ -648,7 +652,7 @@ impl Reply {
             Reply::Hello { max_requests, max_bytes } => {
                 o.u32(*max_requests).u32(*max_bytes);
             }
-            Reply::Fenced { disks, replicas } => {
+            Reply::Fenced { disks, replicas, gaps } => {
                 o.u32(disks.len() as u32);
                 for d in disks {
                     o.u32(d.0);
@@ -658,6 +662,10 @@ impl Reply {
                     o.u64(r.chunk.0).u64(r.replica.0).u32(r.config.0).u32(r.adopted.0).u8(u8::from(r.damaged));
                     o.u64(r.digest.0 as u64).u64((r.digest.0 >> 64) as u64).u32(r.entries).u64(r.max_seq.0);
                     o.u64(r.commit.0);
+                }
+                o.u32(gaps.len() as u32);
+                for d in gaps {
+                    o.u32(d.0);
                 }
             }
             Reply::Read { entries } => o.entries(entries),
@@ -687,6 +695,7 @@ impl Reply {
             kind::FENCE => Reply::Fenced {
                 disks: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
                 replicas: i.list(SUMMARY_LEN, MAX_SUMMARIES, Self::decode_summary)?,
+                gaps: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
             },
             kind::READ => {
                 let entries = i.list(ENTRY_LEN, MAX_BLOCKS as usize, In::entry)?;

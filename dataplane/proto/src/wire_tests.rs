@@ -73,7 +73,11 @@ fn replies() -> Vec<(u16, Reply, usize)> {
     };
     vec![
         (kind::HELLO, Reply::Hello { max_requests: 1, max_bytes: 2 }, 0),
-        (kind::FENCE, Reply::Fenced { disks: vec![DiskId(1), DiskId(2)], replicas: vec![summary; 3] }, 0),
+        (
+            kind::FENCE,
+            Reply::Fenced { disks: vec![DiskId(1), DiskId(2)], replicas: vec![summary; 3], gaps: vec![DiskId(2)] },
+            0,
+        ),
         (kind::WRITE, Reply::Done, 0),
         (kind::READ, Reply::Read { entries: vec![entry(1), BlockEntry::absent(2)] }, BLOCK_SIZE),
         (kind::LIST, Reply::List { entries: vec![entry(1)], more: true }, 0),

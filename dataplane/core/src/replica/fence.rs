@@ -64,6 +64,8 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         }
         // A disk that was put in meanwhile has not been fenced.
         done.retain(|(id, disk)| self.is_in(*id, disk));
+        let has_gap = |d: &ServedDisk<D, R>| d.shards.mine.values().any(Shard::has_log_gap);
+        let gaps = done.iter().filter(|(_, d)| has_gap(d)).map(|(id, _)| *id).collect();
         let shards = done.iter().flat_map(|(_, d)| d.shards.mine.values());
         let replicas: Vec<_> = shards.flat_map(|s: &Shard<D, R>| s.replicas_of(volume)).map(summary).collect();
         if replicas.len() > MAX_SUMMARIES || done.len() > MAX_FENCED_DISKS {
@@ -71,7 +73,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             return Reply::error(Status::Invalid, format!("more than {most} on a core"));
         }
         done.iter().for_each(|(_, disk)| disk.serve(volume, epoch));
-        Reply::Fenced { disks: done.into_iter().map(|(id, _)| id).collect(), replicas }
+        Reply::Fenced { disks: done.into_iter().map(|(id, _)| id).collect(), replicas, gaps }
     }
 }
 

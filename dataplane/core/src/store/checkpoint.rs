@@ -268,13 +268,18 @@ impl Writer {
 }
 
 async fn write_root<D: Disk, R: Runtime>(inner: &Inner<D, R>, w: &Writer, replay: LogPosition) -> io::Result<()> {
+    let (sequence, log_gap) = {
+        let s = inner.state.borrow();
+        (s.checkpoint.root_sequence + 1, s.log_gap)
+    };
     let root = Root {
-        sequence: inner.state.borrow().checkpoint.root_sequence + 1,
+        sequence,
         checkpoint: w.number,
         replay,
         pieces: w.pieces,
         first_entries: w.first_entries,
         checkpoint_len: w.len,
+        log_gap,
         segments: w.segments.clone(),
     };
     root.write(&inner.disk, &inner.geometry).await?;

@@ -326,7 +326,7 @@ impl Index {
             Record::Repair { chunk, epoch, entries } => {
                 self.with(*chunk, number, |r| r_repair(r, *epoch, entries, first, ledger));
             }
-            Record::Create(n) => self.create(n, number, ledger),
+            Record::Create { new, damaged } => self.create(new, *damaged, number, ledger),
             Record::Delete { chunk, replica } => {
                 if self.replicas.get(chunk).is_some_and(|r| r.replica == *replica && r.birth < number) {
                     self.remove(*chunk, ledger);
@@ -366,9 +366,9 @@ impl Index {
     }
 
     /// Ids of replicas only grow: an older one never replaces a newer one.
-    fn create(&mut self, n: &NewReplica, number: u64, ledger: &mut impl Ledger) {
+    fn create(&mut self, n: &NewReplica, damaged: bool, number: u64, ledger: &mut impl Ledger) {
         if self.replicas.get(&n.chunk).is_none_or(|r| r.replica < n.replica && r.birth < number) {
-            self.insert(Replica::new(n, number), ledger);
+            self.insert(Replica { damaged, ..Replica::new(n, number) }, ledger);
         }
     }
 }

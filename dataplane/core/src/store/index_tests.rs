@@ -18,13 +18,14 @@ impl Ledger for Refs {
 const CHUNK: ChunkId = ChunkId(7);
 
 fn create(replica: u64) -> Record {
-    Record::Create(NewReplica {
+    let new = NewReplica {
         volume: VolumeId(1),
         chunk: CHUNK,
         replica: ReplicaId(replica),
         config: ConfigNo(1),
         adopted: Epoch(1),
-    })
+    };
+    Record::Create { new, damaged: false }
 }
 
 fn seq(epoch: u32, counter: u64) -> Seq {

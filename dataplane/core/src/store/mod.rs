@@ -35,6 +35,7 @@ mod segments;
 mod shard;
 mod state;
 mod superblock;
+pub mod survey;
 mod tickets;
 mod walk;
 

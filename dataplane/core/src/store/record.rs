@@ -54,7 +54,11 @@ pub enum Record {
         epoch: Epoch,
         entries: Vec<BlockEntry>,
     },
-    Create(NewReplica),
+    Create {
+        new: NewReplica,
+        /// It may have been here before, and forgotten: see [`super::Shard::has_log_gap`].
+        damaged: bool,
+    },
     Delete {
         chunk: ChunkId,
         replica: ReplicaId,
@@ -99,6 +103,9 @@ mod kind {
     pub const LOST: u8 = 10;
     pub const COMMIT: u8 = 11;
 }
+
+/// `sub` of a Create record.
+const BORN_DAMAGED: u8 = 1;
 
 macro_rules! layout {
     ($(#[$doc:meta])* $name:ident, $size:expr, { $($field:ident: $ty:ty),* $(,)? }) => {
@@ -217,7 +224,7 @@ impl Record {
             + match self {
                 Record::Write { crcs, .. } => size_of::<RawWrite>() + crcs.as_le_bytes().len(),
                 Record::Repair { entries, .. } => size_of::<RawRepair>() + entries.len() * size_of::<RawEntry>(),
-                Record::Create(_) => size_of::<RawCreate>(),
+                Record::Create { .. } => size_of::<RawCreate>(),
                 Record::Delete { .. } => size_of::<RawDelete>(),
                 Record::Adopt { chunks, .. } => size_of::<RawAdopt>() + chunks.len() * 8,
                 Record::Fence { .. } => size_of::<RawFence>(),
@@ -232,7 +239,7 @@ impl Record {
         match self {
             Record::Write { kind, .. } => (kind::WRITE, *kind as u8),
             Record::Repair { .. } => (kind::REPAIR, 0),
-            Record::Create(_) => (kind::CREATE, 0),
+            Record::Create { damaged, .. } => (kind::CREATE, if *damaged { BORN_DAMAGED } else { 0 }),
             Record::Delete { .. } => (kind::DELETE, 0),
             Record::Adopt { .. } => (kind::ADOPT, 0),
             Record::Fence { .. } => (kind::FENCE, 0),
@@ -267,7 +274,7 @@ impl Record {
                 o.put(&RawRepair { chunk: chunk.0.into(), epoch: epoch.0.into(), count });
                 entries.iter().for_each(|e| o.put(&RawEntry::from(e)));
             }
-            Record::Create(n) => o.put(&RawCreate {
+            Record::Create { new: n, .. } => o.put(&RawCreate {
                 volume: n.volume.0.into(),
                 chunk: n.chunk.0.into(),
                 replica: n.replica.0.into(),
@@ -318,7 +325,7 @@ impl Record {
                 let points = <[RawPoint]>::ref_from_bytes(body).ok()?;
                 Some(Record::Commit { points: points.iter().map(RawPoint::point).collect() })
             }
-            other => Self::decode_small(other, body),
+            other => Self::decode_small(other, head.sub, body),
         }
     }
 
@@ -326,17 +333,18 @@ impl Record {
         all(<[RawMoved]>::ref_from_bytes(body).ok()?, RawMoved::checked)
     }
 
-    fn decode_small(kind: u8, body: &[u8]) -> Option<Record> {
+    fn decode_small(kind: u8, sub: u8, body: &[u8]) -> Option<Record> {
         Some(match kind {
             kind::CREATE => {
                 let c = RawCreate::ref_from_bytes(body).ok()?;
-                Record::Create(NewReplica {
+                let new = NewReplica {
                     volume: VolumeId(c.volume.get()),
                     chunk: ChunkId(c.chunk.get()),
                     replica: ReplicaId(c.replica.get()),
                     config: ConfigNo(c.config.get()),
                     adopted: Epoch(c.adopted.get()),
-                })
+                };
+                (sub <= BORN_DAMAGED).then_some(Record::Create { new, damaged: sub == BORN_DAMAGED })?
             }
             kind::DELETE => {
                 let d = RawDelete::ref_from_bytes(body).ok()?;

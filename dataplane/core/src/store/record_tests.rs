@@ -6,17 +6,12 @@ fn samples() -> Vec<Record> {
     let entry = BlockEntry { block: 16_383, kind: BlockKind::Data, version, seq, crc: 0xdead_beef };
     let moved = Moved { chunk, block: 7, version, seq, crc: 0xdead_beef, from: 77 };
     let crcs = Crcs::of(&[1; 8192]);
+    let new = NewReplica { volume: VolumeId(1), chunk, replica: ReplicaId(2), config: ConfigNo(3), adopted: Epoch(4) };
     vec![
         Record::Write { chunk, kind: BlockKind::Data, version, seq, block: 4, count: 2, crcs },
         Record::Write { chunk, kind: BlockKind::Zero, version, seq, block: 4, count: 200, crcs: Crcs::none() },
         Record::Repair { chunk, epoch: Epoch(4), entries: vec![entry, BlockEntry::absent(3)] },
-        Record::Create(NewReplica {
-            volume: VolumeId(1),
-            chunk,
-            replica: ReplicaId(2),
-            config: ConfigNo(3),
-            adopted: Epoch(4),
-        }),
+        Record::Create { new, damaged: false },
         Record::Delete { chunk, replica: ReplicaId(2) },
         Record::Adopt { epoch: Epoch(4), chunks: vec![chunk, ChunkId(9)] },
         Record::Fence { volume: VolumeId(1), epoch: Epoch(4) },
@@ -24,6 +19,7 @@ fn samples() -> Vec<Record> {
         Record::ClearDamaged { chunk },
         Record::Move { blocks: vec![moved] },
         Record::Lost { blocks: vec![moved, moved] },
+        Record::Create { new, damaged: true },
         Record::Commit { points: vec![CommitPoint { chunk, replica: ReplicaId(2), seq }] },
     ]
 }
@@ -42,9 +38,9 @@ fn encoded(records: &[Record]) -> Vec<u8> {
 fn records_survive_encoding() {
     let records = samples();
     let buf = encoded(&records);
-    assert_eq!(Record::decode_all(&buf, 12, 4), Some(records));
-    assert_eq!(Record::decode_all(&buf, 11, 4), None);
-    assert_eq!(Record::decode_all(&buf, 12, 5), None);
+    assert_eq!(Record::decode_all(&buf, 13, 4), Some(records));
+    assert_eq!(Record::decode_all(&buf, 12, 4), None);
+    assert_eq!(Record::decode_all(&buf, 13, 5), None);
 }
 
 #[test]
@@ -81,7 +77,7 @@ fn golden_write() {
 
 #[test]
 fn golden_commit() {
-    let hex: String = encoded(&samples()[11..]).iter().map(|b| format!("{b:02x}")).collect();
+    let hex: String = encoded(&samples()[12..]).iter().map(|b| format!("{b:02x}")).collect();
     let expected = [
         "0b000000",
         "18000000", // kind Commit, 24 bytes

@@ -42,6 +42,8 @@ pub struct RecoveryReport {
     pub unreadable_segments: u32,
     /// Replicas that may have lost entries, now or found earlier.
     pub damaged: Vec<ChunkId>,
+    /// Replicas may have been forgotten, now or earlier: records that made them may have been lost.
+    pub log_gap: bool,
 }
 
 impl RecoveryReport {
@@ -91,11 +93,13 @@ impl fmt::Display for RecoveryReport {
         let suspects = self.damaged.len() as u64;
         if suspects > 0 {
             let replicas = counted(suspects, "replica", "replicas");
-            write!(f, "; {replicas} may have lost blocks, made whole from other copies once the volume is attached")
-        } else if !faults.is_empty() {
-            f.write_str("; no replica lost anything")
-        } else {
-            Ok(())
+            write!(f, "; {replicas} may have lost blocks, made whole from other copies once the volume is attached")?;
+        } else if !faults.is_empty() && !self.log_gap {
+            f.write_str("; no replica lost anything")?;
+        }
+        match self.log_gap {
+            true => f.write_str("; replicas may have been forgotten: what is not here counts as unknown"),
+            false => Ok(()),
         }
     }
 }
@@ -141,6 +145,7 @@ pub async fn recover<D: Disk>(disk: &D, g: &ShardGeometry) -> Result<(State, Rec
     }
     let Some(mut best) = best else { return Err(StoreError::Unrecoverable(reasons.join("; "))) };
     best.report.fell_back = best.root.sequence != newest.sequence;
+    best.report.log_gap = best.has_gap() || roots.iter().any(|r| r.log_gap);
     best.report.damaged = best.index.replicas().filter(|r| r.damaged).map(|r| r.chunk).collect();
     Ok(finish(g, best, &roots, &found))
 }
@@ -248,6 +253,11 @@ impl Attempt<'_> {
         }
     }
 
+    /// Whether records are missing, no matter which.
+    fn has_gap(&self) -> bool {
+        self.lost_before > 0
+    }
+
     fn apply(&mut self, g: &ShardGeometry, batch: &FoundBatch) {
         let mut location = g.location(batch.segment, batch.data_offset);
         for (r, number) in batch.records.iter().zip(batch.first_record..) {
@@ -320,6 +330,7 @@ fn finish(g: &ShardGeometry, a: Attempt, roots: &[Root], found: &[Found]) -> (St
         next_batch,
         next_record,
         checkpoint,
+        log_gap: report.log_gap,
         failed: None,
         closing: false,
         stopping: false,

@@ -14,6 +14,8 @@ const MAGIC: [u8; 8] = *b"LEVEEROT";
 /// Most segments of one checkpoint: what a root can name.
 pub const MAX_CHECKPOINT_SEGMENTS: usize = (BLOCK - FIXED_LEN) / 4;
 const FIXED_LEN: usize = 100;
+/// In the flags.
+const LOG_GAP: u16 = 1;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -32,7 +34,7 @@ struct Raw {
     first_entries: U32,
     segment_count: U32,
     shard: U16,
-    reserved: [u8; 2],
+    flags: U16,
     /// CRC-32C of the bytes before and of the segment list.
     crc: U32,
 }
@@ -59,6 +61,8 @@ pub struct Root {
     /// Pieces from this one on hold entries; those before, fences and the directory.
     pub first_entries: u32,
     pub checkpoint_len: u64,
+    /// Replicas may have been forgotten: part of the log before was lost.
+    pub log_gap: bool,
     pub segments: Vec<u32>,
 }
 
@@ -72,6 +76,7 @@ impl Root {
             pieces: 0,
             first_entries: 0,
             checkpoint_len: 0,
+            log_gap: false,
             segments: Vec::new(),
         }
     }
@@ -93,7 +98,7 @@ impl Root {
             first_entries: self.first_entries.into(),
             segment_count: (self.segments.len() as u32).into(),
             shard: g.shard.into(),
-            reserved: [0; 2],
+            flags: if self.log_gap { LOG_GAP } else { 0 }.into(),
             crc: 0.into(),
         };
         let list: Vec<u8> = self.segments.iter().flat_map(|s| s.to_le_bytes()).collect();
@@ -128,6 +133,7 @@ impl Root {
             pieces: raw.pieces.get(),
             first_entries: raw.first_entries.get(),
             checkpoint_len: raw.checkpoint_len.get(),
+            log_gap: raw.flags.get() & LOG_GAP != 0,
             segments,
         })
     }

@@ -117,6 +117,12 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.0.state.borrow().failed.clone()
     }
 
+    /// Whether the log has once lost something that may have made a replica: that one is not here is not to be
+    /// taken for its never having been here. So for the rest of the disk's life.
+    pub fn has_log_gap(&self) -> bool {
+        self.0.state.borrow().log_gap
+    }
+
     /// The volume's fence; 0: none.
     pub fn fence(&self, volume: VolumeId) -> Epoch {
         self.0.state.borrow().index.fence(volume)
@@ -158,8 +164,12 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     }
 
     /// Makes an empty replica. Repeating does nothing; a higher replica id replaces a lower one.
+    ///
+    /// If the shard may have forgotten replicas, this may be one of them: it is born damaged. Not so with one that is new
+    /// with its chunk (adopted from birth): nobody has been acknowledged anything by that one.
     pub fn create_replica(&self, new: NewReplica) -> Ticket {
-        self.enqueue_one(Record::Create(new))
+        let damaged = self.has_log_gap() && new.adopted == Epoch(0);
+        self.enqueue_one(Record::Create { new, damaged })
     }
 
     /// Forgets the chunk, if this replica of it is here.

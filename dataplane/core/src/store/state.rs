@@ -47,6 +47,8 @@ pub struct State {
     pub next_batch: u64,
     pub next_record: u64,
     pub checkpoint: CheckpointState,
+    /// Replicas may have been forgotten: part of the log was lost, now or earlier.
+    pub log_gap: bool,
     pub failed: Option<StoreError>,
     /// No new requests.
     pub closing: bool,

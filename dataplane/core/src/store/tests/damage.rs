@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::store::*;
 use crate::testing::{CrashStyle, TestRng};
-use levee_proto::{ChunkId, ReplicaId, Seq};
+use levee_proto::{ChunkId, Epoch, ReplicaId, Seq};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -108,6 +108,65 @@ fn what_is_lost_after_a_replica_was_made_whole_flags_it() {
         spoil(&w, if clear_is_before { 1 } else { 2 });
         let (_, report) = w.try_open().expect("opens");
         assert_eq!(report.damaged, [CHUNK]);
+    }
+}
+
+/// The record of a replica's creation may be lost itself. What is not there counts as unknown from then on.
+#[test]
+fn a_shard_remembers_that_it_may_have_forgotten_replicas() {
+    let w = World::new(16);
+    let shard = w.open();
+    assert!(!shard.has_log_gap());
+    for op in [Op::Fence(1), Op::Create(CHUNK, 1), write(1, 0, 1), Op::Fence(2)] {
+        w.run(&shard, op).expect("works");
+    }
+    w.crash(CrashStyle::LoseAll);
+    spoil(&w, 2);
+    let (shard, report) = w.try_open().expect("opens");
+    assert!(report.log_gap && shard.has_log_gap() && shard.replica(CHUNK).is_none());
+    for life in 0..3 {
+        let w = w.fork(CrashStyle::KeepAll, life);
+        let shard = w.open();
+        assert!(shard.has_log_gap());
+        let create = |chunk, adopted| {
+            let new = NewReplica { adopted: Epoch(adopted), ..new_replica(ChunkId(chunk), 1) };
+            w.rt.block_on(shard.create_replica(new)).expect("creates");
+        };
+        create(CHUNK.0, 0);
+        create(50, 2);
+        let damaged =
+            |shard: &TestShard| shard.all_replicas().iter().filter(|r| r.damaged).map(|r| r.chunk).collect::<Vec<_>>();
+        assert_eq!(damaged(&shard), [CHUNK], "but not the one that is new with its chunk");
+        if life == 1 {
+            w.rt.block_on(shard.checkpoint()).expect("works");
+        }
+        w.crash(CrashStyle::LoseAll);
+        let (shard, report) = w.try_open().expect("opens");
+        assert!(report.is_clean() && report.log_gap);
+        assert_eq!(damaged(&shard), [CHUNK]);
+        w.rt.block_on(shard.clear_damaged(CHUNK)).expect("clears");
+        assert!(damaged(&shard).is_empty() && shard.has_log_gap());
+    }
+}
+
+/// Without room for a checkpoint the gap is found again.
+#[test]
+fn a_gap_is_not_forgotten_when_the_checkpoint_is_interrupted() {
+    for power in (0..90).step_by(2) {
+        let w = World::new(17);
+        let shard = w.open();
+        for op in [Op::Create(CHUNK, 1), write(1, 0, 1), Op::Fence(2), Op::Fence(3)] {
+            w.run(&shard, op).expect("works");
+        }
+        w.crash(CrashStyle::LoseAll);
+        spoil(&w, 2);
+        w.disk.power_off_after(power);
+        let disk = w.disk.clone();
+        let open = Shard::open(w.disk.clone(), w.rt.clone(), &w.sb, 0, Options::default());
+        w.rt.run_until(open, || disk.is_off());
+        w.crash(CrashStyle::Random);
+        let (shard, report) = w.try_open().expect("opens");
+        assert!(report.log_gap && shard.has_log_gap());
     }
 }
 
@@ -312,6 +371,11 @@ fn reports_read_as_one_line() {
         report.to_string(),
         "replayed 1 batch, 1 record; damaged: 3 batches of the log missing, 1 piece of the checkpoint unreadable; \
          1 replica may have lost blocks, made whole from other copies once the volume is attached"
+    );
+    let report = RecoveryReport { log_gap: true, ..RecoveryReport::default() };
+    assert_eq!(
+        report.to_string(),
+        "replayed 0 batches, 0 records; replicas may have been forgotten: what is not here counts as unknown"
     );
     let report = RecoveryReport { fell_back: true, ..RecoveryReport::default() };
     assert_eq!(

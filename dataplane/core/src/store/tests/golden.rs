@@ -110,7 +110,7 @@ fn replica_in_a_checkpoint() {
     };
     let mut index = Index::default();
     let mut ledger = SegmentTable::new(20, 1024);
-    index.apply(&Record::Create(new), 900, 0, &mut ledger);
+    index.apply(&Record::Create { new, damaged: false }, 900, 0, &mut ledger);
     let crcs = Crcs::of(&[1; 8192]);
     let (chunk, version, seq) = (ChunkId(2), Version(1), Seq::new(Epoch(5), 9));
     let write = |kind, block, count, crcs| Record::Write { chunk, kind, version, seq, block, count, crcs };
@@ -158,6 +158,7 @@ fn root() {
         pieces: 4,
         first_entries: 2,
         checkpoint_len: 65_536,
+        log_gap: false,
         segments: vec![],
     };
     let expected = [
@@ -180,7 +181,8 @@ fn root() {
     ];
     check(&root.encode(&geometry()), &expected);
     root.segments = vec![7, 8];
+    root.log_gap = true;
     let bytes = root.encode(&geometry());
-    assert_eq!(hex(&bytes[100..]), "0700000008000000");
+    assert_eq!((hex(&bytes[94..96]), hex(&bytes[100..])), ("0100".into(), "0700000008000000".into()));
     assert_eq!(Root::decode(&geometry(), &bytes), Some(root));
 }

@@ -83,8 +83,15 @@ fn write_on(chunk: u64, epoch: u32, counter: u64) -> (Request, Bytes) {
 
 /// The disks and chunks of an answered fence.
 fn told(reply: Reply) -> (Vec<u32>, Vec<u64>) {
-    let Reply::Fenced { disks, replicas } = reply else { panic!("not fenced: {reply:?}") };
+    let Reply::Fenced { disks, replicas, .. } = reply else { panic!("not fenced: {reply:?}") };
     (disks.iter().map(|d| d.0).collect(), replicas.iter().map(|r| r.chunk.0).collect())
+}
+
+/// Spoils the log's batch that made the chunk's replica.
+fn lose_creation(disk: &MemDisk, chunk: u64) {
+    let creates = |b: &[u8]| b.starts_with(b"LVBA") && b[64] == 3 && b[80..88] == chunk.to_le_bytes();
+    let pos = (0..DISK_SIZE).step_by(BLOCK_SIZE).find(|p| creates(&disk.peek(*p, 100))).expect("stored");
+    disk.flip_bit(pos + 80, 0);
 }
 
 /// Makes the disk's shards fail, those of chunks 1 and 2.
@@ -148,6 +155,56 @@ fn a_disk_opened_again_is_to_be_fenced_first() {
         assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![1, 2], vec![2, 1, 4, 3]));
         assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::Ok);
         assert!(service.failed_disks().is_empty());
+    });
+}
+
+#[test]
+fn a_disk_that_may_have_forgotten_replicas_says_so() {
+    test(5, async |rt, disk| {
+        let (service, disks) = two_disks(&rt, disk).await;
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 1)).await), Status::Ok);
+        // As by a crash: nothing but the log remembers.
+        service.remove_disk(DiskId(1)).expect("was there");
+        let crashed = disks[0].disk.fork(CrashStyle::LoseAll, 1);
+        lose_creation(&crashed, 1);
+        let again = Hanging { disk: crashed, ..disks[0].clone() };
+        let superblock = store::read_superblock(&again).await.unwrap();
+        let mut mine = BTreeMap::new();
+        for n in 0..2 {
+            let (shard, report) =
+                Shard::open(again.clone(), rt.clone(), &superblock, n, Options::default()).await.unwrap();
+            assert_eq!(report.log_gap, n == 1, "{report}");
+            mine.insert(n, shard);
+        }
+        service.replace_disk(DiskId(1), DiskShards { total: 2, mine });
+        let fenced = async || match ask(&rt, &service, fence(2)).await {
+            Reply::Fenced { disks, replicas, gaps } => {
+                assert_eq!(disks, [DiskId(1), DiskId(2)]);
+                assert_eq!(gaps, [DiskId(1)]);
+                replicas
+                    .into_iter()
+                    .filter(|r| r.chunk.0 < 3 || r.chunk.0 > 4)
+                    .map(|r| (r.chunk.0, r.damaged))
+                    .collect()
+            }
+            other => panic!("not fenced: {other:?}"),
+        };
+        let told: Vec<(u64, bool)> = fenced().await;
+        assert_eq!(told, [(2, false)]);
+        let create = |chunk, adopted| {
+            let target = Target { disk: DiskId(1), ..on(chunk, 2) };
+            (Request::Create { target, adopted }, Bytes::new())
+        };
+        for (chunk, adopted) in [(1, false), (5, true), (6, false)] {
+            assert_eq!(ask(&rt, &service, create(chunk, adopted)).await, Reply::Done);
+        }
+        let told: Vec<(u64, bool)> = fenced().await;
+        assert_eq!(told, [(2, false), (6, false), (1, true), (5, false)], "the other shard has forgotten nothing");
+        let replicas = vec![(DiskId(1), ChunkId(1), ReplicaId(1))];
+        let adopt = Request::Adopt { volume: VOLUME, epoch: Epoch(2), replicas };
+        assert_eq!(ask(&rt, &service, (adopt, Bytes::new())).await, Reply::Done);
+        let told: Vec<(u64, bool)> = fenced().await;
+        assert!(told.contains(&(1, false)));
     });
 }
 
