@@ -37,7 +37,8 @@ pub struct Part {
 
 /// Surveys a disk of which the blocks at `used` are not zero. `read` gives its bytes.
 pub fn survey(sb: &Superblock, used: &[u64], read: impl Fn(u64, usize) -> Vec<u8>) -> Vec<Part> {
-    let mut all: Vec<Part> = used.iter().filter(|p| **p < 2 * BLOCK as u64).map(|p| part(*p, Kind::Superblock)).collect();
+    let mut all: Vec<Part> =
+        used.iter().filter(|p| **p < 2 * BLOCK as u64).map(|p| part(*p, Kind::Superblock)).collect();
     for shard in (0..sb.shards).filter_map(|s| sb.shard(s)) {
         all.extend(survey_shard(&shard, used, &read));
     }
@@ -90,9 +91,8 @@ fn batch(
     let bytes = read(pos, len);
     let records = header.records(&bytes)?;
     let records = Record::decode_all(records, header.record_count.get(), (data_len / BLOCK) as u32)?;
-    let creates = records.iter().any(|r| matches!(r, Record::Create(_)));
+    let creates = records.iter().any(|r| matches!(r, Record::Create { .. }));
     let of = Part { batch: header.number.get(), creates, ..part(pos, Kind::BatchHeader) };
     let data = Part { pos: pos + len as u64, len: data_len, kind: Kind::BatchData, ..of };
     Some([Part { len, ..of }, data])
 }
-

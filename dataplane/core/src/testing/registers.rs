@@ -35,11 +35,36 @@ impl Value {
     }
 }
 
+/// How many values that are no longer possible are remembered of a sector, for reads that were under way then.
+const PAST: usize = 8;
+
+/// One sector.
+struct Register {
+    /// What a read that begins now may return.
+    possible: Vec<Value>,
+    /// What was possible, until when: newest last.
+    past: Vec<(Value, u64)>,
+}
+
+impl Register {
+    fn never() -> Register {
+        Register { possible: vec![NEVER], past: vec![] }
+    }
+
+    /// Takes values out; those of which `later` says so were overwritten by something that is concurrent to reads under
+    /// way, which may still return them.
+    fn retain(&mut self, clock: u64, keep: impl Fn(&Value) -> bool, later: impl Fn(&Value) -> bool) {
+        let gone = self.possible.extract_if(.., |v| !keep(v)).filter(|v| later(v));
+        self.past.extend(gone.map(|v| (v, clock)));
+        let excess = self.past.len().saturating_sub(PAST);
+        self.past.drain(..excess);
+    }
+}
+
 /// The content that is possible.
 #[derive(Default)]
 pub struct Registers {
-    /// What a read may return now.
-    sectors: BTreeMap<u64, Vec<Value>>,
+    sectors: BTreeMap<u64, Register>,
     clock: u64,
 }
 
@@ -53,21 +78,24 @@ impl Registers {
     /// It is a write: from now on it may be seen.
     pub fn write(&mut self, sectors: Range<u64>, begun: Begun, stamp: u64) {
         for s in sectors {
-            self.sectors.entry(s).or_insert_with(|| vec![NEVER]).push(Value { stamp, begun, settled: None });
+            let register = self.sectors.entry(s).or_insert_with(Register::never);
+            register.possible.push(Value { stamp, begun, settled: None });
         }
     }
 
-    /// A write was acknowledged: nothing before it may be seen.
+    /// A write was acknowledged: nothing before it may be seen by who begins now.
     pub fn acknowledge(&mut self, sectors: Range<u64>, begun: Begun) -> Result<(), String> {
         self.clock += 1;
+        let clock = self.clock;
         for s in sectors {
-            let possible = self.sectors.entry(s).or_default();
-            possible.retain(|v| v.begun == begun || !v.is_before(begun));
+            let register = self.sectors.entry(s).or_insert_with(Register::never);
+            register.retain(clock, |v| v.begun == begun || !v.is_before(begun), |_| true);
+            let possible = &mut register.possible;
             let mine = possible.iter_mut().find(|v| v.begun == begun);
-            let is_there = mine.map(|v| v.settled = Some(self.clock)).is_some();
+            let is_there = mine.map(|v| v.settled = Some(clock)).is_some();
             let later = possible.iter().any(|v| v.begun.at > begun.at || v.settled.is_some_and(|at| at > begun.at));
             if !is_there && !later {
-                return Err(format!("sector {s}: {begun:?} was acknowledged, but {possible:?} was seen"));
+                return Err(format!("sector {s}: {begun:?} was acknowledged, but {possible:x?} was seen"));
             }
         }
         Ok(())
@@ -76,18 +104,25 @@ impl Registers {
     /// A read returned `stamp`: of what was before it, that is what remains.
     pub fn saw(&mut self, sector: u64, begun: Begun, stamp: u64) -> Result<(), String> {
         self.clock += 1;
-        let Some(possible) = self.sectors.get_mut(&sector) else {
+        let clock = self.clock;
+        let Some(register) = self.sectors.get_mut(&sector) else {
             return match stamp {
                 ZERO => Ok(()),
                 _ => Err(format!("sector {sector} holds {stamp:#x}, but was never written")),
             };
         };
-        if !possible.iter().any(|v| v.stamp == stamp) {
-            return Err(format!("sector {sector} holds {stamp:#x} for {begun:?}, but only {possible:x?} may be there"));
-        }
-        possible.retain(|v| v.stamp == stamp || !v.is_before(begun));
-        let clock = self.clock;
-        let mut seen = possible.iter_mut().filter(|v| v.stamp == stamp);
+        let newest = register.possible.iter().filter(|v| v.stamp == stamp).map(|v| v.begun.at).max();
+        let Some(newest) = newest else {
+            if register.past.iter().any(|(v, until)| v.stamp == stamp && *until > begun.at) {
+                return Ok(());
+            }
+            let possible = &register.possible;
+            return Err(format!(
+                "sector {sector} holds {stamp:#x} for {begun:x?}, but only {possible:x?} may be there"
+            ));
+        };
+        register.retain(clock, |v| v.stamp == stamp || !v.is_before(begun), |v| v.begun.at < newest);
+        let mut seen = register.possible.iter_mut().filter(|v| v.stamp == stamp);
         // With several writes of one content, it is not known which was seen.
         if let (Some(only), None) = (seen.next(), seen.next()) {
             only.settled.get_or_insert(clock);
@@ -166,6 +201,17 @@ mod tests {
         let again = r.begin(2);
         assert!(r.saw(0, again, 7).is_err());
         assert!(r.acknowledge(0..1, a).is_err(), "nor is it acknowledged");
+    }
+
+    #[test]
+    fn a_read_under_way_may_return_what_was_overwritten_meanwhile() {
+        let mut r = Registers::default();
+        let (read, a) = (r.begin(1), r.begin(1));
+        r.write(0..1, a, 7);
+        r.acknowledge(0..1, a).unwrap();
+        r.saw(0, read, ZERO).unwrap();
+        let late = r.begin(1);
+        assert!(r.saw(0, late, ZERO).is_err());
     }
 
     #[test]

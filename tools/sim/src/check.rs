@@ -1,0 +1,132 @@
+//! What must hold when faults have stopped.
+
+use crate::guest::Guest;
+use crate::world::World;
+use levee_core::store::ReplicaMeta;
+use levee_proto::api::{ChunkInfo, DiskState, ReplicaPlace};
+use levee_proto::wire::BlockEntry;
+use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, Seq};
+use std::time::Duration;
+
+/// How long a comparison may wait for copies that are behind, of simulated time.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Blocks read at a time.
+const STEP: u32 = 256;
+
+/// What is still to be waited for; `None`: nothing.
+pub fn unfinished(world: &World) -> Option<String> {
+    world.guests().iter().find_map(|guest| {
+        if !guest.is_finished() {
+            return Some(format!("{}: requests are not answered: {:?}", guest.name(), guest.waits_for()));
+        }
+        let Some(device) = guest.device().filter(|d| d.process.rt.is_alive()) else {
+            return Some(format!("{} is not served", guest.name()));
+        };
+        let newest = world.meta().epoch(guest.volume());
+        if device.epoch.0 != newest {
+            return Some(format!("{} is served at epoch {}, not at {newest}", guest.name(), device.epoch));
+        }
+        if let Some(stopped) = device.gateway.stopped() {
+            return Some(format!("{}: its gateway stopped: {}", guest.name(), stopped.0));
+        }
+        let health = device.gateway.health();
+        if health.degraded + health.waiting > 0 {
+            return Some(format!("{} does not become whole: {health:?}", guest.name()));
+        }
+        replicas_to_move(world, guest)
+    })
+}
+
+/// Whether members are left on disks that are out of service although there is room elsewhere.
+fn replicas_to_move(world: &World, guest: &Guest) -> Option<String> {
+    let state = world.meta().state();
+    let in_service = |n: &&std::rc::Rc<crate::world::Node>| {
+        let mut disks = n.disks.iter().filter_map(|d| state.disk(d.id.get()));
+        !n.lost.get() && disks.any(|d| d.state() == DiskState::InService)
+    };
+    let volume = state.volume(guest.volume())?;
+    let copies = usize::from(volume.copies);
+    if world.nodes().iter().filter(in_service).count() < copies {
+        return None;
+    }
+    let leaving = |r: &ReplicaPlace| state.disk(r.disk).is_some_and(|d| d.state() != DiskState::InService);
+    let late = volume.chunks.values().find(|c| c.replicas.len() != copies || c.replicas.iter().any(leaving))?;
+    Some(format!("{}: chunk {} is not moved: {:?}", guest.name(), late.id, late.replicas))
+}
+
+/// All copies are equal and readable, and what they hold is possible.
+pub async fn compare(world: &World) {
+    for guest in world.guests() {
+        guest.read_all().await;
+        verify(world, &guest).await;
+        let chunks = world.meta().state().volume(guest.volume()).map(|v| v.chunks.clone()).unwrap_or_default();
+        for (index, chunk) in chunks {
+            let info = ChunkInfo { index, chunk: chunk.id, config: chunk.config, replicas: chunk.replicas };
+            compare_chunk(world, &info).await;
+        }
+    }
+}
+
+/// The volume's own comparison finds nothing. It finds, and heals, blocks that nobody has read since they became bad.
+async fn verify(world: &World, guest: &Guest) {
+    let Some(device) = guest.device() else { return };
+    let mut found = vec![];
+    for _ in 0..2 {
+        match device.gateway.verify(PATIENCE, |_| {}).await {
+            Ok(report) => found = report.mismatches,
+            Err(stopped) => return world.fail("stuck", &format!("{}: it stopped: {}", guest.name(), stopped.0)),
+        }
+        if found.is_empty() {
+            return;
+        }
+        world.log(|| format!("{}: verification found {found:?}", guest.name()));
+    }
+    world.fail("verify", &format!("{}: {found:?}", guest.name()));
+}
+
+/// One copy, as its store tells it.
+struct Copy {
+    meta: ReplicaMeta,
+    entries: Vec<BlockEntry>,
+    data: Vec<u8>,
+}
+
+async fn compare_chunk(world: &World, info: &ChunkInfo) {
+    let mut first: Option<(ReplicaPlace, Copy)> = None;
+    for place in &info.replicas {
+        let copy = match read_copy(world, info.chunk, place).await {
+            Ok(copy) => copy,
+            Err(why) => return world.fail("copies", &format!("chunk {} on node {}: {why}", info.chunk, place.node)),
+        };
+        if copy.meta.damaged {
+            return world.fail("copies", &format!("chunk {} on node {} is damaged", info.chunk, place.node));
+        }
+        let Some((other, equal)) = &first else {
+            first = Some((*place, copy));
+            continue;
+        };
+        let a = (equal.meta.digest, &equal.entries, &equal.data, equal.meta.adopted);
+        let b = (copy.meta.digest, &copy.entries, &copy.data, copy.meta.adopted);
+        if a != b {
+            let what = format!("chunk {} differs on nodes {} and {}", info.chunk, other.node, place.node);
+            return world.fail("copies", &what);
+        }
+    }
+}
+
+async fn read_copy(world: &World, chunk: ChunkId, place: &ReplicaPlace) -> Result<Copy, String> {
+    let node = world.nodes().into_iter().find(|n| n.id == place.node).ok_or("no such node")?;
+    let process = node.process.borrow().clone().ok_or("its node is down")?;
+    let number = (chunk.0 % u64::from(world.setup().shards)) as u16;
+    let shard = process.shards.borrow().get(&(place.disk, number)).cloned().ok_or("its shard is not open")?;
+    let meta = shard.replica(chunk).filter(|m| m.replica == place.replica).ok_or("it is not there")?;
+    let (entries, _) = shard.entries(chunk, 0, BLOCKS_PER_CHUNK as usize, Seq::ZERO);
+    let mut data = vec![];
+    for from in (0..BLOCKS_PER_CHUNK).step_by(STEP as usize) {
+        if entries.iter().any(|e| (from..from + STEP).contains(&e.block)) {
+            let (_, bytes) = shard.read(chunk, from, STEP).await.map_err(|e| e.to_string())?;
+            data.extend_from_slice(&bytes);
+        }
+    }
+    Ok(Copy { meta, entries, data })
+}

@@ -1,0 +1,296 @@
+//! What goes wrong, and for how long.
+//!
+//! Everything that can happen to processes, links and meta servers happens without bounds: no acknowledged write may be lost
+//! whatever the order. What a disk does to data at rest is bounded by what copies are for; see [`crate`].
+
+use crate::damage;
+use crate::meta::META;
+use crate::process::SimDisk;
+use crate::setup::Fault;
+use crate::world::{Node, World};
+use levee_core::ports::Runtime;
+use levee_core::reached;
+use levee_meta_state::{Command, Decider};
+use levee_proto::api::DiskState;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long any fault lasts.
+pub const LONGEST: Duration = Duration::from_secs(9);
+/// How many disk operations an armed fault may wait for.
+const SOON: u64 = 30;
+
+/// One of the faults of this run.
+pub async fn strike(world: &World) {
+    let faults = &world.setup().faults;
+    let mut at = world.below(faults.iter().map(|(_, weight)| weight).sum());
+    for (fault, weight) in faults {
+        if at < *weight {
+            return one(world, *fault).await;
+        }
+        at -= weight;
+    }
+}
+
+async fn one(world: &World, fault: Fault) {
+    let node = world.some_node();
+    world.log(|| format!("-- {fault:?}, node {}", node.id));
+    match fault {
+        Fault::Kill => down(world, &node, false, 2000),
+        Fault::PowerLoss => down(world, &node, true, 3000),
+        Fault::Blackout => world.nodes().iter().for_each(|n| down(world, n, true, 500)),
+        Fault::Freeze => freeze(world, &node),
+        Fault::Partition => partition(world, &node),
+        Fault::BreakLinks => world.net().break_links(node.id, world.some_node().id),
+        Fault::Move => move_volume(world),
+        Fault::GuestCrash => {
+            let guests = world.guests();
+            guests[world.below(guests.len() as u64) as usize].crash();
+        }
+        Fault::MetaOutage => {
+            world.meta().set_up(false);
+            let (meta, time) = (world.meta().clone(), world.some_time(4000));
+            after(world, time, move || meta.set_up(true));
+        }
+        Fault::DiskError => disk_error(world, &node),
+        Fault::SlowDisk => slow_disk(world, &node),
+        Fault::BadRead => {
+            if let Some(disk) = running_disk(world, &node) {
+                disk.disk.flip_read(world.below(SOON));
+            }
+        }
+        Fault::Storm => storm(world).await,
+        Fault::Corruption => damage::strike(world),
+        Fault::Evacuate => evacuate(world, &node),
+        Fault::LoseNode => lose_node(world, &node),
+        Fault::Restart => restart(world, &node),
+        Fault::Checkpoint => {
+            let process = node.process.borrow().clone();
+            let shards = process.iter().flat_map(|p| p.shards.borrow().values().cloned().collect::<Vec<_>>());
+            for (shard, process) in shards.zip(process.iter().cycle()) {
+                process.rt.spawn(async move { drop(shard.checkpoint().await) });
+            }
+        }
+    }
+}
+
+/// A disk of a node whose daemon has read it.
+fn running_disk(world: &World, node: &Rc<Node>) -> Option<Rc<SimDisk>> {
+    let running = node.process.borrow().as_ref().is_some_and(|p| p.is_serving());
+    running.then(|| node.disks[world.below(node.disks.len() as u64) as usize].clone())
+}
+
+/// The daemon ends in good order, and is started again.
+fn restart(world: &World, node: &Rc<Node>) {
+    let Some(process) = node.process.borrow().clone() else { return };
+    let (world2, node2, ending) = (world.clone(), node.clone(), process.clone());
+    process.rt.spawn(async move {
+        ending.served.borrow().values().for_each(|s| s.gateway.stop("the daemon stops"));
+        let shards: Vec<_> = ending.shards.borrow().values().cloned().collect();
+        for shard in shards {
+            drop(shard.close().await);
+        }
+        let (world, node) = (world2.clone(), node2.clone());
+        after(&world2, Duration::from_millis(1), move || {
+            if node.process.borrow().as_ref().is_some_and(|p| Rc::ptr_eq(p, &ending)) {
+                world.kill(&node, false);
+                world.start(&node);
+            }
+        });
+    });
+    // It may take too long for the operator.
+    let (world2, node) = (world.clone(), node.clone());
+    after(world, Duration::from_secs(5), move || {
+        if node.process.borrow().as_ref().is_some_and(|p| Rc::ptr_eq(p, &process)) {
+            world2.kill(&node, false);
+            world2.start(&node);
+        }
+    });
+}
+
+fn set_disk(world: &World, disk: &SimDisk, state: DiskState) {
+    world.log(|| format!("disk {} is {state:?} now", disk.id.get()));
+    let set = Command::SetDisk { disk: disk.id.get(), state, reason: None, by: Decider::Operator };
+    if let Err(problem) = world.meta().apply(&set) {
+        world.fail("meta", &format!("a disk's state cannot be set: {}", problem.detail));
+    }
+}
+
+/// A disk is drained or given up, or back in service.
+fn evacuate(world: &World, node: &Rc<Node>) {
+    let disk = &node.disks[world.below(node.disks.len() as u64) as usize];
+    let state = match world.below(5) {
+        0..2 => DiskState::Draining,
+        2..4 => DiskState::Dead,
+        _ => DiskState::InService,
+    };
+    set_disk(world, disk, state);
+}
+
+/// A node burns down, and the operator gives it up. Only one that holds nothing that is nowhere else.
+fn lose_node(world: &World, node: &Rc<Node>) {
+    let whole = world.guests().iter().all(|g| g.device().is_some_and(|d| d.is_whole()));
+    let alone = world.nodes().iter().all(|n| !n.lost.get());
+    let volumes = &world.setup().volumes;
+    let enough = volumes.iter().all(|v| v.min_copies < v.copies && u32::from(v.copies) < world.setup().nodes);
+    if !whole || !alone || !enough {
+        return;
+    }
+    reached!("node lost for ever");
+    node.lost.set(true);
+    world.kill(node, true);
+    node.disks.iter().for_each(|d| set_disk(world, d, DiskState::Dead));
+    for guest in world.guests() {
+        if guest.device().is_none_or(|d| d.process.node == node.id) {
+            attach(world, guest.name());
+        }
+    }
+}
+
+/// Does something later.
+fn after(world: &World, time: Duration, what: impl FnOnce() + 'static) {
+    let rt = world.rt().clone();
+    world.rt().spawn(async move {
+        rt.sleep(time).await;
+        what();
+    });
+}
+
+fn down(world: &World, node: &Rc<Node>, power: bool, most: u64) {
+    world.kill(node, power);
+    let (world2, node) = (world.clone(), node.clone());
+    after(world, world.some_time(most), move || world2.start(&node));
+}
+
+fn freeze(world: &World, node: &Rc<Node>) {
+    let Some(process) = node.process.borrow().clone() else { return };
+    process.rt.stop();
+    after(world, world.some_time(8000), move || process.rt.go_on());
+}
+
+fn partition(world: &World, node: &Rc<Node>) {
+    let others: Vec<_> = world.nodes().iter().map(|n| n.id).chain([META]).filter(|n| *n != node.id).collect();
+    let (there, back) = match world.below(4) {
+        0 => (true, false),
+        1 => (false, true),
+        _ => (true, true),
+    };
+    // From all others, or from some.
+    let all = world.one_in(2);
+    for other in others {
+        if all || world.one_in(2) {
+            if there {
+                world.net().cut(node.id, other);
+            }
+            if back {
+                world.net().cut(other, node.id);
+            }
+        }
+    }
+    let net = world.net().clone();
+    after(world, world.some_time(5000), move || net.heal());
+    if world.one_in(2) {
+        world.nodes().iter().for_each(|n| world.net().break_links(node.id, n.id));
+    }
+}
+
+/// Another node is to serve the volume. The present one may not hear of it for a while.
+fn move_volume(world: &World) {
+    let guests = world.guests();
+    let name = guests[world.below(guests.len() as u64) as usize].name().to_string();
+    attach(world, &name);
+}
+
+/// Has a volume served by some node that is up.
+pub fn attach(world: &World, name: &str) {
+    let alive = world.alive();
+    let nodes: Vec<_> = alive.iter().collect();
+    if nodes.is_empty() {
+        return;
+    }
+    let node = format!("n{}", nodes[world.below(nodes.len() as u64) as usize]);
+    world.log(|| format!("{name} is to be served by {node}"));
+    let detached = world.meta().apply(&Command::Detach { name: name.into() });
+    let attached = world.meta().apply(&Command::Attach { name: name.into(), node: Some(node), alive });
+    if let Some(problem) = [detached, attached].into_iter().find_map(Result::err) {
+        world.fail("meta", &format!("{name} cannot be moved: {}", problem.detail));
+    }
+}
+
+fn disk_error(world: &World, node: &Rc<Node>) {
+    let Some(disk) = running_disk(world, node).map(|d| d.disk.clone()) else { return };
+    let when = world.below(SOON);
+    match world.below(3) {
+        0 => disk.fail_write(when),
+        1 => disk.fail_sync(when),
+        _ => disk.fail_read(when),
+    }
+    // Somebody looks after failed shards, as an operator would.
+    let (world2, node) = (world.clone(), node.clone());
+    after(world, Duration::from_millis(500) + world.some_time(3000), move || {
+        let failed = node.process.borrow().as_ref().is_some_and(|p| p.has_failed_shard());
+        if failed {
+            let power = world2.one_in(4);
+            world2.kill(&node, power);
+            world2.start(&node);
+        }
+    });
+}
+
+fn slow_disk(world: &World, node: &Rc<Node>) {
+    let disk = node.disks[world.below(node.disks.len() as u64) as usize].disk.clone();
+    if world.one_in(3) {
+        return disk.stall(world.some_time(4000));
+    }
+    let most = world.some_time(200);
+    disk.set_pace(world.rt(), most / 4, most);
+    let (rt, (least, most)) = (world.rt().clone(), world.setup().disk_delay);
+    after(world, world.some_time(4000), move || disk.set_pace(&rt, least, most));
+}
+
+/// A takeover during which nodes are started again, and taken over once more.
+async fn storm(world: &World) {
+    for _ in 0..2 + world.below(6) {
+        match world.below(4) {
+            0 => move_volume(world),
+            1 => world.net().break_links(world.some_node().id, world.some_node().id),
+            _ => {
+                let node = world.some_node();
+                world.kill(&node, world.one_in(2));
+                world.start(&node);
+            }
+        }
+        world.rt().sleep(world.some_time(100)).await;
+    }
+}
+
+/// All faults end, as far as they can end by themselves.
+pub fn stop_all(world: &World) {
+    world.net().heal();
+    world.meta().set_up(true);
+    let (least, most) = world.setup().disk_delay;
+    for node in world.nodes() {
+        for disk in &node.disks {
+            disk.disk.clear_faults();
+            disk.disk.set_pace(world.rt(), least, most);
+        }
+        if let Some(process) = node.process.borrow().clone() {
+            process.rt.go_on();
+        }
+        let failed = node.process.borrow().as_ref().is_some_and(|p| p.has_failed_shard());
+        if failed {
+            world.kill(&node, false);
+        }
+        world.start(&node);
+        if world.setup().revive && !node.lost.get() {
+            node.disks.iter().for_each(|d| set_disk(world, d, DiskState::InService));
+        }
+    }
+    // A volume whose node is gone for ever is served elsewhere.
+    for guest in world.guests() {
+        let on = world.meta().state().volume(guest.volume()).and_then(|v| v.attachment.as_ref().map(|a| a.node));
+        if world.nodes().iter().any(|n| n.lost.get() && on == Some(n.id)) {
+            attach(world, guest.name());
+        }
+    }
+}
