@@ -2,13 +2,14 @@
 //!
 //! The control thread tells it what to do through a bounded channel; everything else stays here.
 
-use crate::links::{AllocateAsk, Links, ReplicaLink, core_of_shard};
-use crate::ports::{GlommioDisk, GlommioRuntime};
-use crate::stats::IoSnapshot;
-use crate::volume::{ServeOptions, Volume};
-use levee_core::replica::{DiskShards, ReplicaService};
-use levee_core::store::{Options, Shard, Superblock};
-use levee_proto::api::{OpenedVolume, PeerInfo, ReplicaRef, VerifyEvent, VolumeReport};
+use crate::asks::Asks;
+use crate::disks::{DiskShare, Shards};
+use crate::links::Links;
+use crate::ports::GlommioRuntime;
+use crate::service::{ReplicaLink, Replicas};
+use crate::volume::{Background, ServeOptions, Volume, VolumeStatus};
+use levee_core::store::Superblock;
+use levee_proto::api::{DiskState, OpenedVolume, PeerInfo, ReplicaRef, VerifyEvent};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_rdma::{Identity, Server, ServerLimits};
 use std::cell::RefCell;
@@ -17,10 +18,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use tracing::{error, info, warn};
+use std::time::Duration;
+use tracing::{debug, error, warn};
 
-type DaemonShard = Shard<GlommioDisk, GlommioRuntime>;
 type Reply<T> = async_channel::Sender<T>;
+
+/// How often the disks are looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the control thread asks of a core.
 pub enum Command {
@@ -44,6 +48,10 @@ pub enum Command {
         replicas: Vec<ReplicaRef>,
         done: Reply<Vec<ReplicaRef>>,
     },
+    /// Disks whose replicas are to be put elsewhere.
+    Evacuate(Arc<BTreeMap<DiskId, DiskState>>),
+    /// Background work allowed to each volume, bytes per second; `None`: no limit.
+    BackgroundRate(Option<u64>),
     Report {
         done: Reply<CoreReport>,
     },
@@ -65,60 +73,49 @@ pub struct CoreReport {
     pub disks: Vec<DiskShare>,
 }
 
-/// A core's share of a disk, bytes.
-#[derive(Default)]
-pub struct DiskShare {
-    pub capacity: u64,
-    pub used: u64,
-}
-
-/// One volume of a core.
-pub struct VolumeStatus {
-    pub name: String,
-    pub report: VolumeReport,
-    /// One per kind of request.
-    pub io: Vec<IoSnapshot>,
-}
-
 /// What a core is started with.
 pub struct CoreConfig {
     pub core: u16,
     pub cores: usize,
-    pub disks: Vec<(PathBuf, Superblock)>,
+    /// Path and content; without, the disk cannot be used.
+    pub disks: Vec<(PathBuf, Option<Superblock>)>,
     pub listen: SocketAddr,
     pub commands: async_channel::Receiver<Command>,
-    pub allocate: async_channel::Sender<AllocateAsk>,
+    pub asks: Asks,
     pub news: async_channel::Sender<()>,
 }
 
 /// What a core has once the cluster knows it.
 struct Joined {
     node: NodeId,
-    replicas: ReplicaService<GlommioDisk, GlommioRuntime>,
+    disks: Vec<DiskId>,
+    replicas: Replicas,
     links: Links,
     server: Server,
 }
 
 struct Core {
     config: CoreConfig,
-    /// Per disk, by shard number.
-    shards: Vec<BTreeMap<u16, DaemonShard>>,
+    shards: Shards,
     joined: RefCell<Option<Joined>>,
     volumes: RefCell<BTreeMap<VolumeId, Volume>>,
+    background: RefCell<Background>,
 }
 
 /// Recovers the core's shards, says so through `ready`, and serves until told to stop.
-pub async fn run(config: CoreConfig, ready: async_channel::Sender<Result<(), String>>) {
-    let shards = match open_shards(&config).await {
-        Ok(shards) => shards,
-        Err(why) => {
-            let _ = ready.send(Err(why)).await;
-            return;
-        }
-    };
+pub async fn run(config: CoreConfig, ready: async_channel::Sender<()>) {
+    let shards = Shards::open(config.disks.clone(), config.core, config.cores).await;
     let commands = config.commands.clone();
-    let core = Rc::new(Core { config, shards, joined: RefCell::default(), volumes: RefCell::default() });
-    let _ = ready.send(Ok(())).await;
+    let core = Rc::new(Core {
+        config,
+        shards,
+        joined: RefCell::default(),
+        volumes: RefCell::default(),
+        background: RefCell::default(),
+    });
+    let watcher = core.clone();
+    glommio::spawn_local(async move { watcher.watch_disks().await }).detach();
+    let _ = ready.send(()).await;
     while let Ok(command) = commands.recv().await {
         if let Command::Stop { done } = command {
             core.stop().await;
@@ -127,27 +124,6 @@ pub async fn run(config: CoreConfig, ready: async_channel::Sender<Result<(), Str
         }
         core.clone().carry_out(command).await;
     }
-}
-
-async fn open_shards(config: &CoreConfig) -> Result<Vec<BTreeMap<u16, DaemonShard>>, String> {
-    let mut all = vec![];
-    for (path, superblock) in &config.disks {
-        let mut mine = BTreeMap::new();
-        for shard in (0..superblock.shards).filter(|s| core_of_shard(*s, config.cores) == config.core) {
-            let fail = |e: &dyn std::fmt::Display| format!("disk {}, shard {shard}: {e}", path.display());
-            let disk = GlommioDisk::open(path).await.map_err(|e| fail(&e))?;
-            let opened = Shard::open(disk, GlommioRuntime::new(), superblock, shard, Options::default()).await;
-            let (opened, report) = opened.map_err(|e| fail(&e))?;
-            if report.is_clean() {
-                info!("disk {}, shard {shard}: {report}", path.display());
-            } else {
-                error!("disk {}, shard {shard}: {report}", path.display());
-            }
-            mine.insert(shard, opened);
-        }
-        all.push(mine);
-    }
-    Ok(all)
 }
 
 impl Core {
@@ -176,6 +152,8 @@ impl Core {
             Command::Delete { replicas, done } => {
                 glommio::spawn_local(async move { self.delete(replicas, done).await }).detach();
             }
+            Command::Evacuate(disks) => self.change_background(|b| b.evacuate = disks),
+            Command::BackgroundRate(rate) => self.change_background(|b| b.rate = rate),
             Command::Report { done } => {
                 let _ = done.send(self.report()).await;
             }
@@ -188,19 +166,15 @@ impl Core {
     }
 
     async fn join(&self, cluster: [u8; 16], node: NodeId, ids: &[DiskId]) -> Result<(), String> {
-        let mut disks = BTreeMap::new();
-        for ((id, mine), (_, superblock)) in ids.iter().zip(&self.shards).zip(&self.config.disks) {
-            disks.insert(*id, DiskShards { total: superblock.shards, mine: mine.clone() });
-        }
-        let replicas = ReplicaService::new(GlommioRuntime::new(), disks);
+        let replicas = Replicas::new(GlommioRuntime::new(), self.shards.in_service(ids));
         let service = Rc::new(ReplicaLink(replicas.clone()));
         let core = self.config.core;
         let listen = self.config.listen.to_string();
         let identity = Identity { cluster, node, core };
         let server = Server::listen(&listen, identity, service.clone(), ServerLimits::default());
         let server = server.await.map_err(|e| e.to_string())?;
-        let links = Links::new(cluster, node, core, service, self.config.allocate.clone());
-        *self.joined.borrow_mut() = Some(Joined { node, replicas, links, server });
+        let links = Links::new(cluster, node, core, service, self.config.asks.clone());
+        *self.joined.borrow_mut() = Some(Joined { node, disks: ids.to_vec(), replicas, links, server });
         Ok(())
     }
 
@@ -213,37 +187,66 @@ impl Core {
         }
         let id = opened.id;
         let volume = Volume::open(opened, joined.node, joined.links.clone(), serve, self.config.news.clone());
+        volume.set_background(&self.background.borrow());
         if let Some(old) = self.volumes.borrow_mut().insert(id, volume) {
             warn!(volume = %old.name(), "opened again");
             glommio::spawn_local(async move { old.close("the volume was opened again").await }).detach();
         }
     }
 
+    fn change_background(&self, change: impl FnOnce(&mut Background)) {
+        change(&mut self.background.borrow_mut());
+        let background = self.background.borrow();
+        self.volumes.borrow().values().for_each(|v| v.set_background(&background));
+    }
+
     async fn delete(&self, refs: Vec<ReplicaRef>, done: Reply<Vec<ReplicaRef>>) {
-        let replicas = self.joined.borrow().as_ref().map(|j| j.replicas.clone());
         let mut gone = vec![];
-        if let Some(replicas) = replicas {
-            for r in refs {
-                match replicas.delete(r.disk, r.chunk, r.replica).await {
-                    Ok(()) => gone.push(r),
-                    Err(e) => warn!("replica {} cannot be deleted: {e}", r.replica),
-                }
+        let replicas = self.joined.borrow().as_ref().map(|j| j.replicas.clone());
+        for r in refs {
+            let Some(replicas) = &replicas else { break };
+            match replicas.delete(r.disk, r.chunk, r.replica).await {
+                Ok(()) => gone.push(r),
+                // A disk that is away: it is tried again, and said elsewhere.
+                Err(e) => debug!("replica {} cannot be deleted: {e}", r.replica),
             }
         }
         let _ = done.send(gone).await;
     }
 
     fn report(&self) -> CoreReport {
-        let status =
-            |v: &Volume| VolumeStatus { name: v.name().to_string(), report: v.report(), io: v.stats().snapshot() };
-        let add = |sum: DiskShare, shard: &DaemonShard| {
-            let usage = shard.usage();
-            DiskShare { capacity: sum.capacity + usage.capacity, used: sum.used + usage.used }
-        };
-        let sum = |shards: &BTreeMap<u16, DaemonShard>| shards.values().fold(DiskShare::default(), add);
         CoreReport {
-            volumes: self.volumes.borrow().values().map(status).collect(),
-            disks: self.shards.iter().map(sum).collect(),
+            volumes: self.volumes.borrow().values().map(Volume::status).collect(),
+            disks: self.shards.report(),
+        }
+    }
+
+    /// Notices disks that fail, and takes those back into service that work again.
+    async fn watch_disks(self: Rc<Self>) {
+        loop {
+            glommio::timer::sleep(LOOK).await;
+            if self.shards.look() {
+                let _ = self.config.news.try_send(());
+            }
+            for place in self.shards.due() {
+                let this = self.clone();
+                glommio::spawn_local(async move {
+                    if this.shards.try_again(place).await {
+                        this.put_back(place.0);
+                    }
+                })
+                .detach();
+            }
+        }
+    }
+
+    /// Serves a disk again, one of whose shards has been recovered. Gateways have to fence it anew.
+    fn put_back(&self, position: usize) {
+        if let Some(joined) = &*self.joined.borrow()
+            && let Some(id) = joined.disks.get(position)
+            && let Some(shards) = self.shards.of_disk(position)
+        {
+            joined.replicas.replace_disk(*id, shards);
         }
     }
 
@@ -256,10 +259,6 @@ impl Core {
         if let Some(joined) = joined {
             joined.server.stop().await;
         }
-        for shard in self.shards.iter().flat_map(|s| s.values()) {
-            if let Err(e) = shard.close().await {
-                warn!("a shard was not closed cleanly: {e}; it recovers at the next start");
-            }
-        }
+        self.shards.close().await;
     }
 }

@@ -6,6 +6,7 @@
 //! meta server and the operator.
 
 pub mod args;
+mod asks;
 mod control;
 mod core;
 mod device;
@@ -13,13 +14,14 @@ mod disks;
 mod executor;
 mod links;
 mod ports;
+mod service;
 mod stats;
 mod volume;
 mod watchdog;
 
-use crate::control::{Cores, FromCores};
+use crate::control::{Cores, Disks, FromCores};
 use crate::core::CoreConfig;
-use crate::disks::OwnedDisk;
+use crate::disks::Disk;
 use anyhow::{Context, Result, anyhow};
 use args::{FormatArgs, RunArgs};
 use tracing_subscriber::EnvFilter;
@@ -38,10 +40,10 @@ pub fn run(mut args: RunArgs) -> Result<()> {
     // Held to the end: whoever takes it next knows that this process is dead.
     let _dir = disks::lock_dir(&args.dir)?;
     control::check(&args)?;
-    let disks = args.disk.iter().map(|path| OwnedDisk::open(path)).collect::<Result<Vec<_>>>()?;
+    let (disks, known) = disks::open_all(&args.disk, &args.dir)?;
     let (cores, from_cores, threads) = start_cores(&args, &disks)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(control::run(args, disks, cores, from_cores));
+    let done = runtime.block_on(control::run(args, Disks { all: disks, known }, cores, from_cores));
     for thread in threads {
         let _ = thread.join();
     }
@@ -57,8 +59,8 @@ fn make_absolute(args: &mut RunArgs) -> Result<()> {
 }
 
 /// Starts an executor per core, and waits until each has recovered its shards.
-fn start_cores(args: &RunArgs, disks: &[OwnedDisk]) -> Result<(Cores, FromCores, Vec<std::thread::JoinHandle<()>>)> {
-    let (allocate, asks) = async_channel::bounded(control::QUEUE);
+fn start_cores(args: &RunArgs, disks: &[Disk]) -> Result<(Cores, FromCores, Vec<std::thread::JoinHandle<()>>)> {
+    let (asks, asked) = asks::channel();
     let (news, heard) = async_channel::bounded(1);
     let (ready, readiness) = async_channel::bounded(args.data.len());
     let (mut senders, mut threads) = (vec![], vec![]);
@@ -67,10 +69,10 @@ fn start_cores(args: &RunArgs, disks: &[OwnedDisk]) -> Result<(Cores, FromCores,
         let config = CoreConfig {
             core: i as u16,
             cores: args.data.len(),
-            disks: disks.iter().map(|d| (d.path.clone(), d.superblock.clone())).collect(),
+            disks: disks.iter().map(|d| (d.path.clone(), d.superblock().cloned())).collect(),
             listen: *listen,
             commands,
-            allocate: allocate.clone(),
+            asks: asks.clone(),
             news: news.clone(),
         };
         let ready = ready.clone();
@@ -80,10 +82,9 @@ fn start_cores(args: &RunArgs, disks: &[OwnedDisk]) -> Result<(Cores, FromCores,
     }
     drop(ready);
     for _ in 0..args.data.len() {
-        let outcome = futures_lite::future::block_on(readiness.recv()).map_err(|_| anyhow!("a core ended early"))?;
-        outcome.map_err(|why| anyhow!(why))?;
+        futures_lite::future::block_on(readiness.recv()).map_err(|_| anyhow!("a core ended early"))?;
     }
-    Ok((Cores::new(senders), FromCores { allocate: asks, news: heard }, threads))
+    Ok((Cores::new(senders), FromCores { asked, news: heard }, threads))
 }
 
 /// A core that panicked would leave its volumes hanging: end the process, so that it is started again.

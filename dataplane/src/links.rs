@@ -1,32 +1,21 @@
 //! The cluster as the gateways of one core see it: links to other daemons' cores, and the meta
 //! server through the control thread.
 
+use crate::asks::Asks;
 use bytes::Bytes;
 use levee_core::gateway::{AllocError, Cluster, Done, LinkDown};
-use levee_core::ports::Disk;
-use levee_core::replica::ReplicaService;
 use levee_proto::api::{ChangedReplicas, ChunkInfo, PeerInfo, ReplicaChange};
 use levee_proto::wire::Request;
 use levee_proto::{ChunkId, DiskId, Epoch, NodeId};
-use levee_rdma::{Client, ClientConfig, ClientLimits, Responder, Service};
+use levee_rdma::{Client, ClientConfig, ClientLimits, Service};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::ports::GlommioRuntime;
-
 /// Before a call to a node without a known address fails.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(1);
-
-/// Asks the control thread for chunks of a volume.
-pub struct AllocateAsk {
-    pub volume: String,
-    pub epoch: Epoch,
-    pub indexes: Vec<u32>,
-    pub answer: async_channel::Sender<Result<Vec<ChunkInfo>, AllocError>>,
-}
 
 /// Links of one core. A cheap handle.
 #[derive(Clone)]
@@ -39,20 +28,14 @@ struct Inner {
     local: Rc<dyn Service>,
     peers: RefCell<BTreeMap<NodeId, PeerInfo>>,
     clients: RefCell<BTreeMap<(NodeId, u16), Client>>,
-    allocate: async_channel::Sender<AllocateAsk>,
+    asks: Asks,
 }
 
 impl Links {
     /// Links of core `core` of `node`, whose own replicas `local` answers for.
-    pub fn new(
-        cluster: [u8; 16],
-        node: NodeId,
-        core: u16,
-        local: Rc<dyn Service>,
-        allocate: async_channel::Sender<AllocateAsk>,
-    ) -> Links {
+    pub fn new(cluster: [u8; 16], node: NodeId, core: u16, local: Rc<dyn Service>, asks: Asks) -> Links {
         let (peers, clients) = (RefCell::default(), RefCell::default());
-        Links(Rc::new(Inner { cluster, node, core, local, peers, clients, allocate }))
+        Links(Rc::new(Inner { cluster, node, core, local, peers, clients, asks }))
     }
 
     /// The nodes and where their cores listen, as the meta server says now.
@@ -120,36 +103,19 @@ impl Cluster for VolumeLinks {
         }
     }
 
-    /// Nobody asks yet: the daemon does not pass disks to empty on.
     fn change(
         &self,
-        _: Vec<ReplicaChange>,
+        changes: Vec<ReplicaChange>,
     ) -> impl Future<Output = Result<ChangedReplicas, AllocError>> + 'static {
-        async { Err(AllocError::Retry("this daemon cannot ask for changes of replica sets".into())) }
+        self.links.0.asks.change(&self.volume, self.epoch, changes)
     }
 
     fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static {
-        let (answer, answered) = async_channel::bounded(1);
-        let ask = AllocateAsk { volume: self.volume.clone(), epoch: self.epoch, indexes, answer };
-        let asks = self.links.0.allocate.clone();
-        async move {
-            let gone = || AllocError::Retry("the daemon is stopping".into());
-            asks.send(ask).await.map_err(|_| gone())?;
-            answered.recv().await.unwrap_or_else(|_| Err(gone()))
-        }
+        self.links.0.asks.allocate(&self.volume, self.epoch, indexes)
     }
 }
 
 /// The core that owns a shard, on a node with so many cores.
 pub fn core_of_shard(shard: u16, cores: usize) -> u16 {
     shard % (cores.max(1) as u16)
-}
-
-/// Answers other daemons' requests with this core's replicas.
-pub struct ReplicaLink<D: Disk>(pub ReplicaService<D, GlommioRuntime>);
-
-impl<D: Disk> Service for ReplicaLink<D> {
-    fn handle(&self, _from: NodeId, request: Request, data: Bytes, reply: Responder) {
-        self.0.handle(request, data, Box::new(move |answer, data| reply.send(answer, data)));
-    }
 }

@@ -3,14 +3,16 @@
 use crate::device::VolumeDevice;
 use crate::links::{Links, VolumeLinks};
 use crate::ports::GlommioRuntime;
-use crate::stats::IoStats;
-use levee_core::gateway::{Gateway, Options};
-use levee_proto::api::{OpenedVolume, ServeState, VerifyEvent, VolumeReport};
-use levee_proto::{NodeId, VolumeId};
+use crate::stats::{IoSnapshot, IoStats};
+use levee_core::gateway::{Gateway, GatewayReport, Options};
+use levee_proto::api::{DiskState, OpenedVolume, ServeState, VerifyEvent, VolumeReport};
+use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_vhost::{ServerConfig, ServerHandle};
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -22,9 +24,19 @@ const VERIFY_PATIENCE: Duration = Duration::from_secs(120);
 /// How a volume is to be served.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    pub socket: PathBuf,
+    /// `None`: nobody uses the volume, it is opened to make its copies whole.
+    pub socket: Option<PathBuf>,
     pub queues: u16,
     pub poll: Duration,
+}
+
+/// What is done with volumes beside serving them.
+#[derive(Clone, Debug, Default)]
+pub struct Background {
+    /// Disks whose replicas are to be put elsewhere.
+    pub evacuate: Arc<BTreeMap<DiskId, DiskState>>,
+    /// Bytes per second that one volume may copy; `None`: no limit.
+    pub rate: Option<u64>,
 }
 
 /// A volume that this core serves, or tries to. A cheap handle.
@@ -40,6 +52,27 @@ struct Inner {
     state: RefCell<State>,
     /// Tells the control thread that there is something new to report.
     news: async_channel::Sender<()>,
+}
+
+/// How a volume does.
+pub struct VolumeStatus {
+    pub name: String,
+    pub report: VolumeReport,
+    pub counts: Counts,
+    /// One per kind of request.
+    pub io: Vec<IoSnapshot>,
+}
+
+/// What its gateway has counted since it was opened, beside what is reported.
+pub struct Counts {
+    /// Reads that were sent to a second copy because the first took long.
+    pub hedged_reads: u64,
+    /// Times that a disk was left behind for being slow.
+    pub evictions: u64,
+    /// Blocks that were read to find out whether they can be.
+    pub scrubbed_blocks: u64,
+    /// Blocks found bad.
+    pub bad_blocks: u64,
 }
 
 enum State {
@@ -77,8 +110,17 @@ impl Volume {
 
     async fn serve(&self) {
         if self.0.gateway.ready().await.is_ok() {
-            while self.is_wanted() && !self.listen().await {
-                glommio::timer::sleep(SOCKET_RETRY).await;
+            match &self.0.options.socket {
+                Some(socket) => {
+                    while self.is_wanted() && !self.listen(socket).await {
+                        glommio::timer::sleep(SOCKET_RETRY).await;
+                    }
+                }
+                None if self.is_wanted() => {
+                    info!(volume = %self.0.opened.name, epoch = %self.0.opened.epoch, "opened to make its copies whole");
+                    self.enter(State::Serving(None));
+                }
+                None => {}
             }
         }
         let why = self.0.gateway.wait_stopped().await;
@@ -98,21 +140,18 @@ impl Volume {
     }
 
     /// Opens the socket; whether that worked.
-    async fn listen(&self) -> bool {
+    async fn listen(&self, socket: &Path) -> bool {
         let device = Rc::new(VolumeDevice {
             gateway: self.0.gateway.clone(),
             serial: format!("levee-{}", self.0.id),
             stats: self.0.stats.clone(),
         });
-        let config = ServerConfig {
-            queues: self.0.options.queues,
-            poll: self.0.options.poll,
-            ..ServerConfig::new(&self.0.options.socket)
-        };
+        let config =
+            ServerConfig { queues: self.0.options.queues, poll: self.0.options.poll, ..ServerConfig::new(socket) };
         match levee_vhost::serve(device, config).await {
             Ok(_) if !self.is_wanted() => true,
             Ok(server) => {
-                info!(volume = %self.0.opened.name, epoch = %self.0.opened.epoch, "served at {}", self.0.options.socket.display());
+                info!(volume = %self.0.opened.name, epoch = %self.0.opened.epoch, "served at {}", socket.display());
                 self.enter(State::Serving(Some(server)));
                 true
             }
@@ -148,40 +187,49 @@ impl Volume {
     }
 
     /// How it does.
-    pub fn report(&self) -> VolumeReport {
-        let health = self.0.gateway.health();
+    pub fn status(&self) -> VolumeStatus {
+        let gateway = self.0.gateway.report();
         let (state, mut detail) = match &*self.0.state.borrow() {
             State::Opening => (ServeState::Opening, Some("fencing and reconciling the replicas".to_string())),
             State::Serving(_) => (ServeState::Serving, None),
             State::Closing => (ServeState::Closing, None),
             State::Failed(why) => (ServeState::Failed, Some(why.clone())),
         };
-        if health.waiting > 0 && state == ServeState::Serving {
-            detail = Some(format!("{} chunks wait for copies that cannot be reached", health.waiting));
+        if state == ServeState::Serving {
+            detail = what_waits(&gateway);
         }
-        let socket = (state == ServeState::Serving).then(|| self.0.options.socket.display().to_string());
-        VolumeReport {
+        let socket = self.0.options.socket.as_ref().filter(|_| state == ServeState::Serving);
+        let report = VolumeReport {
             volume: self.0.id,
             epoch: self.0.opened.epoch,
             state,
-            socket,
+            socket: socket.map(|path| path.display().to_string()),
             detail,
-            healthy_chunks: health.healthy,
-            degraded_chunks: health.degraded + health.waiting,
-            waiting_chunks: health.waiting,
-            leaving_replicas: 0,
-            full: false,
-            copied_bytes: 0,
-            degraded: vec![],
-        }
+            healthy_chunks: gateway.health.healthy,
+            degraded_chunks: gateway.health.degraded + gateway.health.waiting,
+            waiting_chunks: gateway.health.waiting,
+            leaving_replicas: gateway.leaving_replicas,
+            full: gateway.full,
+            copied_bytes: gateway.copied_bytes,
+            degraded: gateway.degraded,
+        };
+        let counts = Counts {
+            hedged_reads: gateway.hedged_reads,
+            evictions: gateway.evictions,
+            scrubbed_blocks: gateway.scrubbed_blocks,
+            bad_blocks: gateway.bad_blocks,
+        };
+        VolumeStatus { name: self.name().to_string(), report, counts, io: self.0.stats.snapshot() }
+    }
+
+    /// Changes what is done beside serving guests.
+    pub fn set_background(&self, background: &Background) {
+        self.0.gateway.evacuate((*background.evacuate).clone());
+        self.0.gateway.set_background_rate(background.rate);
     }
 
     pub fn name(&self) -> &str {
         &self.0.opened.name
-    }
-
-    pub fn stats(&self) -> &IoStats {
-        &self.0.stats
     }
 
     /// Compares all copies; tells progress, and last what was found.
@@ -195,5 +243,16 @@ impl Volume {
             Err(stopped) => VerifyEvent::Failed { detail: stopped.0 },
         };
         let _ = events.send(last).await;
+    }
+}
+
+/// What a volume that is served waits for: one line for a person.
+fn what_waits(gateway: &GatewayReport) -> Option<String> {
+    let chunks = gateway.health.waiting;
+    let copies = (chunks > 0).then(|| format!("{chunks} chunks wait for copies that cannot be reached"));
+    let space = gateway.full.then(|| "writes wait because disks are full".to_string());
+    match (copies, space) {
+        (Some(copies), Some(space)) => Some(format!("{copies}; {space}")),
+        (copies, space) => copies.or(space),
     }
 }

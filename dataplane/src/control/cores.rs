@@ -46,11 +46,16 @@ impl Cores {
         all
     }
 
+    /// Tells every core the same.
+    pub async fn tell_all(&self, command: impl Fn() -> Command) {
+        for core in self.0.iter() {
+            let _ = core.send(command()).await;
+        }
+    }
+
     pub async fn peers(&self, peers: &[PeerInfo]) {
         let peers = Arc::new(peers.to_vec());
-        for core in self.0.iter() {
-            let _ = core.send(Command::Peers(peers.clone())).await;
-        }
+        self.tell_all(|| Command::Peers(peers.clone())).await;
     }
 
     pub async fn report(&self) -> Vec<CoreReport> {

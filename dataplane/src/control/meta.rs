@@ -67,6 +67,10 @@ impl MetaClient {
         self.post(&format!("/v1/volumes/{volume}/allocate"), ask).await
     }
 
+    pub async fn change(&self, volume: &str, ask: &ChangeReplicas) -> Result<ChangedReplicas> {
+        self.post(&format!("/v1/volumes/{volume}/replicas"), ask).await
+    }
+
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.call(|url| self.http.post(format!("{url}{path}")).timeout(TIMEOUT).json(body)).await
     }

@@ -1,62 +1,187 @@
 //! Counters in Prometheus' text format.
 
 use super::Control;
-use crate::stats::KINDS;
-use std::fmt::Write;
+use crate::core::CoreReport;
+use crate::disks::ShardReport;
+use crate::stats::{IoSnapshot, KINDS};
+use crate::volume::VolumeStatus;
+use std::fmt::{Display, Write};
+use std::path::PathBuf;
 
 /// All metrics of the daemon.
 pub async fn render(control: &Control) -> String {
     let cores = control.cores.report().await;
-    let mut out = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, samples: Vec<(String, f64)>| {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    let failed: Vec<bool> = control.disk_usage(&cores).iter().map(|d| d.failed.is_some()).collect();
+    let mut out = Text::default();
+    let volumes: Vec<&VolumeStatus> = cores.iter().flat_map(|c| &c.volumes).collect();
+    requests(&mut out, &volumes);
+    copies(&mut out, &volumes);
+    disks(&mut out, &control.args.disk, &cores, &failed);
+    shards(&mut out, &control.args.disk, &cores);
+    out.0
+}
+
+/// A metric: its name, what it says, and where its value comes from.
+type Metric<T, V> = (&'static str, &'static str, fn(&T) -> V);
+
+/// The text so far.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn family<V: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (String, V)>,
+    ) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in samples {
-            let _ = writeln!(out, "{name}{{{labels}}} {value}");
+            let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
         }
-    };
-    let volumes: Vec<_> = cores.iter().flat_map(|c| &c.volumes).collect();
-    let per_kind = |value: &dyn Fn(&crate::stats::IoSnapshot) -> f64| {
-        let of = |name: &str, kind: &str| format!("volume=\"{name}\",kind=\"{kind}\"");
-        volumes
-            .iter()
-            .flat_map(|v| v.io.iter().zip(KINDS).map(|(io, k)| (of(&v.name, k), value(io))))
-            .collect::<Vec<_>>()
-    };
-    family("levee_volume_requests_total", "counter", "Guest requests completed.", per_kind(&|io| io.requests as f64));
-    family(
-        "levee_volume_bytes_total",
-        "counter",
-        "Bytes of guest requests completed.",
-        per_kind(&|io| io.bytes as f64),
-    );
-    for (quantile, value) in [("p50", 0), ("p99", 1), ("p999", 2)] {
-        let name = format!("levee_volume_latency_{quantile}_seconds");
-        let pick = |io: &crate::stats::IoSnapshot| [io.p50_us, io.p99_us, io.p999_us][value] as f64 / 1e6;
-        family(
-            &name,
-            "gauge",
-            "Time from a guest's request to its answer, since the volume was opened.",
-            per_kind(&pick),
-        );
     }
-    let per_volume = |value: &dyn Fn(&levee_proto::api::VolumeReport) -> f64| {
-        volumes.iter().map(|v| (format!("volume=\"{}\"", v.name), value(&v.report))).collect::<Vec<_>>()
+
+    fn gauge<V: Display>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (String, V)>) {
+        self.family(name, "gauge", help, samples);
+    }
+
+    fn counter<V: Display>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = (String, V)>) {
+        self.family(name, "counter", help, samples);
+    }
+}
+
+fn volume_label(v: &VolumeStatus) -> String {
+    format!("volume=\"{}\"", v.name)
+}
+
+/// A disk is named by its path, in which some characters need an escape.
+fn disk_label(path: &std::path::Path) -> String {
+    let path = path.display().to_string().replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    format!("disk=\"{path}\"")
+}
+
+fn requests(out: &mut Text, volumes: &[&VolumeStatus]) {
+    let per_kind = |value: fn(&IoSnapshot) -> f64| {
+        let of = move |v: &&VolumeStatus| {
+            let label = volume_label(v);
+            let sample = |(io, kind)| (format!("{label},kind=\"{kind}\""), value(io));
+            v.io.iter().zip(KINDS).map(sample).collect::<Vec<_>>()
+        };
+        volumes.iter().flat_map(of).collect::<Vec<_>>()
     };
-    family(
-        "levee_volume_chunks_degraded",
-        "gauge",
-        "Chunks with a copy away or behind.",
-        per_volume(&|r| f64::from(r.degraded_chunks)),
-    );
-    family(
-        "levee_volume_chunks_healthy",
-        "gauge",
-        "Chunks with all copies up to date.",
-        per_volume(&|r| f64::from(r.healthy_chunks)),
-    );
-    let disks = control.args.disk.iter().enumerate();
-    let used = |i: usize| cores.iter().filter_map(|c| c.disks.get(i)).map(|u| u.used as f64).sum();
-    let usage = disks.map(|(i, path)| (format!("disk=\"{}\"", path.display()), used(i))).collect();
-    family("levee_disk_used_bytes", "gauge", "Live data on a disk.", usage);
-    out
+    out.counter("levee_volume_requests_total", "Guest requests completed.", per_kind(|io| io.requests as f64));
+    out.counter("levee_volume_bytes_total", "Bytes of guest requests completed.", per_kind(|io| io.bytes as f64));
+    let help = "Time from a guest's request to its answer, since the volume was opened.";
+    let quantiles: [Metric<IoSnapshot, f64>; 3] = [
+        ("p50", help, |io| io.p50_us as f64 / 1e6),
+        ("p99", help, |io| io.p99_us as f64 / 1e6),
+        ("p999", help, |io| io.p999_us as f64 / 1e6),
+    ];
+    for (quantile, help, value) in quantiles {
+        out.gauge(&format!("levee_volume_latency_{quantile}_seconds"), help, per_kind(value));
+    }
+}
+
+fn copies(out: &mut Text, volumes: &[&VolumeStatus]) {
+    let of = |value: fn(&VolumeStatus) -> u64| volumes.iter().map(|v| (volume_label(v), value(v))).collect::<Vec<_>>();
+    let gauges: [Metric<VolumeStatus, u64>; 5] = [
+        ("chunks_healthy", "Chunks with all copies up to date.", |v| v.report.healthy_chunks.into()),
+        ("chunks_degraded", "Chunks with a copy away or behind.", |v| v.report.degraded_chunks.into()),
+        ("chunks_waiting", "Chunks that lack a quorum and are not served.", |v| v.report.waiting_chunks.into()),
+        ("replicas_leaving", "Copies on disks that are to be emptied.", |v| v.report.leaving_replicas.into()),
+        ("full", "1 while writes wait because disks are full.", |v| v.report.full.into()),
+    ];
+    for (name, help, value) in gauges {
+        out.gauge(&format!("levee_volume_{name}"), help, of(value));
+    }
+    let counters: [Metric<VolumeStatus, u64>; 5] = [
+        ("copied_bytes", "Bytes copied to make copies whole.", |v| v.report.copied_bytes),
+        ("hedged_reads", "Reads sent to a second copy because the first took long.", |v| v.counts.hedged_reads),
+        ("evictions", "Times that a disk was left behind for being slow.", |v| v.counts.evictions),
+        ("scrubbed_blocks", "Blocks read to find out whether they can be.", |v| v.counts.scrubbed_blocks),
+        ("bad_blocks", "Blocks found not to match their checksums.", |v| v.counts.bad_blocks),
+    ];
+    for (name, help, value) in counters {
+        out.counter(&format!("levee_volume_{name}_total"), help, of(value));
+    }
+}
+
+fn disks(out: &mut Text, paths: &[PathBuf], cores: &[CoreReport], failed: &[bool]) {
+    let sum = |value: fn(&crate::disks::DiskShare) -> u64| {
+        let of = |(i, path): (usize, &PathBuf)| {
+            (disk_label(path), cores.iter().filter_map(|c| c.disks.get(i)).map(value).sum::<u64>())
+        };
+        paths.iter().enumerate().map(of).collect::<Vec<_>>()
+    };
+    out.gauge("levee_disk_used_bytes", "Live data on a disk.", sum(|d| d.used));
+    out.gauge("levee_disk_capacity_bytes", "What a disk may hold.", sum(|d| d.capacity));
+    let failed = paths.iter().zip(failed).map(|(path, failed)| (disk_label(path), u8::from(*failed)));
+    out.gauge("levee_disk_failed", "1 if a disk cannot be used any more.", failed);
+    let errors = sum(|d| d.shards.iter().map(|s| u64::from(s.read_errors)).sum());
+    out.counter("levee_disk_read_errors_total", "Reads that the disk answered with an error.", errors);
+}
+
+fn shards(out: &mut Text, paths: &[PathBuf], cores: &[CoreReport]) {
+    let all: Vec<(String, &ShardReport)> = paths
+        .iter()
+        .enumerate()
+        .flat_map(|(i, path)| cores.iter().filter_map(move |c| c.disks.get(i)).map(move |share| (path, share)))
+        .flat_map(|(path, share)| share.shards.iter().map(move |s| (path, s)))
+        .map(|(path, s)| (format!("{},shard=\"{}\"", disk_label(path), s.number), s))
+        .collect();
+    let of = |value: fn(&ShardReport) -> f64| all.iter().map(move |(label, s)| (label.clone(), value(s)));
+    let usage: [Metric<ShardReport, f64>; 5] = [
+        ("used_bytes", "Live data.", |s| s.usage.map_or(0.0, |u| u.used as f64)),
+        ("capacity_bytes", "What may hold live data.", |s| s.usage.map_or(0.0, |u| u.capacity as f64)),
+        ("segments", "Segments.", |s| s.usage.map_or(0.0, |u| u.segments.into())),
+        ("free_segments", "Segments that hold nothing.", |s| s.usage.map_or(0.0, |u| u.free_segments.into())),
+        ("replay_bytes", "Log that a restart has to replay.", |s| s.usage.map_or(0.0, |u| u.replay as f64)),
+    ];
+    for (name, help, value) in usage {
+        out.gauge(&format!("levee_shard_{name}"), help, of(value));
+    }
+    out.gauge("levee_shard_in_service", "0 while a shard has failed.", of(|s| f64::from(u8::from(s.in_service))));
+    let help = "Age of the oldest operation that the disk has not completed.";
+    out.gauge("levee_shard_oldest_io_seconds", help, of(|s| s.oldest_io.as_secs_f64()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(disk_label("/a \"b\"\\".as_ref()), r#"disk="/a \"b\"\\""#);
+    }
+
+    #[test]
+    fn shards_are_told_with_their_disk() {
+        let shard = |number, in_service| ShardReport {
+            number,
+            in_service,
+            usage: None,
+            oldest_io: std::time::Duration::from_millis(1500),
+            read_errors: 3,
+        };
+        let share = |number| crate::disks::DiskShare {
+            capacity: 10,
+            used: 4,
+            failed: None,
+            shards: vec![shard(number, number == 0)],
+        };
+        let cores: Vec<_> = (0..2).map(|n| CoreReport { volumes: vec![], disks: vec![share(n)] }).collect();
+        let mut out = Text::default();
+        disks(&mut out, &["/d".into()], &cores, &[true]);
+        shards(&mut out, &["/d".into()], &cores);
+        for line in [
+            "levee_disk_used_bytes{disk=\"/d\"} 8",
+            "levee_disk_failed{disk=\"/d\"} 1",
+            "levee_disk_read_errors_total{disk=\"/d\"} 6",
+            "levee_shard_in_service{disk=\"/d\",shard=\"1\"} 0",
+            "levee_shard_oldest_io_seconds{disk=\"/d\",shard=\"0\"} 1.5",
+        ] {
+            assert!(out.0.lines().any(|l| l == line), "{line} is not in\n{}", out.0);
+        }
+    }
 }

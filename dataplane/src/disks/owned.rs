@@ -1,6 +1,5 @@
-//! Disks before any executor runs: formatting, locking, and reading what they are.
+//! Disks before any executor runs: locking them, and reading what they are.
 
-use crate::args::FormatArgs;
 use anyhow::{Context, Result, bail, ensure};
 use levee_core::ports::Disk;
 use levee_core::store::{self, Superblock};
@@ -8,20 +7,32 @@ use levee_proto::units::show_size;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use uuid::Uuid;
 
 /// A disk that this process has to itself.
 pub struct OwnedDisk {
-    pub path: PathBuf,
     pub superblock: Superblock,
     lock: Flock<File>,
 }
 
+/// Why a disk cannot be used.
+pub struct Unusable {
+    /// Nothing is wrong with the disk: another daemon has it.
+    pub in_use: bool,
+    pub why: anyhow::Error,
+}
+
+impl From<anyhow::Error> for Unusable {
+    fn from(why: anyhow::Error) -> Self {
+        Unusable { in_use: false, why }
+    }
+}
+
 impl OwnedDisk {
     /// Locks a formatted disk and reads its superblock.
-    pub fn open(path: &Path) -> Result<OwnedDisk> {
+    pub fn open(path: &Path) -> Result<OwnedDisk, Unusable> {
         let show = path.display();
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {
@@ -29,7 +40,12 @@ impl OwnedDisk {
             }
             _ => anyhow::anyhow!("cannot open disk {show}: {e}"),
         })?;
-        let lock = lock(file, path)?;
+        let lock = lock(file, path).map_err(|why| Unusable { in_use: true, why })?;
+        Ok(Self::read(lock, path)?)
+    }
+
+    fn read(lock: Flock<File>, path: &Path) -> Result<OwnedDisk> {
+        let show = path.display();
         let superblock = futures_lite::future::block_on(store::read_superblock(&PlainDisk::of(&lock)?))
             .with_context(|| format!("disk {show} cannot be used"))?;
         let actual = size_of_disk(&lock)?;
@@ -39,66 +55,26 @@ impl OwnedDisk {
             show_size(actual),
             show_size(superblock.size)
         );
-        Ok(OwnedDisk { path: path.to_owned(), superblock, lock })
+        Ok(OwnedDisk { superblock, lock })
     }
 
     /// Makes the disk a member's of the cluster. Idempotent; a disk of another cluster is refused.
-    pub fn claim(&mut self, cluster: Uuid, node: levee_proto::NodeId, disk: levee_proto::DiskId) -> Result<()> {
+    pub fn claim(
+        &mut self,
+        path: &Path,
+        cluster: Uuid,
+        node: levee_proto::NodeId,
+        disk: levee_proto::DiskId,
+    ) -> Result<()> {
         let plain = PlainDisk::of(&self.lock)?;
         let claim = store::claim(&plain, &self.superblock, *cluster.as_bytes(), disk, node);
         self.superblock = futures_lite::future::block_on(claim)
-            .with_context(|| format!("disk {} cannot join the cluster", self.path.display()))?;
+            .with_context(|| format!("disk {} cannot join the cluster", path.display()))?;
         Ok(())
     }
 }
 
-/// Carries `levee-stored format` out.
-pub fn format(args: &FormatArgs) -> Result<()> {
-    let path = args.path.display();
-    let existing = std::fs::symlink_metadata(&args.path).ok();
-    let is_device = existing.as_ref().is_some_and(|m| m.file_type().is_block_device());
-    if let Some(m) = &existing {
-        ensure!(is_device || m.is_file(), "{path} is neither a file nor a block device");
-        ensure!(
-            is_device || m.len() == 0,
-            "{path} exists and is not empty: remove it first if nothing on it is needed"
-        );
-    }
-    ensure!(
-        is_device != args.size.is_some(),
-        "{}",
-        match is_device {
-            true => format!("{path} is a block device: leave --size out, all of it is used"),
-            false => format!("{path} is a file: say how large it shall be with --size"),
-        }
-    );
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&args.path);
-    let lock = lock(file.with_context(|| format!("cannot create {path}"))?, &args.path)?;
-    let made = make(&lock, args, is_device);
-    if made.is_err() && existing.is_none() {
-        let _ = std::fs::remove_file(&args.path);
-    }
-    let size = made.with_context(|| format!("cannot make {path} a disk"))?;
-    println!("{path} is a Levee disk of {} for {} core(s)", show_size(size), args.cores);
-    Ok(())
-}
-
-fn make(file: &File, args: &FormatArgs, is_device: bool) -> Result<u64> {
-    if is_device {
-        let known = futures_lite::future::block_on(store::read_superblock(&PlainDisk::of(file)?));
-        ensure!(known.is_err(), "it is a Levee disk already: wipe its first MiB if nothing on it is needed");
-    } else if let Some(size) = args.size {
-        // Checked before the file grows, so that a refused size leaves nothing behind.
-        Superblock::plan(size, args.cores, [0; 16])?;
-        file.set_len(size)?;
-    }
-    let size = size_of_disk(file)?;
-    futures_lite::future::block_on(store::format(&PlainDisk::of(file)?, size, args.cores, *Uuid::new_v4().as_bytes()))?;
-    file.sync_all()?;
-    Ok(size)
-}
-
-fn lock(file: File, path: &Path) -> Result<Flock<File>> {
+pub(super) fn lock(file: File, path: &Path) -> Result<Flock<File>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(lock),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
@@ -116,15 +92,15 @@ pub fn lock_dir(dir: &Path) -> Result<Flock<File>> {
     lock(file.with_context(|| format!("cannot write to {}", dir.display()))?, dir)
 }
 
-fn size_of_disk(mut file: &File) -> Result<u64> {
+pub(super) fn size_of_disk(mut file: &File) -> Result<u64> {
     Ok(file.seek(SeekFrom::End(0))?)
 }
 
 /// Blocking I/O: for the few reads and writes before the executors start.
-struct PlainDisk(File);
+pub(super) struct PlainDisk(File);
 
 impl PlainDisk {
-    fn of(file: &File) -> Result<PlainDisk> {
+    pub fn of(file: &File) -> Result<PlainDisk> {
         Ok(PlainDisk(file.try_clone()?))
     }
 }

@@ -1,0 +1,84 @@
+//! What a core asks of the meta server, through the control thread.
+
+use levee_core::gateway::AllocError;
+use levee_proto::Epoch;
+use levee_proto::api::{ChangedReplicas, ChunkInfo, ReplicaChange};
+use std::future::Future;
+
+/// Questions that may wait for the control thread.
+pub const QUEUE: usize = 256;
+
+/// An answer, or why there is none.
+pub type Answer<T> = Result<T, AllocError>;
+
+/// Chunks that a volume needs.
+pub struct AllocateAsk {
+    pub volume: String,
+    pub epoch: Epoch,
+    pub indexes: Vec<u32>,
+    pub answer: async_channel::Sender<Answer<Vec<ChunkInfo>>>,
+}
+
+/// Other replica sets for chunks of a volume.
+pub struct ChangeAsk {
+    pub volume: String,
+    pub epoch: Epoch,
+    pub changes: Vec<ReplicaChange>,
+    pub answer: async_channel::Sender<Answer<ChangedReplicas>>,
+}
+
+/// A core's way to the control thread. A cheap handle.
+#[derive(Clone)]
+pub struct Asks {
+    allocate: async_channel::Sender<AllocateAsk>,
+    change: async_channel::Sender<ChangeAsk>,
+}
+
+/// The control thread's end.
+pub struct Asked {
+    pub allocate: async_channel::Receiver<AllocateAsk>,
+    pub change: async_channel::Receiver<ChangeAsk>,
+}
+
+/// The two ends.
+pub fn channel() -> (Asks, Asked) {
+    let (allocate, allocates) = async_channel::bounded(QUEUE);
+    let (change, changes) = async_channel::bounded(QUEUE);
+    (Asks { allocate, change }, Asked { allocate: allocates, change: changes })
+}
+
+impl Asks {
+    /// Asks for chunks of a volume.
+    pub fn allocate(
+        &self,
+        volume: &str,
+        epoch: Epoch,
+        indexes: Vec<u32>,
+    ) -> impl Future<Output = Answer<Vec<ChunkInfo>>> + use<> {
+        let (answer, answered) = async_channel::bounded(1);
+        let ask = AllocateAsk { volume: volume.to_string(), epoch, indexes, answer };
+        outcome(self.allocate.clone(), ask, answered)
+    }
+
+    /// Asks for changes of replica sets. With [`AllocError::Retry`] it is not known whether they were made.
+    pub fn change(
+        &self,
+        volume: &str,
+        epoch: Epoch,
+        changes: Vec<ReplicaChange>,
+    ) -> impl Future<Output = Answer<ChangedReplicas>> + use<> {
+        let (answer, answered) = async_channel::bounded(1);
+        let ask = ChangeAsk { volume: volume.to_string(), epoch, changes, answer };
+        outcome(self.change.clone(), ask, answered)
+    }
+}
+
+async fn outcome<A, T>(
+    asks: async_channel::Sender<A>,
+    ask: A,
+    answered: async_channel::Receiver<Answer<T>>,
+) -> Answer<T> {
+    let gone = || AllocError::Retry("the daemon is stopping".into());
+    asks.send(ask).await.map_err(|_| gone())?;
+    answered.recv().await.unwrap_or_else(|_| Err(gone()))
+}

@@ -1,0 +1,119 @@
+//! What is: heartbeats to the meta server, and the same for whoever asks the daemon itself.
+
+use super::{Complaint, Control};
+use crate::core::CoreReport;
+use crate::volume::VolumeStatus;
+use levee_proto::api::*;
+use std::time::Duration;
+
+/// Between heartbeats, unless there is news.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Most chunks named in one heartbeat, over all volumes: a node that was lost degrades thousands.
+const MAX_CHUNKS: usize = 1024;
+
+impl Control {
+    pub(super) async fn beat(&self, news: &async_channel::Receiver<()>) {
+        let mut complaint = Complaint::new();
+        loop {
+            let deleted = self.deletes.done();
+            let status = self.status().await;
+            self.share_background_rate(&status.volumes).await;
+            let (disks, mut volumes) = (status.disks, status.volumes);
+            bound_chunks(&mut volumes, MAX_CHUNKS);
+            let beat = Heartbeat { incarnation: self.incarnation, disks, volumes, deleted: deleted.clone() };
+            match self.meta.heartbeat(self.joined().node, &beat).await {
+                Ok(_) => self.deletes.reported(&deleted),
+                Err(e) => complaint.say(&format!("heartbeat: {e}")),
+            }
+            let _ = tokio::time::timeout(HEARTBEAT, news.recv()).await;
+        }
+    }
+
+    /// How the daemon does.
+    pub(super) async fn status(&self) -> DaemonStatus {
+        let cores = self.cores.report().await;
+        DaemonStatus {
+            name: self.args.name.clone(),
+            node: self.node.borrow().as_ref().map(|j| j.node),
+            incarnation: self.incarnation,
+            pid: std::process::id(),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            disks: self.disk_usage(&cores),
+            volumes: cores.into_iter().flat_map(|c| c.volumes).map(|v| self.complete(v)).collect(),
+        }
+    }
+
+    /// The node's disks, once it has joined.
+    pub(super) fn disk_usage(&self, cores: &[CoreReport]) -> Vec<DiskUsage> {
+        let joined = self.node.borrow();
+        let disks = joined.iter().flat_map(|j| &j.disks).enumerate();
+        let usage = |(i, disk): (usize, &super::JoinedDisk)| {
+            let shares = || cores.iter().filter_map(move |c| c.disks.get(i));
+            let failed = disk.missing.clone().or_else(|| shares().find_map(|s| s.failed.clone()));
+            DiskUsage { disk: disk.id, used: shares().map(|s| s.used).sum(), failed }
+        };
+        disks.map(usage).collect()
+    }
+
+    /// A core's report of a volume, with what the core does not know.
+    fn complete(&self, volume: VolumeStatus) -> VolumeReport {
+        let VolumeStatus { name, mut report, .. } = volume;
+        if let (Some(why), ServeState::Serving) = (self.without_chunks.borrow().get(&name), report.state) {
+            let waiting = format!("writes to parts that were never written wait for new chunks: {why}");
+            report.detail = Some(match report.detail.take() {
+                Some(detail) => format!("{detail}; {waiting}"),
+                None => waiting,
+            });
+        }
+        report
+    }
+}
+
+/// Leaves chunks out so that at most `most` are named, and each volume names some.
+fn bound_chunks(volumes: &mut [VolumeReport], most: usize) {
+    let naming = volumes.iter().filter(|v| !v.degraded.is_empty()).count();
+    let each = (most / naming.max(1)).max(1);
+    let mut left = most;
+    for volume in volumes {
+        volume.degraded.truncate(each.min(left));
+        left -= volume.degraded.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use levee_proto::{Epoch, VolumeId};
+
+    fn volume(degraded: usize) -> VolumeReport {
+        let chunk = |index| ChunkReport { index, current: 2, wanted: 3, served: true, behind: vec![] };
+        VolumeReport {
+            volume: VolumeId(1),
+            epoch: Epoch(1),
+            state: ServeState::Serving,
+            socket: None,
+            detail: None,
+            healthy_chunks: 0,
+            degraded_chunks: degraded as u32,
+            waiting_chunks: 0,
+            leaving_replicas: 0,
+            full: false,
+            copied_bytes: 0,
+            degraded: (0..degraded as u32).map(chunk).collect(),
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_names_a_bounded_number_of_chunks() {
+        for (given, left) in [
+            (vec![3, 0, 4], vec![3, 0, 4]),
+            (vec![8, 8, 8], vec![3, 3, 3]),
+            (vec![10, 0, 0], vec![9, 0, 0]),
+            (vec![1; 12], vec![1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0]),
+        ] {
+            let mut volumes: Vec<_> = given.iter().map(|n| volume(*n)).collect();
+            bound_chunks(&mut volumes, 9);
+            assert_eq!(volumes.iter().map(|v| v.degraded.len()).collect::<Vec<_>>(), left);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The daemon's disks: formatting and owning them, remembering those that were here before, and each core's
+//! shards on them, from recovery to failure and back.
+
+mod format;
+mod known;
+mod owned;
+mod shards;
+mod watched;
+#[cfg(test)]
+mod watched_tests;
+
+pub use format::format;
+pub use known::{KnownDisk, KnownDisks};
+pub use owned::{OwnedDisk, lock_dir};
+pub use shards::{DaemonDisk, DiskShare, ShardReport, Shards};
+
+use anyhow::{Context, Result, bail};
+use levee_core::store::Superblock;
+use std::path::{Path, PathBuf};
+use tracing::error;
+
+/// A disk of the command line.
+pub struct Disk {
+    pub path: PathBuf,
+    pub state: DiskState,
+}
+
+/// What became of it when the daemon started.
+pub enum DiskState {
+    Owned(OwnedDisk),
+    /// It cannot be used, but was this daemon's before: the cluster is told so.
+    Missing {
+        known: KnownDisk,
+        why: String,
+    },
+}
+
+impl Disk {
+    /// Opens a disk. One that this daemon has served before may be broken or away: the others are served without it. A
+    /// disk that it has never served is refused then: the command line is wrong.
+    pub fn open(path: &Path, known: &KnownDisks) -> Result<Disk> {
+        let state = match OwnedDisk::open(path) {
+            Ok(owned) => DiskState::Owned(owned),
+            Err(owned::Unusable { in_use: false, why }) if known.at(path).is_some() => {
+                let why = format!("{why:#}");
+                error!("{why}; going on without it");
+                DiskState::Missing { known: known.at(path).cloned().expect("just seen"), why }
+            }
+            Err(unusable) => bail!(unusable.why),
+        };
+        Ok(Disk { path: path.to_owned(), state })
+    }
+
+    /// What is on it, if it can be used.
+    pub fn superblock(&self) -> Option<&Superblock> {
+        match &self.state {
+            DiskState::Owned(owned) => Some(&owned.superblock),
+            DiskState::Missing { .. } => None,
+        }
+    }
+
+    /// The cluster that it belongs to, if it has joined one.
+    pub fn cluster(&self) -> Option<uuid::Uuid> {
+        match &self.state {
+            DiskState::Owned(owned) if !owned.superblock.is_claimed() => None,
+            DiskState::Owned(owned) => Some(uuid::Uuid::from_bytes(owned.superblock.cluster_uuid)),
+            DiskState::Missing { known, .. } => Some(known.cluster),
+        }
+    }
+}
+
+/// Opens all disks of the command line.
+pub fn open_all(paths: &[PathBuf], dir: &Path) -> Result<(Vec<Disk>, KnownDisks)> {
+    let known = KnownDisks::load(dir).context("cannot tell which disks were here before")?;
+    let disks = paths.iter().map(|path| Disk::open(path, &known)).collect::<Result<_>>()?;
+    Ok((disks, known))
+}

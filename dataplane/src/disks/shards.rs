@@ -1,0 +1,327 @@
+//! One core's shards of all disks: recovered at the start, watched, given up when they fail, and taken back into
+//! service when the disk works again.
+//!
+//! A shard that failed holds an unknown end of its log; what it acknowledged is durable. Recovering it is what a
+//! restart of the daemon would do, and is tried a few times in place, when nothing of the old shard is on its way to
+//! the disk any more.
+
+use super::watched::{Watch, Watched};
+use crate::links::core_of_shard;
+use crate::ports::{GlommioDisk, GlommioRuntime};
+use levee_core::ports::{Disk as _, Runtime};
+use levee_core::replica::DiskShards;
+use levee_core::store::{Options, RecoveryReport, Shard, Superblock, Usage};
+use levee_proto::{BLOCK_SIZE, DiskId};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use tracing::{error, info, warn};
+
+pub type DaemonDisk = Watched<GlommioDisk, GlommioRuntime>;
+type DaemonShard = Shard<DaemonDisk, GlommioRuntime>;
+type ServedShards = DiskShards<DaemonDisk, GlommioRuntime>;
+
+/// An operation that takes longer is never going to end: the disk is given up.
+pub const STALLED: Duration = Duration::from_secs(30);
+/// Before a failed shard is first tried again; then twice as long each time.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Attempts to take a shard back into service, since the daemon's start.
+const MAX_ATTEMPTS: u32 = 5;
+
+/// All shards of one core.
+pub struct Shards {
+    rt: GlommioRuntime,
+    core: u16,
+    /// In the order of the command line.
+    disks: Vec<DiskOfCore>,
+}
+
+struct DiskOfCore {
+    path: PathBuf,
+    /// `None`: it could not be used when the daemon started.
+    superblock: Option<Superblock>,
+    /// This core's, by number.
+    mine: BTreeMap<u16, Slot>,
+}
+
+#[derive(Clone)]
+struct Slot {
+    standing: Rc<RefCell<Standing>>,
+    attempts: Rc<RefCell<Attempts>>,
+}
+
+/// The newest incarnation of a shard.
+struct Standing {
+    /// `None`: it could not be recovered when the daemon started.
+    shard: Option<(DaemonShard, Watch)>,
+    /// Why it is out of service, if it is.
+    out: Option<String>,
+}
+
+/// Attempts to take a shard back into service.
+#[derive(Clone, Copy, Default)]
+struct Attempts {
+    made: u32,
+    /// When the next one is due; `None`: there is nothing to attempt.
+    due: Option<Duration>,
+    /// An attempt is being made, or the failed shard has not ended yet.
+    under_way: bool,
+    /// The last outage has outlived an attempt, or is not one to wait for: it is to be reported.
+    lasting: bool,
+}
+
+impl Attempts {
+    fn failed(&mut self, now: Duration) {
+        let pause = RETRY_AFTER * 2u32.pow(self.made.min(MAX_ATTEMPTS));
+        self.due = (self.made < MAX_ATTEMPTS).then(|| now + pause);
+        self.lasting |= self.due.is_none();
+    }
+
+    fn begin(&mut self) {
+        (self.made, self.due, self.under_way) = (self.made + 1, None, true);
+    }
+}
+
+/// A core's share of a disk.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DiskShare {
+    /// Bytes that may hold live data.
+    pub capacity: u64,
+    /// Bytes of live data.
+    pub used: u64,
+    /// Why the disk cannot be used, if it cannot.
+    pub failed: Option<String>,
+    pub shards: Vec<ShardReport>,
+}
+
+/// How one shard does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardReport {
+    pub number: u16,
+    pub in_service: bool,
+    /// As last known.
+    pub usage: Option<Usage>,
+    pub oldest_io: Duration,
+    pub read_errors: u32,
+}
+
+/// A shard, by the position of its disk and its number.
+pub type Place = (usize, u16);
+
+impl Shards {
+    /// Recovers this core's shards. One that cannot be is out of service; the others go on.
+    pub async fn open(disks: Vec<(PathBuf, Option<Superblock>)>, core: u16, cores: usize) -> Shards {
+        let mut shards = Shards { rt: GlommioRuntime::new(), core, disks: vec![] };
+        for (path, superblock) in disks {
+            let mut mine = BTreeMap::new();
+            let numbers = 0..superblock.as_ref().map_or(0, |s| s.shards);
+            for number in numbers.filter(|n| core_of_shard(*n, cores) == core) {
+                let superblock = superblock.as_ref().expect("there are numbers");
+                mine.insert(number, shards.first_slot(&path, superblock, number).await);
+            }
+            shards.disks.push(DiskOfCore { path, superblock, mine });
+        }
+        shards
+    }
+
+    async fn first_slot(&self, path: &Path, superblock: &Superblock, number: u16) -> Slot {
+        let mut attempts = Attempts::default();
+        let standing = match recover(path, superblock, number).await {
+            Ok((shard, watch, report)) => {
+                match report.is_clean() {
+                    true => info!("disk {}, shard {number}: {report}", path.display()),
+                    false => error!("disk {}, shard {number}: {report}", path.display()),
+                }
+                Standing { shard: Some((shard, watch)), out: None }
+            }
+            Err(why) => {
+                error!("disk {}, shard {number}: {why}; going on without it", path.display());
+                attempts.failed(self.rt.now());
+                attempts.lasting = true;
+                Standing { shard: None, out: Some(why) }
+            }
+        };
+        Slot { standing: Rc::new(RefCell::new(standing)), attempts: Rc::new(RefCell::new(attempts)) }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = (Place, &DiskOfCore, &Slot)> {
+        let of = |(i, disk): (usize, _)| {
+            let disk: &DiskOfCore = disk;
+            disk.mine.iter().map(move |(number, slot)| ((i, *number), disk, slot))
+        };
+        self.disks.iter().enumerate().flat_map(of)
+    }
+
+    fn slot(&self, place: Place) -> (&DiskOfCore, &Slot) {
+        let disk = &self.disks[place.0];
+        (disk, &disk.mine[&place.1])
+    }
+
+    /// What the core's replicas live on, by the ids of the disks.
+    pub fn in_service(&self, ids: &[DiskId]) -> BTreeMap<DiskId, ServedShards> {
+        let of = |(position, id): (usize, &DiskId)| Some((*id, self.of_disk(position)?));
+        ids.iter().enumerate().filter_map(of).collect()
+    }
+
+    /// The shards of one disk. None if one of them was never recovered: nobody may take its replicas for ones that do
+    /// not exist. A shard that has failed since is among them, and says so to whoever asks it.
+    pub fn of_disk(&self, position: usize) -> Option<ServedShards> {
+        let disk = self.disks.get(position)?;
+        let shard = |(number, slot): (&u16, &Slot)| Some((*number, slot.standing.borrow().shard.clone()?.0));
+        let mine = disk.mine.iter().map(shard).collect::<Option<BTreeMap<_, _>>>()?;
+        Some(DiskShards { total: disk.superblock.as_ref()?.shards, mine })
+    }
+
+    /// Looks for shards that have failed; whether there are new ones. Says so once.
+    pub fn look(&self) -> bool {
+        let mut found = false;
+        for ((_, number), disk, slot) in self.slots() {
+            found |= slot.look(&disk.path, number, self.rt.now());
+        }
+        found
+    }
+
+    /// Shards that are to be tried again now.
+    pub fn due(&self) -> Vec<Place> {
+        let now = self.rt.now();
+        self.slots().filter(|(_, _, slot)| slot.is_due(now)).map(|(place, ..)| place).collect()
+    }
+
+    /// Recovers a failed shard; whether it is back. The replicas on it are to be served anew then.
+    pub async fn try_again(&self, place: Place) -> bool {
+        let (disk, slot) = self.slot(place);
+        slot.attempts.borrow_mut().begin();
+        let superblock = disk.superblock.as_ref().expect("it has shards");
+        let back = recover_soundly(&disk.path, superblock, place.1).await;
+        let attempts = &mut *slot.attempts.borrow_mut();
+        attempts.under_way = false;
+        let show = format!("disk {}, shard {}", disk.path.display(), place.1);
+        match back {
+            Ok((shard, watch)) => {
+                info!("{show}: it works again and is back in service");
+                attempts.lasting = false;
+                *slot.standing.borrow_mut() = Standing { shard: Some((shard, watch)), out: None };
+                true
+            }
+            Err(why) => {
+                attempts.failed(self.rt.now());
+                attempts.lasting = true;
+                match attempts.due {
+                    Some(_) => warn!("{show}: still out of service: {why}"),
+                    None => error!("{show}: stays out of service: {why}; replace the disk, or start the daemon again"),
+                }
+                slot.standing.borrow_mut().out = Some(why);
+                false
+            }
+        }
+    }
+
+    /// How the core's share of each disk does.
+    pub fn report(&self) -> Vec<DiskShare> {
+        self.disks.iter().map(|disk| disk.report(self.rt.now())).collect()
+    }
+
+    /// Closes the shards in good order.
+    pub async fn close(&self) {
+        for (name, shard) in self.shards() {
+            if let Err(e) = shard.close().await {
+                warn!("{name} was not closed cleanly: {e}; it recovers at the next start");
+            }
+        }
+        info!("core {}: shards closed", self.core);
+    }
+
+    fn shards(&self) -> Vec<(String, DaemonShard)> {
+        let named = |((_, number), disk, slot): (Place, &DiskOfCore, &Slot)| {
+            let shard = slot.standing.borrow().shard.as_ref().map(|(shard, _)| shard.clone())?;
+            Some((format!("disk {}, shard {number}", disk.path.display()), shard))
+        };
+        self.slots().filter_map(named).collect()
+    }
+}
+
+impl Slot {
+    fn look(&self, path: &Path, number: u16, now: Duration) -> bool {
+        let standing = &mut *self.standing.borrow_mut();
+        let Some((shard, watch)) = standing.shard.as_ref().filter(|_| standing.out.is_none()) else { return false };
+        let stalled = watch.oldest(now) > STALLED;
+        if stalled {
+            watch.fail(&format!("an operation has not completed for {} seconds", STALLED.as_secs()));
+        }
+        let failed = watch.failed().map(|why| why.to_string()).or_else(|| shard.failed().map(|e| e.to_string()));
+        let Some(why) = failed else { return false };
+        error!("disk {}, shard {number} failed: {why}; out of service, other copies are used", path.display());
+        standing.out = Some(why);
+        let attempts = &mut *self.attempts.borrow_mut();
+        attempts.failed(now);
+        attempts.lasting |= stalled;
+        attempts.under_way = true;
+        let (shard, this) = (shard.clone(), self.clone());
+        let end = async move {
+            // Nothing of it may be written any more before it is recovered.
+            let _ = shard.close().await;
+            this.attempts.borrow_mut().under_way = false;
+        };
+        glommio::spawn_local(end).detach();
+        true
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        let attempts = self.attempts.borrow();
+        let busy = self.standing.borrow().shard.as_ref().is_some_and(|(_, watch)| watch.is_busy());
+        !attempts.under_way && !busy && attempts.due.is_some_and(|due| due <= now)
+    }
+
+    fn report(&self, number: u16, now: Duration) -> ShardReport {
+        let standing = self.standing.borrow();
+        let watch = standing.shard.as_ref().map(|(_, watch)| watch);
+        ShardReport {
+            number,
+            in_service: standing.out.is_none(),
+            usage: standing.shard.as_ref().map(|(shard, _)| shard.usage()),
+            oldest_io: watch.map(|w| w.oldest(now)).unwrap_or_default(),
+            read_errors: watch.map(Watch::read_errors).unwrap_or_default(),
+        }
+    }
+}
+
+impl DiskOfCore {
+    fn report(&self, now: Duration) -> DiskShare {
+        let shards: Vec<_> = self.mine.iter().map(|(number, slot)| slot.report(*number, now)).collect();
+        let sum = |of: fn(&Usage) -> u64| shards.iter().filter_map(|s| s.usage.as_ref().map(of)).sum();
+        let lasting = |slot: &&Slot| slot.attempts.borrow().lasting;
+        let failed = self.mine.values().filter(lasting).find_map(|slot| slot.standing.borrow().out.clone());
+        DiskShare { capacity: sum(|u| u.capacity), used: sum(|u| u.used), failed, shards }
+    }
+}
+
+async fn recover(
+    path: &Path,
+    superblock: &Superblock,
+    number: u16,
+) -> Result<(DaemonShard, Watch, RecoveryReport), String> {
+    let disk = GlommioDisk::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
+    let disk = Watched::new(disk, GlommioRuntime::new());
+    let watch = disk.watch().clone();
+    let opened = Shard::open(disk, GlommioRuntime::new(), superblock, number, Options::default()).await;
+    let (shard, report) = opened.map_err(|e| e.to_string())?;
+    Ok((shard, watch, report))
+}
+
+/// Recovers a shard that failed in this process: only if its disk is whole and nothing is missing from the log.
+async fn recover_soundly(path: &Path, superblock: &Superblock, number: u16) -> Result<(DaemonShard, Watch), String> {
+    let probe = GlommioDisk::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
+    let last = (superblock.size - 1) / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
+    probe.read(last, BLOCK_SIZE).await.map_err(|e| format!("its end cannot be read: {e}"))?;
+    let (shard, watch, report) = recover(path, superblock, number).await?;
+    if report.is_clean() && watch.failed().is_none() {
+        return Ok((shard, watch));
+    }
+    let why = watch.failed().map_or_else(|| report.to_string(), |why| why.to_string());
+    watch.fail("it was not taken back into service");
+    // Ends its tasks: it fails at once.
+    let _ = shard.close().await;
+    Err(why)
+}
