@@ -4,10 +4,11 @@ use crate::barrier::Barrier;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
 use crate::raft::{Raft, Replicated};
+use crate::repair::Policy;
 use openraft::RaftMetrics;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::watch;
 
 /// One member.
@@ -23,7 +24,10 @@ pub struct App {
     pub http: reqwest::Client,
     /// Becomes true when the process should end.
     pub stopping: watch::Receiver<bool>,
+    pub policy: Policy,
     observed: Mutex<Observed>,
+    /// Why disks that should count as lost do not, if so.
+    held: Mutex<Option<String>>,
 }
 
 pub type RaftWatch = watch::Receiver<RaftMetrics<u64, openraft::BasicNode>>;
@@ -32,7 +36,7 @@ impl App {
     pub fn new(
         id: u64,
         members: BTreeMap<u64, String>,
-        down_after: Duration,
+        policy: Policy,
         raft: Raft,
         replicated: Replicated,
         http: reqwest::Client,
@@ -47,7 +51,9 @@ impl App {
             replicated,
             http,
             stopping,
-            observed: Mutex::new(Observed::new(0, Instant::now(), down_after)),
+            policy,
+            held: Mutex::default(),
+            observed: Mutex::new(Observed::new(0, Instant::now(), policy.down_after)),
         }
     }
 
@@ -56,9 +62,29 @@ impl App {
         self.raft.metrics().borrow().current_leader
     }
 
+    pub fn term(&self) -> u64 {
+        self.raft.metrics().borrow().current_term
+    }
+
+    /// Why the repair of lost disks is held back, if it is.
+    pub fn repair_held(&self) -> Option<String> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers it, and says so once.
+    pub fn hold_repair(&self, why: Option<String>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*held, &why) {
+            (None, Some(why)) => tracing::warn!("repair is held: {why}"),
+            (Some(_), None) => tracing::info!("repair is not held any more"),
+            _ => {}
+        }
+        *held = why;
+    }
+
     /// Works with the observations of this term. `work` must be quick.
     pub fn observed<T>(&self, work: impl FnOnce(&mut Observed, Instant) -> T) -> T {
-        let term = self.raft.metrics().borrow().current_term;
+        let term = self.term();
         let now = Instant::now();
         // A heartbeat is stored whole or not at all: a poisoned lock guards usable observations.
         let mut observed = self.observed.lock().unwrap_or_else(PoisonError::into_inner);

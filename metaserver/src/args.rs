@@ -1,8 +1,11 @@
 //! The command line.
 
+use crate::repair::Policy;
 use clap::Parser;
+use levee_proto::units::parse_size;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Meta server of a Levee cluster.
 ///
@@ -31,9 +34,24 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     pub down_after: u64,
 
+    /// Replace what is on a storage daemon's disks when it was not heard for this long
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub repair_after: u64,
+
+    /// Most bytes per second for background copying in the whole cluster, such as 500M [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
+    pub repair_rate: Option<u64>,
+
     /// Log entries between two snapshots of the state
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_every: u64,
+}
+
+fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("copies could never be made whole again: use a rate above 0".into()),
+        rate => Ok(rate),
+    }
 }
 
 const EXAMPLE: &str = "\
@@ -56,6 +74,14 @@ fn parse_peer(text: &str) -> Result<(u64, String), String> {
 }
 
 impl Args {
+    pub fn policy(&self) -> Policy {
+        Policy {
+            down_after: Duration::from_secs(self.down_after),
+            after: Duration::from_secs(self.repair_after),
+            rate: self.repair_rate,
+        }
+    }
+
     /// The group's members; what is wrong with them, if anything is.
     pub fn members(&self, own_url: &str) -> Result<BTreeMap<u64, String>, String> {
         if self.peers.is_empty() {
@@ -94,7 +120,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for bad in ["--id 0 --dir d", "--dir d", "--id 1 --dir d --peers 1", "--id 1 --dir d --peers 1=ftp://x:1"] {
+        for bad in [
+            "--id 0 --dir d",
+            "--dir d",
+            "--id 1 --dir d --peers 1",
+            "--id 1 --dir d --peers 1=ftp://x:1",
+            "--id 1 --dir d --repair-rate 0",
+            "--id 1 --dir d --repair-after 0",
+        ] {
             assert!(parse(&format!("levee-metad {bad}")).is_err(), "{bad}");
         }
     }

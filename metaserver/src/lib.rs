@@ -16,4 +16,5 @@ mod limits;
 mod observe;
 mod proposer;
 mod raft;
+mod repair;
 pub mod server;

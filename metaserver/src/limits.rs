@@ -38,6 +38,23 @@ pub const CONNECT_WAIT: Duration = Duration::from_millis(1000);
 /// How long requests in flight may take after the signal to stop.
 pub const STOP_WAIT: Duration = Duration::from_secs(2);
 
+/// Pause between two looks at what has to be repaired.
+pub const REPAIR_TICK: Duration = Duration::from_secs(1);
+/// Unused volumes that are repaired at a time, in the whole cluster.
+pub const MAX_REPAIRS: usize = 4;
+/// Chunks that one look at unused volumes goes through, about: commits wait meanwhile.
+pub const REPAIR_SCAN: usize = 20_000;
+/// How long an unused volume must be whole before its repair ends.
+pub const REPAIR_SETTLED: Duration = Duration::from_secs(2);
+/// How long a repair may get nowhere before others have their turn.
+pub const REPAIR_STALL: Duration = Duration::from_secs(120);
+/// How long a volume is left alone after a repair.
+pub const REPAIR_REST: Duration = Duration::from_secs(30);
+/// Pause between two changes of the nodes' background rate.
+pub const RATE_REST: Duration = Duration::from_secs(5);
+/// Bytes per second that a node may always spend on background work: copying must end some day.
+pub const MIN_NODE_RATE: u64 = 1 << 20;
+
 /// Raft: milliseconds between heartbeats, also the time that one append may take.
 pub const HEARTBEAT_MS: u64 = 400;
 /// Raft: milliseconds without a leader before an election; each member draws its own within.

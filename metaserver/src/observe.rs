@@ -1,7 +1,7 @@
 //! What daemons report: kept by the leader in memory, begun anew in every term.
 
 use levee_meta_state::State;
-use levee_proto::api::{DiskInfo, Heartbeat, NodeState, VolumeInfo, VolumeReport};
+use levee_proto::api::{DiskInfo, DiskUsage, Heartbeat, NodeState, VolumeInfo, VolumeReport};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub struct Observed {
 /// The last word of one node.
 struct Heard {
     at: Instant,
-    used: BTreeMap<DiskId, u64>,
+    disks: BTreeMap<DiskId, DiskUsage>,
     volumes: BTreeMap<VolumeId, VolumeReport>,
 }
 
@@ -36,14 +36,14 @@ impl Observed {
 
     /// A process of the node has registered; it serves nothing yet.
     pub fn registered(&mut self, node: NodeId, now: Instant) {
-        let heard = Heard { at: now, used: BTreeMap::new(), volumes: BTreeMap::new() };
+        let heard = Heard { at: now, disks: BTreeMap::new(), volumes: BTreeMap::new() };
         self.nodes.insert(node, heard);
     }
 
     pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Instant) {
         let heard = Heard {
             at: now,
-            used: beat.disks.into_iter().map(|d| (d.disk, d.used)).collect(),
+            disks: beat.disks.into_iter().map(|d| (d.disk, d)).collect(),
             volumes: beat.volumes.into_iter().map(|v| (v.volume, v)).collect(),
         };
         self.nodes.insert(node, heard);
@@ -70,16 +70,60 @@ impl Observed {
     }
 
     pub fn fill_disk(&self, disk: &mut DiskInfo) {
-        disk.used = self.nodes.get(&disk.node).and_then(|heard| heard.used.get(&disk.id)).copied();
+        let usage = self.usage(disk.node, disk.id);
+        disk.used = usage.map(|u| u.used);
+        if disk.reason.is_none() {
+            disk.reason = usage.and_then(|u| u.failed.clone());
+        }
     }
 
-    /// Adds the gateway's report, if it is about this attachment: the report of an earlier one must not
-    /// look like the volume being served already.
+    fn usage(&self, node: NodeId, disk: DiskId) -> Option<&DiskUsage> {
+        self.nodes.get(&node)?.disks.get(&disk)
+    }
+
+    /// Why the disk failed, by the last word of its node.
+    pub fn disk_failure(&self, node: NodeId, disk: DiskId) -> Option<&str> {
+        self.usage(node, disk)?.failed.as_deref()
+    }
+
+    /// Whether the node said in its last word that it uses the disk.
+    pub fn disk_works(&self, node: NodeId, disk: DiskId) -> bool {
+        self.usage(node, disk).is_some_and(|usage| usage.failed.is_none())
+    }
+
+    /// For how long nothing was heard of the node, as far as this term reaches back.
+    pub fn silence(&self, node: NodeId, now: Instant) -> Duration {
+        let last = self.nodes.get(&node).map_or(self.since, |heard| heard.at);
+        now.saturating_duration_since(last)
+    }
+
+    /// How many nodes that are up have copies to make.
+    pub fn repairing_nodes(&self, now: Instant) -> usize {
+        let repairs = |v: &VolumeReport| v.degraded_chunks > 0 || v.leaving_replicas > 0;
+        let busy = |heard: &Heard| heard.volumes.values().any(repairs);
+        let up = |id: NodeId| self.node_state(id, now) == NodeState::Up;
+        self.nodes.iter().filter(|(id, heard)| up(**id) && busy(heard)).count()
+    }
+
+    /// The gateway's report, if it is about the present attachment: that of an earlier one must not look
+    /// like the volume being served already.
+    pub fn report(&self, state: &State, id: VolumeId) -> Option<&VolumeReport> {
+        let volume = state.volume(id)?;
+        let attachment = volume.attachment.as_ref().filter(|a| a.opened_by.is_some())?;
+        let report = self.nodes.get(&attachment.node)?.volumes.get(&id)?;
+        Some(report).filter(|r| r.epoch == volume.epoch)
+    }
+
+    /// Every report about a present attachment.
+    pub fn reports<'a>(&'a self, state: &'a State) -> impl Iterator<Item = (VolumeId, &'a VolumeReport)> {
+        let all = self.nodes.values().flat_map(|heard| heard.volumes.keys());
+        let ids: BTreeSet<VolumeId> = all.copied().collect();
+        ids.into_iter().filter_map(|id| Some((id, self.report(state, id)?)))
+    }
+
     pub fn fill_volume(&self, state: &State, volume: &mut VolumeInfo) {
-        let opened = state.volume(volume.id).and_then(|v| v.attachment.as_ref()).is_some_and(|a| a.opened_by.is_some());
-        if let Some(attachment) = volume.attachment.as_mut().filter(|_| opened) {
-            let report = self.nodes.get(&attachment.node).and_then(|heard| heard.volumes.get(&volume.id));
-            attachment.report = report.filter(|r| r.epoch == volume.epoch).cloned();
+        if let Some(attachment) = volume.attachment.as_mut() {
+            attachment.report = self.report(state, volume.id).cloned();
         }
     }
 }

@@ -5,13 +5,13 @@ use crate::app::{App, RaftWatch};
 use crate::args::Args;
 use crate::limits::{CONNECT_WAIT, LEADER_RETRY, STOP_WAIT};
 use crate::raft::{self, Database, LogStore, Machine, Network, Raft};
+use crate::repair;
 use anyhow::{Context, bail};
 use axum::serve::ListenerExt;
 use levee_meta_state::Command;
 use openraft::BasicNode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -38,11 +38,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     .context("cannot start consensus")?;
     found_group(&raft, args.id, &members).await?;
 
-    let down_after = Duration::from_secs(args.down_after);
     let (stop, stopping) = watch::channel(false);
     let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_WAIT).tcp_nodelay(true).build()?;
-    let app = Arc::new(App::new(args.id, members, down_after, raft.clone(), replicated, http, stopping.clone()));
+    let app = Arc::new(App::new(args.id, members, args.policy(), raft.clone(), replicated, http, stopping.clone()));
     tokio::spawn(found_cluster(app.clone()));
+    tokio::spawn(repair::run(app.clone()));
     tracing::info!("member {} serves {own_url}, data in {}", args.id, args.dir.display());
     let served = serve(listener, app, stop, stopping).await;
     // The log is durable whatever happens here.

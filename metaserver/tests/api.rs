@@ -67,6 +67,9 @@ async fn everything_wrong_is_a_problem() {
         ("POST", "/v1/volumes/none/attach", "", 404),
         ("POST", "/v1/volumes/none/detach", "", 404),
         ("POST", "/v1/nodes/7/heartbeat", r#"{"incarnation":"x"}"#, 400),
+        ("POST", "/v1/disks/7/state", r#"{"state":"dead"}"#, 404),
+        ("POST", "/v1/disks/7/state", r#"{"state":"lost"}"#, 400),
+        ("POST", "/v1/volumes/none/replicas", r#"{"epoch":1,"changes":[]}"#, 400),
     ] {
         let response = request(method, path, body).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
         assert_eq!(response.status(), status, "{method} {path}");
@@ -98,10 +101,12 @@ async fn the_openapi_document_has_every_path() {
     let expected = [
         "get /v1/cluster",
         "get /v1/disks",
+        "post /v1/disks/{id}/state",
         "get /v1/nodes",
         "post /v1/nodes",
         "get /v1/nodes/{id}/intent",
         "post /v1/nodes/{id}/heartbeat",
+        "get /v1/repair",
         "get /v1/volumes",
         "post /v1/volumes",
         "delete /v1/volumes/{name}",
@@ -110,6 +115,7 @@ async fn the_openapi_document_has_every_path() {
         "post /v1/volumes/{name}/attach",
         "post /v1/volumes/{name}/detach",
         "post /v1/volumes/{name}/open",
+        "post /v1/volumes/{name}/replicas",
     ];
     assert_eq!(operations, expected.iter().map(|s| s.to_string()).collect());
     let text = document.to_string();

@@ -3,8 +3,10 @@
 mod cluster;
 mod extract;
 mod forward;
+mod metrics;
 mod nodes;
 mod problem;
+mod repair;
 mod volumes;
 
 pub use problem::Failure;
@@ -36,7 +38,7 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
     by_leader
         .merge(local)
         .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
-        .route("/metrics", get(cluster::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(cluster::healthz))
         .with_state(app)
         .merge(raft)
@@ -57,6 +59,9 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(volumes::detach))
         .routes(routes!(volumes::open))
         .routes(routes!(volumes::allocate))
+        .routes(routes!(volumes::change_replicas))
+        .routes(routes!(repair::set_disk_state))
+        .routes(routes!(repair::show))
 }
 
 /// Answered by the member that is asked.

@@ -132,3 +132,19 @@ pub async fn allocate(
         other => Err(unexpected(other).into()),
     }
 }
+
+/// A gateway asks for other replica sets
+#[utoipa::path(post, path = "/v1/volumes/{name}/replicas", tag = "gateways", request_body = ChangeReplicas,
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = ChangedReplicas), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn change_replicas(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<ChangeReplicas>,
+) -> Result<Answer<ChangedReplicas>, Failure> {
+    let alive = app.observed(|observed, now| app.replicated.read(|state| observed.best(state, now)));
+    match app.proposer.propose(Command::ChangeReplicas { name, request, alive }).await? {
+        state::Answer::Changed(changed) => Ok(Answer(changed)),
+        other => Err(unexpected(other).into()),
+    }
+}

@@ -88,11 +88,11 @@ impl State {
         self.tables.disks.get(&disk).map(|d| d.state()).unwrap_or_default()
     }
 
-    /// Of two members on one node the one must leave that is in excess, unless the other choice is a dead one.
+    /// When a set shrinks for no other reason, it is one of two members on one node that has to leave.
     fn check_spread(&self, keep: &[ReplicaPlace], leave: &[ReplicaPlace]) -> Result<(), String> {
         let nodes: BTreeSet<NodeId> = keep.iter().map(|r| r.node).collect();
-        let dead = leave.iter().any(|r| self.disk_state(r.disk) == DiskState::Dead);
-        if nodes.len() == keep.len() || dead {
+        let has_reason = leave.iter().any(|r| self.disk_state(r.disk) != DiskState::InService);
+        if nodes.len() == keep.len() || has_reason {
             return Ok(());
         }
         Err("two of the members that stay are on one node: one of those is to be removed instead".into())

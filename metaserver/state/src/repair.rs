@@ -3,8 +3,8 @@
 use crate::command::{Answer, Outcome};
 use crate::state::State;
 use crate::tables::{Chunk, Volume, VolumeAttachment};
-use crate::view::{disk_info, no_volume};
-use levee_proto::api::{DiskInfo, DiskState, Problem, ProblemKind};
+use crate::view::no_volume;
+use levee_proto::api::{Problem, ProblemKind};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -84,16 +84,14 @@ impl State {
         self.least_attached(alive)
     }
 
-    /// Disks whose node runs without them, and when it does not run at all, of the nodes for which `silent` says so.
-    pub fn away(&self, silent: impl Fn(NodeId) -> bool) -> BTreeSet<DiskId> {
-        let disks = self.tables.disks.iter();
-        let here = |id: &DiskId, node: NodeId| self.tables.nodes.get(&node).is_some_and(|n| n.disks.contains(id));
-        disks.filter(|(id, disk)| silent(disk.node) || !here(id, disk.node)).map(|(id, _)| *id).collect()
+    /// Disks that their nodes, when they last registered, did not bring along.
+    pub fn absent_disks(&self) -> BTreeSet<DiskId> {
+        let here = |id: DiskId, node: NodeId| self.tables.nodes.get(&node).is_some_and(|n| n.disks.contains(&id));
+        self.disks().filter(|(id, disk)| !here(*id, disk.node)).map(|(id, _)| id).collect()
     }
 
-    /// The disks that are not in service.
-    pub fn disks_out_of_service(&self) -> Vec<DiskInfo> {
-        let out = self.tables.disks.iter().filter(|(_, disk)| disk.state() != DiskState::InService);
-        out.map(|(id, disk)| disk_info(*id, disk)).collect()
+    /// What each node may spend on background work, bytes per second.
+    pub fn background_rate(&self) -> Option<u64> {
+        self.tables.background_rate
     }
 }

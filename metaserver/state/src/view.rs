@@ -21,6 +21,11 @@ impl State {
         self.tables.disks.get(&id)
     }
 
+    /// All disks, in order of id.
+    pub fn disks(&self) -> impl Iterator<Item = (DiskId, &Disk)> + '_ {
+        self.tables.disks.iter().map(|(id, disk)| (*id, disk))
+    }
+
     pub fn volume(&self, id: VolumeId) -> Option<&Volume> {
         self.tables.volumes.get(&id)
     }
@@ -119,7 +124,7 @@ fn node_info(id: NodeId, node: &Node) -> NodeInfo {
     }
 }
 
-pub(crate) fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
+fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
     DiskInfo {
         id,
         uuid: disk.uuid,
@@ -128,7 +133,7 @@ pub(crate) fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
         capacity: disk.capacity,
         used: None,
         shards: disk.shards,
-        replicas: disk.placed,
+        replicas: disk.live(),
         state: disk.state(),
         reason: disk.reason().map(Into::into),
     }

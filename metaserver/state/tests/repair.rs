@@ -186,7 +186,6 @@ fn the_strongest_word_about_a_disk_stands() {
     assert_eq!(kind(state.apply(&set(9, Dead, "", Operator))), ProblemKind::NotFound);
     assert_eq!(kind(state.apply(&set(1, Draining, "", Silence))), ProblemKind::Invalid);
     assert_eq!(kind(state.apply(&set(1, Dead, "two\nlines", Operator))), ProblemKind::Invalid);
-    assert_eq!(state.disks_out_of_service().len(), 1);
     let again: State = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
     assert_eq!(again, state);
 }
@@ -284,12 +283,11 @@ fn a_search_for_volumes_to_repair_is_done_in_stretches() {
 }
 
 #[test]
-fn a_disk_is_away_with_its_node_or_without() {
+fn a_disk_that_its_node_did_not_bring_is_absent() {
     let mut state = cluster(&[10, 10]);
-    assert_eq!(state.away(|_| false), BTreeSet::new());
-    assert_eq!(state.away(|node| node == NodeId(2)), BTreeSet::from([DiskId(2)]));
+    assert_eq!(state.absent_disks(), BTreeSet::new());
     register(&mut state, &node_named("n1", 101, &[])).unwrap();
-    assert_eq!(state.away(|_| false), BTreeSet::from([DiskId(1)]));
+    assert_eq!(state.absent_disks(), BTreeSet::from([DiskId(1)]));
 }
 
 #[test]

@@ -1,0 +1,94 @@
+//! Numbers for Prometheus.
+//!
+//! What daemons report is told by the leader alone, so that a sum over all members counts nothing twice.
+
+use crate::app::App;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use levee_meta_state as state;
+use levee_proto::api::{DiskState, NodeState, VolumeReport};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Prometheus text.
+pub async fn metrics(State(app): State<Arc<App>>) -> Response {
+    let mut text = String::new();
+    own(&app, &mut text);
+    if app.leader() == Some(app.id) {
+        app.observed(|observed, now| {
+            app.replicated.read(|state| {
+                let up = |id| observed.node_state(id, now) == NodeState::Up;
+                nodes_and_disks(state, up, &mut text);
+                volumes(state, &observed.reports(state).collect::<Vec<_>>(), &mut text);
+            })
+        });
+        let held = u64::from(app.repair_held().is_some());
+        family(&mut text, "levee_repair_held", "gauge", [(String::new(), held)]);
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// One metric, with a row for each set of labels.
+fn family(text: &mut String, name: &str, kind: &str, rows: impl IntoIterator<Item = (String, u64)>) {
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "# TYPE {name} {kind}");
+    for (labels, value) in rows {
+        let _ = writeln!(text, "{name}{labels} {value}");
+    }
+}
+
+fn own(app: &App, text: &mut String) {
+    let raft = app.raft.metrics().borrow().clone();
+    let [nodes, disks, volumes] = app.replicated.read(|state| state.counts());
+    let counts = app.proposer.counts();
+    let rows: [(&str, &str, u64); 9] = [
+        ("leader", "gauge", u64::from(raft.current_leader == Some(app.id))),
+        ("term", "gauge", raft.current_term),
+        ("applied_index", "gauge", raft.last_applied.map_or(0, |id| id.index)),
+        ("snapshot_index", "gauge", raft.snapshot.map_or(0, |id| id.index)),
+        ("nodes", "gauge", nodes as u64),
+        ("disks", "gauge", disks as u64),
+        ("volumes", "gauge", volumes as u64),
+        ("commands_total", "counter", counts.commands.load(Ordering::Relaxed)),
+        ("entries_total", "counter", counts.entries.load(Ordering::Relaxed)),
+    ];
+    for (name, kind, value) in rows {
+        family(text, &format!("levee_meta_{name}"), kind, [(String::new(), value)]);
+    }
+}
+
+/// Names are plain: nothing in a label needs an escape.
+fn nodes_and_disks(state: &state::State, up: impl Fn(levee_proto::NodeId) -> bool, text: &mut String) {
+    let name = |id| state.node(id).map(|n| n.name.as_str()).unwrap_or_default();
+    let nodes = state.node_ids().map(|id| (format!("{{node=\"{}\"}}", name(id)), u64::from(up(id))));
+    family(text, "levee_node_up", "gauge", nodes);
+    let states = [(DiskState::InService, "in-service"), (DiskState::Draining, "draining"), (DiskState::Dead, "dead")];
+    let disks = state.disks().flat_map(|(id, disk)| {
+        let labels = move |word| format!("{{disk=\"{id}\",node=\"{}\",state=\"{word}\"}}", name(disk.node));
+        states.iter().map(move |(s, word)| (labels(word), u64::from(*s == disk.state())))
+    });
+    family(text, "levee_disk_state", "gauge", disks);
+    let replicas = state.disks().map(|(id, disk)| (format!("{{disk=\"{id}\"}}"), disk.live()));
+    family(text, "levee_disk_replicas", "gauge", replicas);
+}
+
+type Number = fn(&VolumeReport) -> u64;
+
+fn volumes(state: &state::State, reports: &[(levee_proto::VolumeId, &VolumeReport)], text: &mut String) {
+    let numbers: [(&str, &str, Number); 5] = [
+        ("levee_chunks_below_copies", "gauge", |r| r.degraded_chunks.into()),
+        ("levee_chunks_waiting", "gauge", |r| r.waiting_chunks.into()),
+        ("levee_repair_leaving_replicas", "gauge", |r| r.leaving_replicas.into()),
+        ("levee_repair_copied_bytes", "gauge", |r| r.copied_bytes),
+        ("levee_volume_full", "gauge", |r| r.full.into()),
+    ];
+    for (name, kind, number) in numbers {
+        let rows = reports.iter().filter_map(|(id, report)| {
+            let volume = &state.volume(*id)?.name;
+            Some((format!("{{volume=\"{volume}\"}}"), number(report)))
+        });
+        family(text, name, kind, rows);
+    }
+}
