@@ -30,9 +30,9 @@ impl Chunk {
             Some((seq, _)) => seq.counter(),
             None => state.next_counter(),
         };
-        // What older epochs left is part of what was adopted.
+        // What older epochs left is part of what was adopted. Without a write in this one, members hold nothing so high.
         let point = Seq::new(epoch, next - 1);
-        (point > self.committed.get()).then_some(point)
+        (next > 1 && point > self.committed.get()).then_some(point)
     }
 }
 

@@ -50,7 +50,7 @@ impl Chunk {
     /// What should be done about members on disks that are to be emptied, or about one too many.
     fn plan(self: &Rc<Chunk>, copies: usize, leaving: &BTreeMap<DiskId, DiskState>) -> Option<Plan> {
         let state = self.state.borrow();
-        if state.stage != Stage::Served || state.attested != 0 {
+        if state.stage == Stage::InDoubt || state.attested != 0 {
             return None;
         }
         let is_good = |m: &Member| m.live && m.is_current();
@@ -84,7 +84,7 @@ impl Chunk {
     fn change(&self, info: &ChunkInfo, now: Duration) {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
-        assert!(state.stage == Stage::Served && info.config > state.config());
+        assert!(state.stage != Stage::InDoubt && info.config > state.config());
         let stays = |m: &Member| info.replicas.contains(&m.place);
         let leaving: Vec<usize> = state.present().filter(|(_, m)| !stays(m)).map(|(i, _)| i).collect();
         for i in leaving {

@@ -56,6 +56,8 @@ pub(super) struct Session {
     up: Cell<bool>,
     /// The answer to the fence; what is missing there does not exist.
     pub replicas: RefCell<BTreeMap<ReplicaId, ReplicaSummary>>,
+    /// The disk may have forgotten replicas: one that is missing there may have existed.
+    pub forgetful: Cell<bool>,
     calls: RefCell<BTreeMap<u64, Call>>,
     next_call: Cell<u64>,
     owed: Cell<u64>,
@@ -77,6 +79,7 @@ impl Session {
             generation: Cell::new(0),
             up: Cell::new(false),
             replicas: RefCell::default(),
+            forgetful: Cell::new(false),
             calls: RefCell::default(),
             next_call: Cell::new(0),
             owed: Cell::new(0),
@@ -297,13 +300,16 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
         let (volume, epoch) = (self.0.volume.id, self.0.volume.epoch);
         let asks = (0..cores).map(|core| self.ask_core(session, core, Request::Fence { volume, epoch }));
-        let mut all = BTreeMap::new();
+        let (mut all, mut forgetful) = (BTreeMap::new(), false);
         for answer in join_all(asks).await {
             match answer {
                 Ok((Reply::Fenced { disks, .. }, _)) if !disks.contains(&session.disk) => {
                     return Err(FenceError::Down("the disk is not there, or has failed".into()));
                 }
-                Ok((Reply::Fenced { replicas, .. }, _)) => all.extend(replicas.into_iter().map(|r| (r.replica, r))),
+                Ok((Reply::Fenced { replicas, gaps, .. }, _)) => {
+                    forgetful |= gaps.contains(&session.disk);
+                    all.extend(replicas.into_iter().map(|r| (r.replica, r)));
+                }
                 Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
                     return Err(FenceError::Deposed(Stopped(format!("a newer gateway exists: {detail}"))));
                 }
@@ -312,6 +318,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 Err(LinkDown(why)) => return Err(FenceError::Down(why)),
             }
         }
+        session.forgetful.set(forgetful);
         Ok(all)
     }
 

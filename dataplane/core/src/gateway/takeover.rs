@@ -14,6 +14,7 @@ use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
+use levee_proto::api::{DiskState, ReplicaPlace};
 use levee_proto::wire::{BlockKind, MAX_BLOCKS, MAX_LIST, ReplicaSummary, Reply, Request};
 use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq};
 use std::collections::BTreeMap;
@@ -68,9 +69,17 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let answered = self.answered(chunk);
         let witnesses: Vec<usize> = answered.iter().map(|(i, _)| *i).filter(|i| self.is_witness(chunk, *i)).collect();
         let adopted = witnesses.iter().filter_map(|i| Some(self.summary(chunk, *i)?.adopted));
-        answered.len() >= self.min_copies()
+        answered.len() >= self.holders_needed(chunk)
             && witnesses.len() >= self.quorum(chunk)
             && self.has_elder(chunk.config(), adopted)
+    }
+
+    /// How many members have to hold a decided state before any is asked to adopt it: `min_copies`, or, where members are
+    /// dead for good, all the others. (It is served only when `min_copies` have adopted: after the dead were replaced.)
+    fn holders_needed(&self, chunk: &Chunk) -> usize {
+        let leaving = self.0.evacuate.borrow();
+        let may_come = |place: &ReplicaPlace| leaving.get(&place.disk) != Some(&DiskState::Dead);
+        self.min_copies().min(chunk.members().iter().filter(|(_, place)| may_come(place)).count())
     }
 
     fn quorum(&self, chunk: &Chunk) -> usize {
@@ -95,7 +104,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Whether the member knows all that it ever held.
     fn is_witness(&self, chunk: &Chunk, member: usize) -> bool {
-        self.summary(chunk, member).is_none_or(|s| !s.damaged)
+        match self.summary(chunk, member) {
+            Some(s) => !s.damaged,
+            None => !self.session_of(chunk, member).forgetful.get(),
+        }
     }
 
     /// Reconciles chunks and has their members adopt the result. Returns how many left doubt.
@@ -128,7 +140,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         if !self.has_quorum(chunk) {
             return None;
         }
-        if witnesses.len() >= self.min_copies() && self.are_equal(chunk, &witnesses) {
+        let needed = self.holders_needed(chunk);
+        if witnesses.len() >= needed && self.are_equal(chunk, &witnesses) {
             return Some(witnesses);
         }
         let (evidence, mut plan) = self.decided_plan(chunk, &answered).await;
@@ -139,14 +152,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         plan.sort_by_key(|(_, changes)| changes.len());
         let mut holders = vec![];
         for (member, changes) in &plan {
-            if holders.len() >= self.min_copies() && changes.len() > FEW_BLOCKS {
+            if holders.len() >= needed && changes.len() > FEW_BLOCKS {
                 break;
             }
             if self.apply(chunk, *member, changes).await {
                 holders.extend(answered.iter().find(|(i, _)| i == member));
             }
         }
-        (holders.len() >= self.min_copies()).then_some(holders)
+        (holders.len() >= needed).then_some(holders)
     }
 
     /// Whether all answers are the same, replicas exist, and no entry of theirs can be void.
@@ -179,7 +192,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 Some(s) => (!s.damaged, s.adopted, self.list(chunk, *i, above).await?),
                 None => {
                     self.create_replica(chunk, *i, false).await?;
-                    (true, Epoch(0), self.list(chunk, *i, above).await?)
+                    (self.is_witness(chunk, *i), Epoch(0), self.list(chunk, *i, above).await?)
                 }
             };
             Some(Evidence { member: *i, witness, adopted, entries })

@@ -163,6 +163,25 @@ fn an_unfilled_newcomer_does_not_speak_for_what_was_before() {
 }
 
 #[test]
+fn the_dead_are_replaced_after_a_takeover_although_too_few_are_left_to_serve() {
+    scenario(4, 3, |world| async move {
+        let (first, number) = world.attach();
+        fill(&world, &first, 10).await;
+        world.kill(N3);
+        world.cut_off(number);
+        let (second, _) = world.attach();
+        pass(&world, 3000).await;
+        assert!(second.health().waiting > 0, "two copies cannot take writes");
+        second.evacuate(world.set_disk(N3, DiskState::Dead));
+        assert_eq!(get(&world, &second, 1).await, 101);
+        put(&world, &second, 1, 9).await;
+        assert!(!has(&world, N3));
+        world.start(N3).await;
+        assert_heals(&world, &second).await;
+    });
+}
+
+#[test]
 fn a_change_whose_answer_is_lost_is_found_out() {
     scenario(4, 2, |world| async move {
         let (first, number) = world.attach();

@@ -4,6 +4,7 @@ mod cases;
 mod changes;
 mod model;
 mod replica;
+mod upkeep;
 mod world;
 
 use bytes::Bytes;
