@@ -26,6 +26,7 @@
 //! | --- | --- |
 //! | `GET /v1/status` | [`DaemonStatus`] |
 //! | `POST /v1/volumes/{name}/verify` | `application/x-ndjson`: [`VerifyEvent`]s, the last one `done` or `failed` |
+//! | `POST /v1/volumes/{name}/scrub` | `application/x-ndjson`: [`ScrubEvent`]s, the last one `done` or `failed` |
 //! | `GET /metrics` | Prometheus text |
 //!
 //! Errors are RFC 9457 problem details: [`Problem`].
@@ -626,6 +627,29 @@ pub struct VerifyMismatch {
     pub disk: DiskId,
     /// What is wrong with this copy: one line for a person.
     pub problem: String,
+}
+
+/// Progress and outcome of reading all copies of a volume back while it is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum ScrubEvent {
+    Progress { done: u32, total: u32 },
+    Done(ScrubReport),
+    Failed { detail: String },
+}
+
+/// What one pass over a volume found. What is bad is copied anew from another copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ScrubReport {
+    pub volume: String,
+    /// Blocks read, of all copies.
+    pub blocks: u64,
+    /// Of these: did not match their checksums.
+    pub bad_blocks: u64,
+    /// Copies that differed from the others.
+    pub different_copies: u64,
+    /// Copies that could not be looked at, or were behind anyway.
+    pub skipped_copies: u64,
 }
 
 #[cfg(test)]
