@@ -19,9 +19,10 @@ pub enum IoError {
 /// Offsets and lengths are bytes, multiples of [`SECTOR_SIZE`](crate::limits::SECTOR_SIZE), inside
 /// [`BlockDevice::capacity`] and bounded by [`crate::limits`]; this crate has checked them.
 ///
-/// Each method is called and polled once before the next request is looked at, in the order the guest
-/// submitted them: an implementation takes a request's place in its write order before its first
-/// await. Many requests are in flight at once, and complete in any order.
+/// Each method is called and polled once before the next request is begun, reads and writes each in the order the
+/// guest submitted them: an implementation takes a request's place in its write order before its first
+/// await. Many requests are in flight at once, and complete in any order; those that the guest submitted without
+/// waiting for one another have no order, so what is waiting for memory may be overtaken by another kind.
 pub trait BlockDevice: 'static {
     /// Bytes, a multiple of the sector size. May grow; see [`ServerHandle::resized`](crate::ServerHandle::resized).
     fn capacity(&self) -> u64;

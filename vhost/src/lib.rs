@@ -23,6 +23,7 @@
 //! of a few milliseconds may, on a busy machine, sleep before its first task. Build it with a long one, and give the
 //! task queue that needs a short one a latency instead.
 
+mod budget;
 mod chain;
 mod config;
 mod device;

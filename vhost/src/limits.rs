@@ -24,8 +24,8 @@ pub const MAX_SEGMENTS: u32 = 126;
 pub const MAX_SEGMENT_LEN: u32 = 32 << 10;
 /// Data of one request, bytes. A longer one is answered with an I/O error.
 pub const MAX_REQUEST_LEN: u64 = 4 << 20;
-/// Data of all requests of one queue that were started and not completed, bytes. Beyond it the
-/// queue takes no new requests until some complete.
+/// Data of all reads of one queue that the disk has, and of all its writes, bytes. Beyond it those that come wait
+/// in the queue without their data.
 pub const MAX_BYTES_IN_FLIGHT: u64 = 32 << 20;
 
 /// Sectors of one discard: 1 GiB.

@@ -22,11 +22,12 @@ use glommio::timer::sleep;
 use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use vm_memory::{Bytes as _, GuestAddressSpace};
 
+use crate::budget::Budget;
 use crate::device::{BlockDevice, IoError};
 use crate::kick::Kick;
-use crate::limits::{DRAIN_PAUSE, MAX_BYTES_IN_FLIGHT, TURN};
+use crate::limits::{DRAIN_PAUSE, TURN};
 use crate::request::{self, Operation, Refusal, Request};
-use crate::ring::{Broken, Completion, Ring, Room, Taken};
+use crate::ring::{Broken, Completion, Ring, Taken};
 use crate::signal::Signal;
 
 /// Whether a queue is to run. Set by the protocol thread, followed by a kick.
@@ -103,9 +104,11 @@ struct Queue<D> {
     size: usize,
     control: Arc<Control>,
     device: Rc<D>,
-    /// Requests started and neither completed nor left to the next daemon.
+    /// Requests taken and neither completed nor left to the next daemon.
     outstanding: Cell<usize>,
-    outstanding_bytes: Cell<u64>,
+    budget: Budget,
+    /// Requests that waited for memory are being begun.
+    beginning: Cell<bool>,
     completed: RefCell<Vec<Completion>>,
     publish: Signal,
     /// Guest memory and ring are no longer touched: broken, or left to the next connection.
@@ -122,7 +125,8 @@ impl<D: BlockDevice> Queue<D> {
             control,
             device,
             outstanding: Cell::new(0),
-            outstanding_bytes: Cell::new(0),
+            budget: Budget::default(),
+            beginning: Cell::new(false),
             completed: RefCell::default(),
             publish: Signal::default(),
             detached: Cell::new(false),
@@ -139,11 +143,8 @@ impl<D: BlockDevice> Queue<D> {
         self.ring.disable_kicks()?;
         let mut busy_at = Instant::now();
         while self.control.is_running() && !self.detached.get() {
-            if self.is_full() {
-                sleep(DRAIN_PAUSE).await;
-                continue;
-            }
-            self.ring.take(self.room(), self.device.capacity(), &mut batch)?;
+            let most = self.size.saturating_sub(self.outstanding.get());
+            self.ring.take(most, self.device.capacity(), &mut batch)?;
             if !batch.is_empty() {
                 self.start_all(&mut batch);
                 busy_at = Instant::now();
@@ -163,17 +164,6 @@ impl<D: BlockDevice> Queue<D> {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.outstanding_bytes.get() >= MAX_BYTES_IN_FLIGHT
-    }
-
-    fn room(&self) -> Room {
-        Room {
-            requests: self.size.saturating_sub(self.outstanding.get()),
-            bytes: MAX_BYTES_IN_FLIGHT.saturating_sub(self.outstanding_bytes.get()),
-        }
-    }
-
     /// Starts every request in order, and publishes what was completed at once.
     fn start_all(self: &Rc<Self>, batch: &mut Vec<Taken>) {
         for Taken { head, request } in batch.drain(..) {
@@ -186,17 +176,37 @@ impl<D: BlockDevice> Queue<D> {
     }
 
     fn start(self: &Rc<Self>, head: u16, request: Request) {
-        let cost = request.cost();
         self.outstanding.set(self.outstanding.get() + 1);
-        self.outstanding_bytes.set(self.outstanding_bytes.get() + cost);
+        if let Some((head, request)) = self.budget.admit((head, request)) {
+            self.begin(head, request);
+        }
+    }
+
+    /// Gives a request to the disk. Its memory has been admitted.
+    fn begin(self: &Rc<Self>, head: u16, request: Request) {
         let queue = self.clone();
         glommio::spawn_local(async move {
             let outcome = queue.carry_out(&request).await;
             queue.outstanding.set(queue.outstanding.get() - 1);
-            queue.outstanding_bytes.set(queue.outstanding_bytes.get() - cost);
+            queue.budget.release(request.cost());
             queue.finish(head, &request, outcome);
+            queue.begin_waiting();
         })
         .detach();
+    }
+
+    /// Begins requests that waited for memory that is there now. One may be done at once and come here again: what
+    /// it set free is used by the loop that began it.
+    fn begin_waiting(self: &Rc<Self>) {
+        if self.beginning.replace(true) {
+            return;
+        }
+        while !self.ended.get()
+            && let Some((head, request)) = self.budget.next()
+        {
+            self.begin(head, request);
+        }
+        self.beginning.set(false);
     }
 
     async fn carry_out(&self, request: &Request) -> Outcome {

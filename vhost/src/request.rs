@@ -43,13 +43,22 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Bytes of memory the request takes while it is in flight.
-    pub fn cost(&self) -> u64 {
+    /// The memory that the request takes while the disk has it.
+    pub fn cost(&self) -> Cost {
         match self.operation {
-            Operation::Read { len, .. } | Operation::Write { len, .. } => len as u64,
-            _ => 0,
+            Operation::Read { len, .. } => Cost::Read(len as u64),
+            Operation::Write { len, .. } => Cost::Write(len as u64),
+            _ => Cost::Nothing,
         }
     }
+}
+
+/// What a request takes, and from which budget. Bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cost {
+    Nothing,
+    Read(u64),
+    Write(u64),
 }
 
 /// A request that is answered without being carried out.

@@ -60,23 +60,11 @@ pub(crate) struct Taken {
     pub request: Result<Request, Refusal>,
 }
 
-impl Taken {
-    fn cost(&self) -> u64 {
-        self.request.as_ref().map_or(0, Request::cost)
-    }
-}
-
 /// A chain to be returned to the guest.
 pub(crate) struct Completion {
     pub head: u16,
     /// Bytes written to the chain's memory, with the status.
     pub written: u32,
-}
-
-/// How much may be taken at once.
-pub(crate) struct Room {
-    pub requests: usize,
-    pub bytes: u64,
 }
 
 /// A ring, its memory and its in-flight tracking.
@@ -108,30 +96,27 @@ impl Ring {
         Ok(heads.into_iter().map(|head| read(&mem, table, queue.size(), head, capacity, &mut segments)).collect())
     }
 
-    /// Takes what the guest made available, as far as there is `room`, into `batch`.
-    pub fn take(&self, room: Room, capacity: u64, batch: &mut Vec<Taken>) -> Result<(), Broken> {
+    /// Takes what the guest made available into `batch`; more than `most` requests is more than it can have.
+    pub fn take(&self, most: usize, capacity: u64, batch: &mut Vec<Taken>) -> Result<(), Broken> {
         let mem = self.memory.memory();
         let mut state = self.vring.get_mut();
         let queue = state.get_queue_mut();
         let (table, size) = (GuestAddress(queue.desc_table()), queue.size());
         let mut available = queue.iter(&*mem)?;
         let mut segments = Vec::new();
-        let mut bytes = 0;
-        while batch.len() < MAX_BATCH && bytes < room.bytes {
+        while batch.len() < MAX_BATCH {
             let Some(chain) = available.next() else { break };
             let head = chain.head_index();
             if head >= size {
                 return Err(Broken::Head(head));
             }
-            if batch.len() == room.requests {
+            if batch.len() == most {
                 return Err(Broken::Overcommitted);
             }
             if let Some(inflight) = &self.inflight {
                 inflight.submitted(head)?;
             }
-            let taken = read(&mem, table, size, head, capacity, &mut segments);
-            bytes += taken.cost();
-            batch.push(taken);
+            batch.push(read(&mem, table, size, head, capacity, &mut segments));
         }
         Ok(())
     }

@@ -7,6 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use levee_vhost::{BlockDevice, IoError};
 
+/// Bytes.
+pub const CAPACITY: u64 = 8 << 20;
+
 /// What becomes of requests at the disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -14,6 +17,8 @@ pub enum Verdict {
     Wait,
     Complete,
     Stop,
+    /// Writes wait, everything else completes: as on a full disk.
+    HoldWrites,
 }
 
 /// What the disk was asked for, in order, and what it is to answer.
@@ -45,10 +50,11 @@ impl Desk {
         HeldDisk { desk: self.clone() }
     }
 
-    async fn verdict(&self) -> Result<(), IoError> {
+    async fn verdict(&self, is_write: bool) -> Result<(), IoError> {
         loop {
             match self.verdict.load(Ordering::SeqCst) {
                 v if v == Verdict::Complete as u8 => return Ok(()),
+                v if v == Verdict::HoldWrites as u8 && !is_write => return Ok(()),
                 v if v == Verdict::Stop as u8 => return Err(IoError::Stopped),
                 _ => glommio::timer::sleep(Duration::from_millis(1)).await,
             }
@@ -62,7 +68,7 @@ pub struct HeldDisk {
 
 impl BlockDevice for HeldDisk {
     fn capacity(&self) -> u64 {
-        1 << 20
+        CAPACITY
     }
 
     fn id(&self) -> String {
@@ -70,24 +76,24 @@ impl BlockDevice for HeldDisk {
     }
 
     async fn read(&self, _offset: u64, len: usize) -> Result<Vec<Bytes>, IoError> {
-        self.desk.verdict().await?;
+        self.desk.verdict(false).await?;
         Ok(vec![Bytes::from(vec![0x5a; len])])
     }
 
     async fn write(&self, offset: u64, data: Bytes) -> Result<(), IoError> {
         self.desk.writes.lock().unwrap().push((offset / 512, data[0]));
-        self.desk.verdict().await
+        self.desk.verdict(true).await
     }
 
     async fn discard(&self, _offset: u64, _len: u64) -> Result<(), IoError> {
-        self.desk.verdict().await
+        self.desk.verdict(false).await
     }
 
     async fn write_zeroes(&self, _offset: u64, _len: u64, _unmap: bool) -> Result<(), IoError> {
-        self.desk.verdict().await
+        self.desk.verdict(false).await
     }
 
     async fn flush(&self) -> Result<(), IoError> {
-        self.desk.verdict().await
+        self.desk.verdict(false).await
     }
 }
