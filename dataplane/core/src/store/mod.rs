@@ -9,7 +9,7 @@
 //!   applying durable records, at run time and in replay alike.
 //! - `segments`: which piece of the disk is what, and when it may be reused.
 //! - `checkpoint`, `root`: the index on disk, so that replay is bounded.
-//! - `recovery`, `scan`, `load`, `walk`: from the disk to the state, whatever is on it.
+//! - `recovery`, `scan`, `load`, `walk`: from the disk to the state, whatever is on it; `firm`: and it stays there.
 //! - `compact`, `background`: space is made while requests go on.
 //!
 //! Invariants: what was acknowledged is found after any crash. What is damaged is reported, and the
@@ -20,6 +20,7 @@ mod background;
 mod checkpoint;
 mod compact;
 mod error;
+mod firm;
 mod index;
 mod layout;
 pub mod limits;

@@ -12,6 +12,7 @@
 use super::error::StoreError;
 use super::index::Index;
 use super::layout::ShardGeometry;
+use super::limits::BLOCK;
 use super::load::{self, Checkpoint};
 use super::queue::Queue;
 use super::root::{self, Root};
@@ -121,10 +122,28 @@ struct Attempt<'a> {
     open_gap: bool,
     /// Records before this one are missing: replicas that are older may have lost something.
     lost_before: u64,
+    /// The last batch.
+    tail: Option<Tail>,
+}
+
+/// Where the last whole batch of the log is: bytes into a segment.
+pub struct Tail {
+    pub segment: u32,
+    pub bytes: Range<u32>,
+}
+
+/// What was found.
+pub struct Recovered {
+    pub state: State,
+    pub report: RecoveryReport,
+    /// What is relied upon and may not be durable, although it could be read: a batch whose sync failed, or was never made.
+    pub tail: Option<Tail>,
+    /// Likewise.
+    pub root: Root,
 }
 
 /// Recovers the state of a shard. Changes nothing on the disk.
-pub async fn recover<D: Disk>(disk: &D, g: &ShardGeometry) -> Result<(State, RecoveryReport), StoreError> {
+pub async fn recover<D: Disk>(disk: &D, g: &ShardGeometry) -> Result<Recovered, StoreError> {
     let roots = root::read_all(disk, g).await;
     let Some(newest) = roots.first() else {
         return Err(StoreError::Unrecoverable("both roots are damaged".into()));
@@ -147,7 +166,9 @@ pub async fn recover<D: Disk>(disk: &D, g: &ShardGeometry) -> Result<(State, Rec
     best.report.fell_back = best.root.sequence != newest.sequence;
     best.report.log_gap = best.has_gap() || roots.iter().any(|r| r.log_gap);
     best.report.damaged = best.index.replicas().filter(|r| r.damaged).map(|r| r.chunk).collect();
-    Ok(finish(g, best, &roots, &found))
+    let (tail, root) = (best.tail.take(), best.root.clone());
+    let (state, report) = finish(g, best, &roots, &found);
+    Ok(Recovered { state, report, tail, root })
 }
 
 async fn attempt<'a, D: Disk>(
@@ -161,8 +182,9 @@ async fn attempt<'a, D: Disk>(
     let Checkpoint { index, bad_pieces, incomplete } = load::load(disk, g, root, &mut segments).await?;
     let report = RecoveryReport { bad_pieces, ..RecoveryReport::default() };
     let (next_batch, next_record) = (root.replay.next_batch, root.replay.next_record);
-    let (log_bytes, open_gap, lost_before) = (0, false, 0);
-    let mut a = Attempt { root, index, segments, report, next_batch, next_record, log_bytes, open_gap, lost_before };
+    let (log_bytes, open_gap, lost_before, tail) = (0, false, 0, None);
+    let mut a =
+        Attempt { root, index, segments, report, next_batch, next_record, log_bytes, open_gap, lost_before, tail };
     a.replay(disk, g, found).await;
     if a.next_batch < at_least_to {
         a.gap(at_least_to);
@@ -199,7 +221,7 @@ fn chain(root: &Root, found: &[Found]) -> Vec<Link> {
         if let Found::Log { generation, first_batch } = *f
             && generation >= from
         {
-            let offset = super::limits::BLOCK as u32;
+            let offset = BLOCK as u32;
             links.push(Link { segment: segment as u32, generation, offset, first_batch });
         }
     }
@@ -246,6 +268,9 @@ impl Attempt<'_> {
     async fn end<D: Disk>(&mut self, disk: &D, g: &ShardGeometry, batch: FoundBatch) {
         if Window::new(disk, g, batch.segment).verify(&batch).await {
             self.apply(g, &batch);
+            // The first batch of a segment was written together with the segment's header.
+            let start = if batch.offset as usize == BLOCK { 0 } else { batch.offset };
+            self.tail = Some(Tail { segment: batch.segment, bytes: start..batch.end() });
         } else {
             self.report.tail_cut = true;
             self.next_batch = batch.number;
@@ -266,7 +291,7 @@ impl Attempt<'_> {
         }
         self.report.batches += 1;
         self.report.records += batch.records.len() as u64;
-        self.log_bytes += u64::from(batch.data_len) + super::limits::BLOCK as u64;
+        self.log_bytes += u64::from(batch.data_len) + BLOCK as u64;
     }
 
     /// Batches up to `to` are missing.

@@ -2,6 +2,7 @@
 
 use super::background;
 use super::error::StoreError;
+use super::firm;
 use super::index::ReplicaMeta;
 use super::layout::ShardGeometry;
 use super::limits::*;
@@ -92,7 +93,9 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         options: Options,
     ) -> Result<(Shard<D, R>, RecoveryReport), StoreError> {
         let geometry = superblock.shard(shard_no).ok_or(StoreError::NoSuchShard(shard_no))?;
-        let (state, report) = recovery::recover(&disk, &geometry).await?;
+        let recovered = recovery::recover(&disk, &geometry).await?;
+        firm::make_durable(&disk, &geometry, &options, &recovered).await?;
+        let (state, report) = (recovered.state, recovered.report);
         let state = RefCell::new(state);
         let (work, background, checkpoints) = (Event::new(), Event::new(), Event::new());
         let inner =

@@ -25,6 +25,8 @@ pub struct FoundBatch {
     pub first_record: u64,
     pub records: Vec<Record>,
     /// Bytes into the segment.
+    pub offset: u32,
+    /// Bytes into the segment.
     pub data_offset: u32,
     pub data_len: u32,
 }
@@ -106,6 +108,7 @@ impl<'a, D: Disk> Window<'a, D> {
             number: header.number.get(),
             first_record: header.first_record.get(),
             records,
+            offset,
             data_offset: offset + header.header_len() as u32,
             data_len,
         })

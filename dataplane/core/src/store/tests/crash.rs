@@ -4,7 +4,8 @@
 use super::world::*;
 use crate::store::{CommitPoint, StoreError};
 use crate::testing::{CrashStyle, TestRng};
-use levee_proto::ChunkId;
+use levee_proto::wire::BlockKind;
+use levee_proto::{ChunkId, Seq};
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,26 +14,30 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-const BLOCKS: u64 = 500;
-
 /// Makes requests that are mostly sensible.
-struct Generator {
-    rng: TestRng,
-    counter: u64,
-    epoch: u32,
-    next_replica: u64,
+pub struct Generator {
+    pub rng: TestRng,
+    pub counter: u64,
+    pub epoch: u32,
+    pub next_replica: u64,
+    /// Blocks of each of four chunks.
+    pub blocks: u64,
 }
 
 impl Generator {
-    fn op(&mut self) -> Op {
+    pub fn new(seed: u64, blocks: u64) -> Generator {
+        Generator { rng: TestRng::new(seed), counter: 0, epoch: 1, next_replica: 1, blocks }
+    }
+
+    pub fn op(&mut self) -> Op {
         let chunk = ChunkId(11 + self.rng.below(4));
         self.counter += 1;
         // Sometimes a late arrival.
         let late = if self.rng.one_in(6) { self.rng.below(20) } else { 0 };
         let seq = seq(self.epoch, self.counter.saturating_sub(late));
-        let block = self.rng.below(BLOCKS) as u32;
+        let block = self.rng.below(self.blocks) as u32;
         let most = if self.rng.one_in(3) { 256 } else { 8 };
-        let count = (1 + self.rng.below(most) as u32).min(BLOCKS as u32 - block);
+        let count = (1 + self.rng.below(most) as u32).min(self.blocks as u32 - block);
         let n = (self.counter * 1000) << 8;
         match self.rng.below(40) {
             0 => Op::Delete(chunk, self.next_replica - self.rng.below(self.next_replica.min(3))),
@@ -61,6 +66,19 @@ struct Progress {
     acknowledged: Rc<Cell<usize>>,
 }
 
+/// Whether the shard may refuse it for want of space: nothing that takes none is.
+fn adds_data(shard: &TestShard, op: &Op) -> bool {
+    let has_data = |chunk, block| {
+        let found = shard.entries(chunk, block, 1, Seq::ZERO).0;
+        found.first().is_some_and(|e| e.block == block && e.kind == BlockKind::Data)
+    };
+    match *op {
+        Op::Write { chunk, block, count, .. } => (block..block + count).any(|b| !has_data(chunk, b)),
+        Op::Repair { chunk, block, to, .. } => to.flatten().is_some() && !has_data(chunk, block),
+        _ => false,
+    }
+}
+
 /// A commit point that the shard takes, of the chunk that `op` writes.
 fn commit(shard: &TestShard, op: &Op) -> Option<Op> {
     let Op::Write { chunk, .. } = op else { return None };
@@ -76,7 +94,11 @@ async fn drive(shard: &TestShard, g: &mut Generator, ops: u32, progress: Progres
         let op = if g.rng.one_in(20) { commit(shard, &op).unwrap_or(op) } else { op };
         let mut ticket = Box::pin(op.issue(shard));
         match ticket.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Err(StoreError::UnknownReplica(_) | StoreError::Full)) => continue,
+            Poll::Ready(Err(StoreError::UnknownReplica(_))) => continue,
+            Poll::Ready(Err(StoreError::Full)) => {
+                assert!(adds_data(shard, &op), "{op:?} was refused");
+                continue;
+            }
             Poll::Ready(other) => panic!("{other:?}"),
             Poll::Pending => {}
         }
@@ -119,7 +141,7 @@ fn matching(found: &Model, before: &Model, progress: &Progress) -> Option<Model>
     (*found == model).then_some(model)
 }
 
-fn one_life(w: &World, g: &mut Generator, model: Model, ops: u32, power: u64, style: CrashStyle) -> Model {
+pub fn one_life(w: &World, g: &mut Generator, model: Model, ops: u32, power: u64, style: CrashStyle) -> Model {
     let shard = w.open();
     w.assert_state(&shard, &model);
     w.disk.power_off_after(power);
@@ -140,7 +162,7 @@ fn one_life(w: &World, g: &mut Generator, model: Model, ops: u32, power: u64, st
 
 fn lives(seed: u64, ops: u32, powers: &[u64]) {
     let w = World::new(seed);
-    let mut g = Generator { rng: TestRng::new(seed), counter: 0, epoch: 1, next_replica: 1 };
+    let mut g = Generator::new(seed, 500);
     let mut model = Model::default();
     for power in powers {
         let style = match g.rng.below(4) {
@@ -186,6 +208,40 @@ fn a_checkpoint_may_be_interrupted_anywhere() {
         let disk = w.disk.clone();
         w.rt.run_until(shard.checkpoint(), || disk.is_off());
         w.crash(CrashStyle::Random);
+        let shard = w.open();
+        w.assert_state(&shard, &model);
+    }
+}
+
+/// A sync fails, the daemon is started again without a power failure, and goes on with what it can read. Then power fails.
+#[test]
+fn what_was_recovered_after_a_failed_sync_stays() {
+    for checkpoint in [false, true] {
+        let w = World::new(1);
+        let shard = w.open();
+        let mut model = Model::default();
+        for op in [Op::Create(CHUNK, 1), write(1, 3, 2)] {
+            model.apply(&op);
+            w.run(&shard, op).expect("works");
+        }
+        if checkpoint {
+            // The root is written, and its sync fails: the second of the two.
+            w.disk.fail_sync(1);
+            w.rt.block_on(shard.checkpoint()).expect_err("the sync fails");
+        } else {
+            let late = write(2, 3, 2);
+            model.apply(&late);
+            w.disk.fail_sync(0);
+            w.run(&shard, late).expect_err("the sync fails");
+        }
+        w.rt.abort_all();
+        w.disk.kill();
+        let shard = w.open();
+        w.assert_state(&shard, &model);
+        let next = write(3, 9, 1);
+        model.apply(&next);
+        w.run(&shard, next).expect("works");
+        w.crash(CrashStyle::LoseAll);
         let shard = w.open();
         w.assert_state(&shard, &model);
     }

@@ -2,7 +2,7 @@
 
 use super::world::*;
 use crate::store::layout::ShardGeometry;
-use crate::store::recovery::recover;
+use crate::store::recovery::{Recovered, recover};
 use crate::store::state::State;
 use crate::testing::{CrashStyle, MemDisk};
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ impl Tail {
     /// Recovers with these bytes in the batch's place.
     fn check(&self, bytes: &[u8], what: &str) -> bool {
         self.w.disk.edit(self.start, bytes.len(), |b| b.copy_from_slice(bytes));
-        let (state, report) = self.w.rt.block_on(recover(&self.w.disk, &self.g)).expect("recovers");
+        let Recovered { state, report, .. } = self.w.rt.block_on(recover(&self.w.disk, &self.g)).expect("recovers");
         assert!(report.is_clean() && report.damaged.is_empty(), "{what}: {report:?}");
         let found = held(&state, &self.w.disk);
         assert!(found == self.before || found == self.after, "{what}");
