@@ -68,6 +68,9 @@ pub struct ClusterFile {
     pub disk_size: u64,
     pub metas: Vec<Meta>,
     pub nodes: Vec<Node>,
+    /// For the meta servers, seconds; absent: their own default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair_after: Option<u64>,
     /// The programs that were started last.
     #[serde(default)]
     pub binaries: Option<Binaries>,
@@ -146,6 +149,7 @@ impl ClusterFile {
             disk_size: shape.disk_size,
             metas: Vec::new(),
             nodes: Vec::new(),
+            repair_after: None,
             binaries: None,
         };
         file.metas = (1..=shape.metas)

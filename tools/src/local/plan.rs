@@ -6,7 +6,7 @@ use super::process::PidFile;
 use crate::cli::Up;
 use crate::client::wait_for;
 use crate::errors::Usage;
-use crate::limits::PORT_TIMEOUT;
+use crate::limits::{KILL_TIMEOUT, PORT_TIMEOUT};
 use anyhow::Context;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -124,6 +124,9 @@ fn meta_daemon(meta: &Meta, file: &ClusterFile, binaries: &Binaries, layout: &La
         let peers: Vec<_> = file.metas.iter().map(|peer| format!("{}={}", peer.id, peer.url())).collect();
         args.extend(["--peers".into(), peers.join(",").into()]);
     }
+    if let Some(seconds) = file.repair_after {
+        args.extend(["--repair-after".into(), seconds.to_string().into()]);
+    }
     Daemon {
         name: meta.name.clone(),
         program: binaries.metad.clone(),
@@ -154,16 +157,26 @@ fn node_daemon(node: &Node, file: &ClusterFile, binaries: &Binaries, layout: &La
     }
 }
 
-/// Those of `daemons` that do not run, and are asked for if any are.
-pub fn missing(daemons: Vec<Daemon>, names: &[String], layout: &Layout) -> anyhow::Result<Vec<Daemon>> {
+/// Those of `daemons` that do not run, and are asked for if any are. One that was killed a moment ago is
+/// waited for, so that it counts as missing.
+pub async fn missing(daemons: Vec<Daemon>, names: &[String], layout: &Layout) -> anyhow::Result<Vec<Daemon>> {
     let mut missing = Vec::new();
     for daemon in daemons {
         let wanted = names.is_empty() || names.contains(&daemon.name);
-        if wanted && PidFile::of(layout, &daemon.name).running()?.is_none() {
+        if wanted && !is_running(&PidFile::of(layout, &daemon.name)).await? {
             missing.push(daemon);
         }
     }
     Ok(missing)
+}
+
+async fn is_running(pid_file: &PidFile) -> anyhow::Result<bool> {
+    let Some(identity) = pid_file.running()? else { return Ok(false) };
+    let gone = wait_for(KILL_TIMEOUT, async || anyhow::Ok((!identity.is_ending()?).then_some(())));
+    match gone.await? {
+        Some(()) => Ok(identity.is_running()?),
+        None => anyhow::bail!("process {} does not end although it was killed: look at it with ps", identity.pid),
+    }
 }
 
 /// Makes sure that the daemons will get their ports. A network namespace is theirs alone.

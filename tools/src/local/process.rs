@@ -61,6 +61,14 @@ impl Identity {
         })
     }
 
+    /// Whether this very process is on its way out: it will not serve again, but still holds what it had.
+    pub fn is_ending(&self) -> io::Result<bool> {
+        Ok(match look(self.pid)? {
+            Seen::Ending { start } => start == self.start && boot_id()? == self.boot,
+            Seen::Nothing | Seen::Running(_) => false,
+        })
+    }
+
     /// Signals the process if it still runs; tells whether it did.
     pub fn signal(&self, signal: Signal) -> io::Result<bool> {
         if !self.is_running()? {

@@ -89,10 +89,11 @@ struct Plan {
 
 async fn make_plan(args: &Up, layout: &Layout) -> anyhow::Result<Plan> {
     let mut file = plan::cluster(args, ClusterFile::load(layout)?)?;
+    file.repair_after = args.repair_after.or(file.repair_after);
     plan::check_names(&file, &args.names)?;
     let binaries = plan::find_binaries()?;
     file.binaries = Some(binaries.clone());
-    let missing = plan::missing(plan::daemons(&file, &binaries, layout), &args.names, layout)?;
+    let missing = plan::missing(plan::daemons(&file, &binaries, layout), &args.names, layout).await?;
     plan::check_ports(&missing).await?;
     Ok(Plan { file, binaries, missing })
 }
