@@ -4,12 +4,16 @@
 //! nothing else is ever signalled, whatever pid files may say.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, SysconfVar, sysconf};
+
+/// How long a killed process may take to die, and the pause between two looks.
+const DEATH_LIMIT: Duration = Duration::from_secs(15);
+const DEATH_PAUSE: Duration = Duration::from_millis(1);
 
 /// A running daemon of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +33,18 @@ impl Daemon {
     /// Ends the daemon without warning. That it is gone already is no error.
     pub fn kill(&self) -> Result<()> {
         self.signal(Signal::SIGKILL)
+    }
+
+    /// Ends the daemon and waits until it can do nothing any more.
+    pub fn kill_and_wait(&self) -> Result<()> {
+        self.kill()?;
+        let begun = Instant::now();
+        // What is left of a dead process has no command line.
+        while std::fs::read(format!("/proc/{}/cmdline", self.pid)).is_ok_and(|line| !line.is_empty()) {
+            ensure!(begun.elapsed() < DEATH_LIMIT, "{} (process {}) does not die", self.name, self.pid);
+            std::thread::sleep(DEATH_PAUSE);
+        }
+        Ok(())
     }
 
     /// Halts the daemon until [`Daemon::resume`].

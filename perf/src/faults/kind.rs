@@ -16,6 +16,14 @@ pub enum Kind {
     Stop,
     /// Links fail: all of a node's, those between two, or one direction
     Cut,
+    /// A disk fails accesses: once, for a while, or until its daemon is started again
+    DiskError,
+    /// A disk answers late
+    DiskStall,
+    /// All disks are full for a while
+    Full,
+    /// Bits flip in the data on a disk
+    Corrupt,
     /// All daemons are killed at once
     AllKilled,
     /// A meta server, the leader or another, is killed, stopped or cut off
@@ -25,9 +33,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether a fault of this kind can be one of two.
+    /// Whether its faults need disks that can be made to fail.
+    pub fn is_of_disks(self) -> bool {
+        matches!(self, Kind::DiskError | Kind::DiskStall | Kind::Corrupt)
+    }
+
+    /// Whether a fault of this kind can be one of two. Rot is not: with another copy gone it may be a loss.
     pub fn pairs(self) -> bool {
-        !matches!(self, Kind::Two | Kind::AllKilled)
+        !matches!(self, Kind::Two | Kind::AllKilled | Kind::Corrupt)
     }
 }
 
@@ -45,6 +58,8 @@ impl fmt::Display for Kind {
 pub enum Need {
     /// Network namespaces.
     Networks,
+    /// File systems in user space.
+    Disks,
 }
 
 /// All kinds.

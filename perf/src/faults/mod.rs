@@ -5,18 +5,22 @@
 //! the cluster must become whole by itself, all copies must be equal, and every block must hold what the
 //! model says. The first violation ends the run.
 
+mod disk;
+mod fill;
 mod health;
 mod inject;
 pub mod interrupt;
 pub mod kind;
 mod network;
 mod report;
+mod rot;
 mod schedule;
 mod volumes;
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -28,6 +32,7 @@ use crate::cluster::{Cluster, Shape};
 use crate::limits::{MAX_FAULT_NODES, MAX_FAULT_VOLUMES};
 use crate::process::Daemon;
 use crate::torture::millis;
+use disk::FaultDisk;
 use inject::{Done, Injector};
 use kind::Need;
 use network::Network;
@@ -35,10 +40,13 @@ use report::Round;
 use schedule::{Fault, Plan, Schedule};
 use volumes::Loads;
 
-/// Of each node, bytes.
+/// Of each node, bytes: where disks are to become full they are small.
 const DISK_SIZE: u64 = 16 << 30;
+const SMALL_DISK_SIZE: u64 = 1 << 30;
 /// How long the cluster may take to become whole after a round.
 const WHOLE_LIMIT: Duration = Duration::from_secs(90);
+/// A daemon whose disk failed is started again if the cluster is not whole after so long.
+const MEND_LIMIT: Duration = Duration::from_secs(20);
 /// How long a started gateway may take to serve its volume again.
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at a socket.
@@ -77,30 +85,59 @@ impl FaultOptions {
         ensure!(!self.kinds.is_empty(), "name at least one kind of fault");
         Ok(())
     }
+
+    fn disk_size(&self) -> u64 {
+        if self.kinds.contains(&Kind::Full) { SMALL_DISK_SIZE } else { DISK_SIZE }
+    }
 }
 
 /// Runs the loads, the faults, and all checks.
 pub fn run(options: &FaultOptions) -> Result<FaultReport> {
     options.check()?;
     let started = Instant::now();
+    let folder = options.dir.join("cluster");
+    disk::tidy_up_below(&folder)?;
     forget_earlier_run(options)?;
     let network = network_if_possible(options);
     let shape = Shape {
         base_port: options.base_port,
         nodes: options.nodes,
         metas: options.metas,
-        disk_size: DISK_SIZE,
+        disk_size: options.disk_size(),
         network: network.as_ref().map(Network::argument),
     };
-    let cluster = Cluster::create_shaped(&options.dir.join("cluster"), &shape)?;
+    let cluster = Cluster::create_shaped(&folder, &shape)?;
+    let disks = disks_if_possible(options, &cluster)?;
     let mut report = FaultReport::new(options.seed);
-    let checked = Run { options, cluster: &cluster, network: network.as_ref(), report: &mut report }.everything();
+    let injector = Injector {
+        cluster: &cluster,
+        network: network.as_ref(),
+        disks: &disks,
+        nodes: options.nodes,
+        metas: options.metas,
+        disk_size: options.disk_size(),
+        filling: Mutex::new(()),
+    };
+    let checked = Run { options, cluster: &cluster, injector, report: &mut report }.everything();
     if let Err(e) = checked {
         report.fail(format!("{e:#}"));
     }
     report.conclude(started.elapsed().as_secs_f64());
-    tidy_up(options, cluster, &mut report);
+    tidy_up(options, cluster, disks, &mut report);
     Ok(report)
+}
+
+/// Without them, faults that need them are skipped.
+fn disks_if_possible(options: &FaultOptions, cluster: &Cluster) -> Result<Vec<FaultDisk>> {
+    if options.kinds.iter().all(|kind| !kind.is_of_disks()) {
+        return Ok(Vec::new());
+    }
+    cluster.down()?;
+    let path = |index| cluster.dir().join(inject::node_name(index)).join("disk-1.img");
+    let mounted = (0..options.nodes).map(|index| FaultDisk::mount(&path(index))).collect::<Result<Vec<_>>>();
+    let disks = mounted.inspect_err(|e| (options.progress)(&format!("disks do not fail: {e:#}"))).unwrap_or_default();
+    cluster.up()?;
+    Ok(disks)
 }
 
 /// Without one, faults that need it are skipped.
@@ -109,11 +146,26 @@ fn network_if_possible(options: &FaultOptions) -> Option<Network> {
     network.inspect_err(|e| (options.progress)(&format!("links are not cut: {e:#}"))).ok()
 }
 
+/// What the last rounds may have left.
+#[derive(Default)]
+struct Doubts {
+    /// Daemons whose disk failed.
+    disks: Vec<String>,
+    /// Copies may differ.
+    rot: bool,
+}
+
+/// How a round ended that waited for the cluster.
+struct Settled {
+    whole: Duration,
+    restarted: Vec<String>,
+}
+
 /// A run in progress.
 struct Run<'r> {
     options: &'r FaultOptions,
     cluster: &'r Cluster,
-    network: Option<&'r Network>,
+    injector: Injector<'r>,
     report: &'r mut FaultReport,
 }
 
@@ -124,9 +176,9 @@ impl Run<'_> {
         if rounds.is_err() {
             loads.abandon();
         }
-        let finished = loads.finish();
-        rounds?;
-        self.report.loads = finished?;
+        // Whatever ended the rounds, the loads may know why.
+        let finished = loads.finish().map(|reports| self.report.loads = reports);
+        rounds.and(finished)?;
         self.measure_restarts()?;
         self.cluster.down()?;
         self.cluster.up()?;
@@ -139,46 +191,61 @@ impl Run<'_> {
         loads.wait_for_progress()?;
         let mut schedule = Schedule::new(self.options.seed, &self.options.kinds, self.options.nodes);
         let mut known = self.cluster.daemons()?;
+        let mut doubts = Doubts::default();
         for number in 1..=self.options.rounds {
             let plan = schedule.next_round();
             if plan.faults.iter().any(|(_, fault)| !self.is_possible(fault)) {
                 *self.report.skipped.entry(plan.kind).or_default() += 1;
                 continue;
             }
-            let round = self.round(number, &plan, loads, &mut known).with_context(|| {
+            let round = self.round(number, &plan, loads, &mut known, &mut doubts).with_context(|| {
                 format!("round {number} of seed {} ({}: {:?})", self.options.seed, plan.kind, plan.faults)
             });
             self.report.count(round?);
         }
         // Whatever the last rounds left must mend, too.
-        self.settle(loads).map(drop)
+        self.settle(loads, &mut doubts).map(drop)
     }
 
     fn is_possible(&self, fault: &Fault) -> bool {
         match fault.need() {
             None => true,
-            Some(Need::Networks) => self.network.is_some(),
+            Some(Need::Networks) => self.injector.network.is_some(),
+            Some(Need::Disks) => !self.injector.disks.is_empty(),
         }
     }
 
-    fn round(&self, number: u32, plan: &Plan, loads: &Loads, known: &mut Vec<Daemon>) -> Result<Round> {
+    fn round(
+        &self,
+        number: u32,
+        plan: &Plan,
+        loads: &Loads,
+        known: &mut Vec<Daemon>,
+        doubts: &mut Doubts,
+    ) -> Result<Round> {
         loads.let_run(plan.load)?;
         check_alive(known, &self.cluster.daemons()?, &[])?;
         loads.take_windows();
-        let done = self.injector().carry_out(&plan.faults)?;
+        let done = self.injector.carry_out(&plan.faults)?;
         let running = self.cluster.daemons()?;
         check_alive(known, &running, &done)?;
         *known = running;
         loads.wait_for_progress()?;
-        let mut whole = None;
-        if plan.settle {
-            whole = Some(self.settle(loads)?);
+        doubts.disks.extend(done.iter().filter_map(|done| done.disk.clone()));
+        doubts.rot |= done.iter().any(|done| done.rot);
+        let mut settled = None;
+        if plan.settle || doubts.rot {
             check_alive(known, &self.cluster.daemons()?, &[])?;
+            settled = Some(self.settle(loads, doubts)?);
+            *known = self.cluster.daemons()?;
         }
         let windows = loads.take_windows();
         let gateways: Vec<String> = loads.gateways().map(str::to_string).collect();
         let mut round = Round::new(number, plan, &done, &gateways, &windows);
-        round.whole_ms = whole.map(millis);
+        if let Some(Settled { whole, restarted }) = settled {
+            round.whole_ms = Some(millis(whole));
+            round.restarted = restarted;
+        }
         self.tell(&round);
         let (mistakes, errors) = round.volumes.iter().fold((0, 0), |(m, e), v| (m + v.mistakes, e + v.errors));
         if mistakes + errors > 0 {
@@ -187,18 +254,30 @@ impl Run<'_> {
         Ok(round)
     }
 
-    fn injector(&self) -> Injector<'_> {
-        Injector { cluster: self.cluster, network: self.network, metas: self.options.metas }
-    }
-
     /// Waits until all copies are there, compares them, and reads everything back.
-    fn settle(&self, loads: &Loads) -> Result<Duration> {
-        let whole = health::wait_until_whole(self.cluster, loads, WHOLE_LIMIT)?;
+    fn settle(&self, loads: &Loads, doubts: &mut Doubts) -> Result<Settled> {
+        let mut restarted = Vec::new();
+        let mut whole = health::wait_until_whole(self.cluster, loads, MEND_LIMIT);
+        if whole.is_err() && !doubts.disks.is_empty() {
+            restarted = std::mem::take(&mut doubts.disks);
+            self.injector.restart(&restarted)?;
+        }
+        if whole.is_err() {
+            let more = health::wait_until_whole(self.cluster, loads, WHOLE_LIMIT - MEND_LIMIT);
+            whole = more.map(|time| time + MEND_LIMIT);
+        }
         for name in loads.names() {
-            self.cluster.verify(&name)?;
+            // What rotted is found by the first comparison, and replaced.
+            let first = self.cluster.verify(&name);
+            if doubts.rot && first.is_err() {
+                self.cluster.verify(&name)?
+            } else {
+                first?
+            };
         }
         loads.read_back()?;
-        Ok(whole)
+        *doubts = Doubts::default();
+        Ok(Settled { whole: whole?, restarted })
     }
 
     fn tell(&self, round: &Round) {
@@ -272,9 +351,14 @@ fn forget_earlier_run(options: &FaultOptions) -> Result<()> {
     })
 }
 
-fn tidy_up(options: &FaultOptions, cluster: Cluster, report: &mut FaultReport) {
+fn tidy_up(options: &FaultOptions, cluster: Cluster, disks: Vec<FaultDisk>, report: &mut FaultReport) {
     let keep = options.keep || !report.ok;
-    let done = if keep { cluster.down() } else { cluster.destroy().and_then(|()| forget_earlier_run(options)) };
+    let down = cluster.down();
+    drop(disks);
+    let done = match keep {
+        true => down,
+        false => cluster.destroy().and_then(|()| forget_earlier_run(options)),
+    };
     if let Err(e) = done {
         report.fail(format!("{e:#}"));
         report.ok = false;

@@ -208,7 +208,9 @@ impl FaultReport {
         }
         let restarts: Vec<_> = self.restart_ms.iter().map(|ms| show_ms(Some(*ms))).collect();
         let _ = writeln!(out, "restart of a gateway, measured by itself: {}", restarts.join(", "));
-        for line in self.asked.iter().chain(&self.failures) {
+        let told =
+            self.loads.iter().flat_map(|load| load.stuck.iter().chain(&load.protocol_error).chain(&load.findings));
+        for line in self.asked.iter().chain(&self.failures).chain(told) {
             let _ = writeln!(out, "{line}");
         }
         let sum = |of: fn(&Report) -> u64| self.loads.iter().chain(&self.after_restart).map(of).sum::<u64>();

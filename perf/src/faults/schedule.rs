@@ -21,6 +21,12 @@ const DOWN_MS: (u64, u64) = (0, 1500);
 const STOP_MS: (u64, u64) = (100, 1500);
 const LONG_STOP_MS: (u64, u64) = (1500, 8000);
 const LONG_PERCENT: u64 = 30;
+/// How long disks stall.
+const STALLS: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(2), Duration::from_secs(10)];
+/// How long disks are full, milliseconds.
+const FULL_MS: (u64, u64) = (500, 3000);
+/// Most blocks that rot in one round.
+const ROTTEN_BLOCKS: u64 = 16;
 /// Latest start of the second of two faults, milliseconds after the first.
 const SECOND_MS: u64 = 1500;
 
@@ -39,10 +45,55 @@ pub enum Who {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    Kill { who: Who, down: Duration },
-    KillAll { down: Duration },
-    Stop { who: Who, time: Duration },
-    Cut { cut: Cut, time: Duration },
+    Kill {
+        who: Who,
+        down: Duration,
+    },
+    KillAll {
+        down: Duration,
+    },
+    Stop {
+        who: Who,
+        time: Duration,
+    },
+    Cut {
+        cut: Cut,
+        time: Duration,
+    },
+    DiskError {
+        node: usize,
+        error: DiskError,
+    },
+    DiskStall {
+        node: usize,
+        time: Duration,
+    },
+    /// All disks are full for so long.
+    Full {
+        time: Duration,
+    },
+    /// Bits flip in so many blocks; `choice` decides which. A daemon that is down meanwhile reads them at
+    /// its start.
+    Corrupt {
+        node: usize,
+        blocks: u32,
+        down: bool,
+        choice: u64,
+    },
+}
+
+/// How a disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskError {
+    OneRead,
+    OneWrite,
+    /// All reads, but no writes, for a while.
+    Reads(Duration),
+    /// Everything, for a while.
+    All(Duration),
+    /// Everything, until the daemon is started again on a disk that works.
+    Good(Duration),
 }
 
 /// Which links fail.
@@ -63,6 +114,8 @@ impl Fault {
         match self {
             Fault::Kill { .. } | Fault::KillAll { .. } | Fault::Stop { .. } => None,
             Fault::Cut { .. } => Some(Need::Networks),
+            Fault::DiskError { .. } | Fault::DiskStall { .. } | Fault::Corrupt { .. } => Some(Need::Disks),
+            Fault::Full { .. } => None,
         }
     }
 }
@@ -117,6 +170,15 @@ impl Schedule {
             Kind::AllKilled => Fault::KillAll { down: self.milliseconds(DOWN_MS) },
             Kind::Stop => Fault::Stop { who: self.node(), time: self.stop_time() },
             Kind::Cut => Fault::Cut { cut: self.cut(), time: self.stop_time() },
+            Kind::DiskError => Fault::DiskError { node: self.index(), error: self.disk_error() },
+            Kind::DiskStall => Fault::DiskStall { node: self.index(), time: *self.rng.pick(&STALLS) },
+            Kind::Full => Fault::Full { time: self.milliseconds(FULL_MS) },
+            Kind::Corrupt => Fault::Corrupt {
+                node: self.index(),
+                blocks: self.rng.between(1, ROTTEN_BLOCKS) as u32,
+                down: self.rng.chance(50),
+                choice: self.rng.next_u64(),
+            },
             Kind::Meta => self.meta_fault(),
         }
     }
@@ -131,7 +193,7 @@ impl Schedule {
     }
 
     fn cut(&mut self) -> Cut {
-        let one = self.rng.below(self.nodes as u64) as usize;
+        let one = self.index();
         let step = 1 + self.rng.below(self.nodes as u64 - 1) as usize;
         let node = Who::Node(one);
         let other = match self.rng.below(10) {
@@ -147,8 +209,23 @@ impl Schedule {
         }
     }
 
+    fn disk_error(&mut self) -> DiskError {
+        let time = self.stop_time();
+        match self.rng.below(5) {
+            0 => DiskError::OneRead,
+            1 => DiskError::OneWrite,
+            2 => DiskError::Reads(time),
+            3 => DiskError::All(time),
+            _ => DiskError::Good(time),
+        }
+    }
+
+    fn index(&mut self) -> usize {
+        self.rng.below(self.nodes as u64) as usize
+    }
+
     fn node(&mut self) -> Who {
-        Who::Node(self.rng.below(self.nodes as u64) as usize)
+        Who::Node(self.index())
     }
 
     fn stop_time(&mut self) -> Duration {

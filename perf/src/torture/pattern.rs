@@ -13,7 +13,8 @@
 use crate::rng::mix;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"LEVEETOR");
-const STAMP: usize = 32;
+/// Bytes of the stamp.
+pub const STAMP: usize = 32;
 
 /// What was found in a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,11 @@ pub enum Foreign {
     OtherRun,
     /// No stamp.
     Unstamped,
+}
+
+/// Whether a unit that begins with `word` holds data of any run.
+pub fn is_stamped(word: &[u8; 8]) -> bool {
+    u64::from_le_bytes(*word) == MAGIC
 }
 
 /// Writes the content of `unit` after write number `generation`.

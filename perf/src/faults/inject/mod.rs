@@ -1,9 +1,13 @@
 //! Carrying faults out: each begins, lasts, and is undone.
 
+mod disks;
+
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::disk::FaultDisk;
 use super::health;
 use super::interrupt;
 use super::network::Network;
@@ -18,7 +22,14 @@ const GLANCE: Duration = Duration::from_millis(20);
 pub struct Injector<'c> {
     pub cluster: &'c Cluster,
     pub network: Option<&'c Network>,
+    /// By node; empty where disks cannot be made to fail.
+    pub disks: &'c [FaultDisk],
+    pub nodes: usize,
     pub metas: usize,
+    /// Of each node, bytes.
+    pub disk_size: u64,
+    /// Held by who uses the filling volume.
+    pub filling: Mutex<()>,
 }
 
 /// What a fault did, for the round's record.
@@ -32,6 +43,17 @@ pub struct Done {
     pub struck: Vec<String>,
     /// How long killed daemons were left down.
     pub down: Option<Duration>,
+    /// Its daemon may have to be started again before it uses its disk.
+    pub disk: Option<String>,
+    /// Copies may differ until they are compared.
+    pub rot: bool,
+}
+
+impl Done {
+    fn new(label: &'static str, struck: Vec<String>, detail: String) -> Done {
+        let names = if struck.is_empty() { "nothing runs".into() } else { struck.join(" ") };
+        Done { label, what: format!("{label}: {names}, {detail}"), struck, down: None, disk: None, rot: false }
+    }
 }
 
 impl Injector<'_> {
@@ -59,25 +81,47 @@ impl Injector<'_> {
             Fault::KillAll { down } => self.kill(&self.cluster.daemons()?, *down, "kill all daemons"),
             Fault::Stop { who, time } => self.stop(&self.find(*who, leader)?, *time, label("stop", *who)),
             Fault::Cut { cut, time } => self.cut(*cut, *time, leader),
+            Fault::DiskError { node, error } => self.fail_disk(*node, *error),
+            Fault::DiskStall { node, time } => self.stall_disk(*node, *time),
+            Fault::Full { time } => self.fill_disks(*time),
+            Fault::Corrupt { node, blocks, down, choice } => self.corrupt(*node, *blocks, *down, *choice),
         }
     }
 
     fn kill(&self, victims: &[Daemon], down: Duration, label: &'static str) -> Result<Done> {
+        self.kill_and(victims, || {
+            last(down);
+            Ok(())
+        })?;
+        let done = Done::new(label, names(victims), format!("down for {} ms", down.as_millis()));
+        Ok(Done { down: Some(down), ..done })
+    }
+
+    /// Kills daemons, does something, and starts them again.
+    fn kill_and<T>(&self, victims: &[Daemon], meanwhile: impl FnOnce() -> Result<T>) -> Result<T> {
         victims.iter().try_for_each(Daemon::kill)?;
-        last(down);
-        let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
-        self.cluster.up_only(&names).with_context(|| format!("after killing {}", names.join(" and ")))?;
-        let what = format!("{label}: {}, down for {} ms", names.join(" "), down.as_millis());
-        Ok(Done { label, what, struck: owned(&names), down: Some(down) })
+        victims.iter().try_for_each(Daemon::kill_and_wait)?;
+        let done = meanwhile()?;
+        let names = names(victims);
+        let named: Vec<&str> = names.iter().map(String::as_str).collect();
+        if !named.is_empty() {
+            self.cluster.up_only(&named).with_context(|| format!("after killing {}", names.join(" and ")))?;
+        }
+        Ok(done)
+    }
+
+    /// Kills daemons and starts them again.
+    pub fn restart(&self, names: &[String]) -> Result<()> {
+        let mut victims = self.cluster.daemons()?;
+        victims.retain(|daemon| names.contains(&daemon.name));
+        self.kill_and(&victims, || Ok(()))
     }
 
     fn stop(&self, victims: &[Daemon], time: Duration, label: &'static str) -> Result<Done> {
         victims.iter().try_for_each(Daemon::halt)?;
         last(time);
         victims.iter().try_for_each(Daemon::resume)?;
-        let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
-        let what = format!("{label}: {}, for {} ms", names.join(" "), time.as_millis());
-        Ok(Done { label, what, struck: owned(&names), down: None })
+        Ok(Done::new(label, names(victims), format!("for {} ms", time.as_millis())))
     }
 
     fn cut(&self, cut: Cut, time: Duration, leader: Option<&str>) -> Result<Done> {
@@ -101,8 +145,7 @@ impl Injector<'_> {
         let cuts = directions.iter().map(|(from, to)| network.cut(from, to)).collect::<Result<Vec<_>>>()?;
         last(time);
         cuts.iter().try_for_each(|cut| network.mend(cut))?;
-        let what = format!("{label}: {}, for {} ms", ends.join(" to "), time.as_millis());
-        Ok(Done { label, what, struck: ends, down: None })
+        Ok(Done::new(label, ends, format!("for {} ms", time.as_millis())))
     }
 
     /// Name of the daemon meant, whether it runs or not.
@@ -129,8 +172,8 @@ pub fn node_name(index: usize) -> String {
     format!("node-{}", index + 1)
 }
 
-fn owned(names: &[&str]) -> Vec<String> {
-    names.iter().map(|name| name.to_string()).collect()
+fn names(daemons: &[Daemon]) -> Vec<String> {
+    daemons.iter().map(|daemon| daemon.name.clone()).collect()
 }
 
 fn label(verb: &str, who: Who) -> &'static str {

@@ -1,0 +1,99 @@
+//! Faults of disks.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::{Done, Injector, last, node_name};
+use crate::cluster::Attached;
+use crate::faults::disk::FaultDisk;
+use crate::faults::disk::rules::{Access, Trouble};
+use crate::faults::fill::Filler;
+use crate::faults::rot::flip_bits;
+use crate::faults::schedule::{DiskError, Who};
+use crate::rng::Rng;
+
+/// How long an access that is to fail is waited for.
+const STRIKE_LIMIT: Duration = Duration::from_secs(2);
+/// The volume that fills disks.
+const FILLER: &str = "filler";
+
+impl Injector<'_> {
+    pub(super) fn fail_disk(&self, node: usize, error: DiskError) -> Result<Done> {
+        let disk = self.disk(node)?;
+        let (label, trouble, time) = match error {
+            DiskError::OneRead => ("disk: one read fails", one(Access::Read), STRIKE_LIMIT),
+            DiskError::OneWrite => ("disk: one write fails", one(Access::Write), STRIKE_LIMIT),
+            DiskError::Reads(time) => ("disk: reads fail", Trouble::FailReads, time),
+            DiskError::All(time) => ("disk: all fails", Trouble::FailAll, time),
+            DiskError::Good(time) => ("disk: fails for good", Trouble::FailAll, time),
+        };
+        disk.rules.set(trouble);
+        last(time);
+        let replaced = matches!(error, DiskError::Good(_));
+        let struck = match replaced {
+            false => disk.rules.clear(),
+            true => self.kill_and(&self.find(Who::Node(node), None)?, || Ok(disk.rules.clear()))?,
+        };
+        let done = self.disk_done(label, node, time, struck);
+        Ok(Done { down: replaced.then_some(Duration::ZERO), ..done })
+    }
+
+    pub(super) fn stall_disk(&self, node: usize, time: Duration) -> Result<Done> {
+        let disk = self.disk(node)?;
+        disk.rules.set(Trouble::Stall { until: Instant::now() + time });
+        last(time);
+        let struck = disk.rules.clear();
+        let label = match time.as_millis() {
+            0..1000 => "disk: stalls 100 ms",
+            1000..5000 => "disk: stalls 2 s",
+            _ => "disk: stalls 10 s",
+        };
+        Ok(self.disk_done(label, node, time, struck))
+    }
+
+    fn disk_done(&self, label: &'static str, node: usize, time: Duration, struck: u64) -> Done {
+        let name = node_name(node);
+        let detail = format!("for {} ms, {struck} accesses struck", time.as_millis());
+        Done { disk: Some(name.clone()), ..Done::new(label, vec![name], detail) }
+    }
+
+    pub(super) fn corrupt(&self, node: usize, blocks: u32, down: bool, choice: u64) -> Result<Done> {
+        let backing = self.disk(node)?.backing();
+        let flip = || flip_bits(backing, blocks, &mut Rng::new(choice));
+        let (label, flipped) = match down {
+            false => ("rot under a daemon", flip()?),
+            true => ("rot while down", self.kill_and(&self.find(Who::Node(node), None)?, flip)?),
+        };
+        let done = Done::new(label, vec![node_name(node)], format!("{flipped} blocks"));
+        Ok(Done { down: down.then_some(Duration::ZERO), rot: true, ..done })
+    }
+
+    pub(super) fn fill_disks(&self, time: Duration) -> Result<Done> {
+        // Two at a time would get into each other's way; the second finds the disks free again.
+        let _alone = self.filling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let attached = self.filling_volume()?;
+        let mut filler = Filler::connect(&attached.socket)?;
+        let filled = filler.fill()?;
+        filler.hold(time)?;
+        filler.free()?;
+        let detail = format!("{} MiB written, full for {} ms", filled >> 20, time.as_millis());
+        Ok(Done::new("disks full", (0..self.nodes).map(node_name).collect(), detail))
+    }
+
+    fn filling_volume(&self) -> Result<Attached> {
+        if self.cluster.volume(FILLER).is_err() {
+            // More than fits in two copies.
+            self.cluster.create_volume(FILLER, self.disk_size * self.nodes as u64 / 2)?;
+        }
+        self.cluster.attach(FILLER)
+    }
+
+    fn disk(&self, node: usize) -> Result<&FaultDisk> {
+        self.disks.get(node).with_context(|| format!("the disk of {} cannot be made to fail", node_name(node)))
+    }
+}
+
+fn one(access: Access) -> Trouble {
+    Trouble::FailSome { access, left: 1 }
+}
