@@ -55,13 +55,21 @@ pub enum Command {
   levee --cluster http://10.0.0.1:7400,http://10.0.0.2:7400 status
   levee status --json")]
     Status,
+    /// Find out what is wrong, and what is being done about it
+    #[command(after_help = "\
+Exit status: 0 all is well, 1 there are problems.
+
+Examples:
+  levee doctor
+  levee doctor --json")]
+    Doctor,
     /// Create, show, attach and check volumes
     #[command(subcommand)]
     Volume(Volume),
     /// Show the storage nodes
     #[command(subcommand)]
     Node(Node),
-    /// Show the nodes' disks
+    /// Show the nodes' disks, take them out of service and put them back
     #[command(subcommand)]
     Disk(Disk),
     /// Print, or run, the QEMU command that uses a volume
@@ -101,6 +109,10 @@ pub struct Up {
     /// Cores of each node [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_CORES)))]
     pub cores: Option<u16>,
+    /// How long a node may be silent before copies of its data are made elsewhere; meta servers that run
+    /// keep theirs until they are started again [default: 600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub repair_after: Option<u64>,
     /// Leave the cluster running in the background
     #[arg(long)]
     pub detach: bool,
@@ -230,6 +242,35 @@ pub enum Disk {
     #[command(after_help = "Example:
   levee disk list")]
     List,
+    /// Put everything on a disk elsewhere, before it is taken out
+    #[command(after_help = "\
+Copies are made elsewhere first: no volume has fewer than before. `levee disk list` shows how many are left.
+
+Examples:
+  levee disk drain 3
+  levee disk drain 3 --reason 'SMART says it will fail'")]
+    Drain(DiskChange),
+    /// Put a disk back into service, whatever it was taken out for
+    #[command(after_help = "Example:
+  levee disk undrain 3")]
+    Undrain(DiskChange),
+    /// Give a disk up: everything on it counts as lost, and is made anew from the other copies
+    #[command(after_help = "\
+Disks that report a failure, and those of a node that is not heard of for long, are given up without this.
+
+Example:
+  levee disk fail 3")]
+    Fail(DiskChange),
+}
+
+#[derive(Args)]
+pub struct DiskChange {
+    /// Number of the disk, as `levee disk list` shows it
+    #[arg(value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub id: u32,
+    /// Why, for those who look later
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 #[derive(Args)]

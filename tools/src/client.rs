@@ -7,6 +7,7 @@
 
 use crate::limits::*;
 use levee_proto::api::*;
+use levee_proto::ids::DiskId;
 use reqwest::{Method, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use std::cell::Cell;
@@ -121,6 +122,14 @@ impl MetaClient {
 
     pub async fn detach(&self, name: &str) -> Result<VolumeInfo> {
         self.call(Method::POST, &format!("/v1/volumes/{name}/detach"), None::<&()>).await
+    }
+
+    pub async fn repair(&self) -> Result<RepairInfo> {
+        self.call(Method::GET, "/v1/repair", None::<&()>).await
+    }
+
+    pub async fn set_disk(&self, disk: DiskId, request: &SetDiskState) -> Result<DiskInfo> {
+        self.call(Method::POST, &format!("/v1/disks/{disk}/state"), Some(request)).await
     }
 
     async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {

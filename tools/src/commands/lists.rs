@@ -2,7 +2,7 @@
 
 use crate::client::MetaClient;
 use crate::output::Output;
-use levee_proto::api::{DiskInfo, NodeInfo, NodeState};
+use levee_proto::api::{DiskInfo, DiskState, NodeInfo, NodeState};
 use levee_proto::ids::NodeId;
 use levee_proto::units::show_size;
 
@@ -36,6 +36,14 @@ fn state_word(state: NodeState) -> &'static str {
     }
 }
 
+fn disk_state_word(state: DiskState) -> &'static str {
+    match state {
+        DiskState::InService => "in service",
+        DiskState::Draining => "draining",
+        DiskState::Dead => "dead",
+    }
+}
+
 pub async fn disks(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
     let disks = meta.disks().await?;
     // Programs get the ids; only people need the nodes' names.
@@ -51,13 +59,15 @@ fn disk_table(disks: &[DiskInfo], nodes: &[NodeInfo], out: &Output) -> String {
         vec![
             disk.id.to_string(),
             node_name(disk.node, nodes),
+            disk_state_word(disk.state).into(),
             show_size(disk.capacity),
             disk.used.map_or("unknown".into(), show_size),
             disk.replicas.to_string(),
             disk.path.clone(),
+            disk.reason.clone().unwrap_or_default(),
         ]
     });
-    out.table(&["ID", "NODE", "CAPACITY", "USED", "REPLICAS", "PATH"], rows)
+    out.table(&["ID", "NODE", "STATE", "CAPACITY", "USED", "REPLICAS", "PATH", "REASON"], rows)
 }
 
 /// A node's name, or its number if it is not known.

@@ -1,9 +1,12 @@
 //! The commands that speak to a cluster, one file each.
 
 mod attach;
+mod disk;
+mod doctor;
 mod lists;
 mod qemu;
 mod qemu_probe;
+mod redundancy;
 mod status;
 mod verify;
 mod volume;
@@ -12,6 +15,8 @@ use crate::cli::{Cli, Command, Disk, Node, Volume};
 use crate::cluster;
 use crate::local;
 use crate::output::Output;
+use levee_proto::api::DiskState;
+use levee_proto::ids::DiskId;
 
 pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
     let global = &cli.global;
@@ -21,9 +26,21 @@ pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
         Command::Status => status::status(&cluster::connect(global)?, out).await,
         Command::Volume(command) => run_volume(command, &cli, out).await,
         Command::Node(Node::List) => lists::nodes(&cluster::connect(global)?, out).await,
-        Command::Disk(Disk::List) => lists::disks(&cluster::connect(global)?, out).await,
+        Command::Disk(command) => run_disk(command, &cli, out).await,
+        Command::Doctor => doctor::doctor(&cluster::connect(global)?, out).await,
         Command::Qemu(args) => qemu::qemu(args, &cluster::connect(global)?, out).await,
     }
+}
+
+async fn run_disk(command: &Disk, cli: &Cli, out: &Output) -> anyhow::Result<()> {
+    let meta = cluster::connect(&cli.global)?;
+    let (change, state) = match command {
+        Disk::List => return lists::disks(&meta, out).await,
+        Disk::Drain(change) => (change, DiskState::Draining),
+        Disk::Undrain(change) => (change, DiskState::InService),
+        Disk::Fail(change) => (change, DiskState::Dead),
+    };
+    disk::set(&meta, DiskId(change.id), state, change.reason.as_deref(), out).await
 }
 
 async fn run_volume(command: &Volume, cli: &Cli, out: &Output) -> anyhow::Result<()> {

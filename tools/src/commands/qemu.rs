@@ -1,6 +1,6 @@
 //! `levee qemu`: the QEMU command that uses a volume attached on this machine.
 
-use super::qemu_probe;
+use super::{qemu_probe, redundancy};
 use crate::cli::Qemu;
 use crate::client::MetaClient;
 use crate::errors::Found;
@@ -49,7 +49,7 @@ pub async fn qemu(args: &Qemu, meta: &MetaClient, out: &Output) -> anyhow::Resul
 /// The volume's node and socket, if it is served on this machine.
 fn served_here(volume: &VolumeInfo) -> anyhow::Result<(&str, &str)> {
     let name = &volume.name;
-    let Some(attachment) = &volume.attachment else {
+    let Some(attachment) = redundancy::user(volume) else {
         anyhow::bail!("volume {name} is not attached: `levee volume attach {name} --node NODE` serves it");
     };
     let node = attachment.node_name.as_str();

@@ -1,9 +1,10 @@
 //! `levee status`: the cluster at a glance.
 
 use super::lists::node_table;
+use super::redundancy;
 use crate::client::MetaClient;
 use crate::output::Output;
-use levee_proto::api::{ClusterInfo, DiskInfo, NodeInfo, NodeState, ServeState, VolumeInfo};
+use levee_proto::api::{ClusterInfo, DiskInfo, DiskState, NodeInfo, NodeState, ServeState, VolumeInfo};
 use levee_proto::units::show_size;
 use serde::Serialize;
 
@@ -18,6 +19,7 @@ struct Status<'a> {
     nodes: &'a [NodeInfo],
     disks: DiskTotals,
     volumes: VolumeTotals,
+    repair: RepairTotals,
     /// What served volumes wait for.
     waiting: Vec<Waiting>,
 }
@@ -46,6 +48,18 @@ struct DiskTotals {
 }
 
 #[derive(Default, Serialize)]
+struct RepairTotals {
+    /// Chunks with fewer copies than they should have.
+    degraded_chunks: u64,
+    /// Those of them that are not served.
+    waiting_chunks: u64,
+    /// Copies on disks that are dead or being drained.
+    leaving_replicas: u64,
+    dead_disks: usize,
+    draining_disks: usize,
+}
+
+#[derive(Default, Serialize)]
 struct VolumeTotals {
     count: usize,
     attached: usize,
@@ -65,6 +79,7 @@ pub async fn status(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
         nodes: &nodes,
         disks: disk_totals(&disks),
         volumes: volume_totals(&volumes),
+        repair: repair_totals(&disks, &volumes),
         waiting: volumes.iter().filter_map(waiting).collect(),
     };
     out.result(&status, || describe(&status, out))
@@ -94,12 +109,41 @@ fn volume_totals(volumes: &[VolumeInfo]) -> VolumeTotals {
         let report = volume.attachment.as_ref().and_then(|attachment| attachment.report.as_ref());
         VolumeTotals {
             count: sum.count + 1,
-            attached: sum.attached + usize::from(volume.attachment.is_some()),
+            attached: sum.attached + usize::from(redundancy::user(volume).is_some()),
             serving: sum.serving + usize::from(report.is_some_and(|r| r.state == ServeState::Serving)),
             degraded: sum.degraded + usize::from(report.is_some_and(|r| r.degraded_chunks > 0)),
             size: sum.size.saturating_add(volume.size),
         }
     })
+}
+
+fn repair_totals(disks: &[DiskInfo], volumes: &[VolumeInfo]) -> RepairTotals {
+    let count = |state| disks.iter().filter(|d| d.state == state).count();
+    let reports = volumes.iter().filter_map(|v| v.attachment.as_ref()?.report.as_ref());
+    let leaving = disks.iter().filter(|d| d.state != DiskState::InService).map(|d| d.replicas);
+    let totals = RepairTotals {
+        leaving_replicas: leaving.sum(),
+        dead_disks: count(DiskState::Dead),
+        draining_disks: count(DiskState::Draining),
+        ..RepairTotals::default()
+    };
+    reports.fold(totals, |sum, report| RepairTotals {
+        degraded_chunks: sum.degraded_chunks + u64::from(report.degraded_chunks),
+        waiting_chunks: sum.waiting_chunks + u64::from(report.waiting_chunks),
+        ..sum
+    })
+}
+
+/// Nothing if all is whole and nothing is to be moved.
+fn repair_line(repair: &RepairTotals) -> Option<String> {
+    let RepairTotals { degraded_chunks, waiting_chunks, leaving_replicas, dead_disks, draining_disks } = repair;
+    if degraded_chunks + leaving_replicas == 0 && dead_disks + draining_disks == 0 {
+        return None;
+    }
+    Some(format!(
+        "Repair        {degraded_chunks} chunks below their copies, {waiting_chunks} of them wait; {leaving_replicas} copies \
+         on {dead_disks} dead and {draining_disks} draining disks: see `levee doctor`\n"
+    ))
 }
 
 fn waiting(volume: &VolumeInfo) -> Option<Waiting> {
@@ -130,6 +174,7 @@ fn describe(status: &Status<'_>, out: &Output) -> String {
         volumes.serving,
         volumes.degraded,
     );
+    text.extend(repair_line(&status.repair));
     for silent in status.members.iter().filter(|member| !member.answers) {
         text.push_str(&format!("Meta server {} at {} does not answer.\n", silent.id, silent.url));
     }

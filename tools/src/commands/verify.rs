@@ -2,6 +2,7 @@
 
 use super::attach::wait_served;
 use super::lists::node_name;
+use super::redundancy;
 use crate::client::{AdminClient, MetaClient};
 use crate::errors::Found;
 use crate::output::{Output, measure};
@@ -23,7 +24,7 @@ pub async fn verify(meta: &MetaClient, name: &str, timeout: Duration, out: &Outp
     let mut signals = Signals::install()?;
     let bar = out.spinner(format!("verifying {name}"));
     let mut volume = meta.volume(name).await?;
-    let attached_here = volume.attachment.is_none();
+    let attached_here = redundancy::user(&volume).is_none();
     if attached_here {
         volume = meta.attach(name, &AttachVolume::default()).await?;
     }

@@ -1,9 +1,10 @@
 //! `levee volume create`, `list`, `show`, `delete` and `detach`.
 
+use super::redundancy;
 use crate::client::MetaClient;
 use crate::errors::Usage;
 use crate::output::Output;
-use levee_proto::api::{CreateVolume, ServeState, VolumeInfo};
+use levee_proto::api::{CreateVolume, NodeInfo, VolumeInfo};
 use levee_proto::units::show_size;
 use serde_json::json;
 
@@ -39,47 +40,48 @@ pub async fn list(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
                     show_size(volume.size),
                     format!("{}/{}", volume.copies, volume.min_copies),
                     volume.chunks.to_string(),
-                    volume.attachment.as_ref().map_or("-".into(), |a| a.node_name.clone()),
-                    state(volume),
+                    redundancy::user(volume).map_or("-".into(), |a| a.node_name.clone()),
+                    redundancy::state(volume),
                 ]
             }),
         ),
     })
 }
 
-/// How a volume does, in a word or two.
-fn state(volume: &VolumeInfo) -> String {
-    let Some(attachment) = &volume.attachment else { return "detached".into() };
-    let Some(report) = &attachment.report else { return "attaching".into() };
-    match report.state {
-        ServeState::Opening => "opening".into(),
-        ServeState::Serving if report.degraded_chunks > 0 => format!("serving, {} degraded", report.degraded_chunks),
-        ServeState::Serving => "serving".into(),
-        ServeState::Closing => "closing".into(),
-        ServeState::Failed => "failed".into(),
-    }
-}
-
 pub async fn show(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
     let volume = meta.volume(name).await?;
-    out.result(&volume, || describe(&volume))
+    // Programs get the ids; only people need the nodes' names.
+    let nodes = if out.json { Vec::new() } else { meta.nodes().await? };
+    out.result(&volume, || describe(&volume, &nodes))
 }
 
-fn describe(volume: &VolumeInfo) -> String {
+fn describe(volume: &VolumeInfo, nodes: &[NodeInfo]) -> String {
     let mut lines = vec![
-        format!("Volume    {} (id {})", volume.name, volume.id),
-        format!("Size      {}, {} chunks allocated", show_size(volume.size), volume.chunks),
-        format!("Copies    {}, {} of them before a write is answered", volume.copies, volume.min_copies),
-        format!("Epoch     {}, version {}", volume.epoch, volume.version),
-        format!("State     {}", state(volume)),
+        format!("Volume      {} (id {})", volume.name, volume.id),
+        format!("Size        {}, {} chunks allocated", show_size(volume.size), volume.chunks),
+        format!("Redundancy  {} copies, {} of them before a write is answered", volume.copies, volume.min_copies),
+        format!("Epoch       {}, version {}", volume.epoch, volume.version),
+        format!("State       {}", redundancy::state(volume)),
     ];
-    if let Some(attachment) = &volume.attachment {
-        lines.push(format!("Node      {}", attachment.node_name));
-        if let Some(report) = &attachment.report {
-            lines.push(format!("Chunks    {} healthy, {} degraded", report.healthy_chunks, report.degraded_chunks));
-            lines.extend(report.socket.iter().map(|socket| format!("Socket    {socket}")));
-            lines.extend(report.detail.iter().map(|detail| format!("Detail    {detail}")));
+    let Some(attachment) = &volume.attachment else { return lines.join("\n") };
+    if !attachment.repair {
+        lines.push(format!("Node        {}", attachment.node_name));
+    }
+    if let Some(report) = &attachment.report {
+        lines.push(format!("Chunks      {}", redundancy::summary(volume, report)));
+        if report.copied_bytes > 0 {
+            lines.push(format!(
+                "Copied      {} to make copies whole, since it was opened",
+                show_size(report.copied_bytes)
+            ));
         }
+        lines.extend(report.socket.iter().map(|socket| format!("Socket      {socket}")));
+        lines.extend(report.detail.iter().map(|detail| format!("Detail      {detail}")));
+        let copies = redundancy::lines(volume, report, nodes);
+        lines.extend(copies.into_iter().enumerate().map(|(i, line)| {
+            let head = if i == 0 { "Repair" } else { "" };
+            format!("{head:<12}{line}")
+        }));
     }
     lines.join("\n")
 }
@@ -91,8 +93,8 @@ pub async fn delete(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Resu
 
 pub async fn detach(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
     let volume = meta.detach(name).await?;
-    let detached = volume.attachment.is_none();
-    out.result(&json!({ "volume": name, "detached": detached }), || match &volume.attachment {
+    let user = redundancy::user(&volume);
+    out.result(&json!({ "volume": name, "detached": user.is_none() }), || match user {
         None => format!("Volume {name} is detached."),
         Some(attachment) => format!("Volume {name} is being detached from {}.", attachment.node_name),
     })

@@ -127,6 +127,9 @@ fn meta_daemon(meta: &Meta, file: &ClusterFile, binaries: &Binaries, layout: &La
     if let Some(seconds) = file.repair_after {
         args.extend(["--repair-after".into(), seconds.to_string().into()]);
     }
+    if let Some(seconds) = file.repair_after {
+        args.extend(["--repair-after".into(), seconds.to_string().into()]);
+    }
     Daemon {
         name: meta.name.clone(),
         program: binaries.metad.clone(),

@@ -3,6 +3,7 @@
 
 pub mod http;
 pub mod ports;
+pub mod script;
 
 use serde_json::Value;
 use std::path::Path;
