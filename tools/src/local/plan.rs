@@ -127,9 +127,6 @@ fn meta_daemon(meta: &Meta, file: &ClusterFile, binaries: &Binaries, layout: &La
     if let Some(seconds) = file.repair_after {
         args.extend(["--repair-after".into(), seconds.to_string().into()]);
     }
-    if let Some(seconds) = file.repair_after {
-        args.extend(["--repair-after".into(), seconds.to_string().into()]);
-    }
     Daemon {
         name: meta.name.clone(),
         program: binaries.metad.clone(),

@@ -90,7 +90,6 @@ struct Plan {
 async fn make_plan(args: &Up, layout: &Layout) -> anyhow::Result<Plan> {
     let mut file = plan::cluster(args, ClusterFile::load(layout)?)?;
     file.repair_after = args.repair_after.or(file.repair_after);
-    file.repair_after = args.repair_after.or(file.repair_after);
     plan::check_names(&file, &args.names)?;
     let binaries = plan::find_binaries()?;
     file.binaries = Some(binaries.clone());
