@@ -319,8 +319,9 @@ impl Crcs {
 pub enum Request {
     /// First message on a link: who is calling whom.
     Hello { cluster: [u8; 16], from: NodeId, to: NodeId, core: u16 },
-    /// From now on refuse lower epochs; answer what you hold of the volume on this core.
-    Fence { volume: VolumeId, epoch: Epoch },
+    /// From now on refuse lower epochs, on all disks; answer what you hold of the volume on this core's part of `disks`.
+    /// Only there the epoch may make requests then: the caller hears of each disk what it holds before using it.
+    Fence { volume: VolumeId, epoch: Epoch, disks: Vec<DiskId> },
     /// Make an empty replica. `adopted`: it is new with the chunk, so there is nothing to reconcile.
     Create { target: Target, adopted: bool },
     /// Write `count` blocks from `block` on. `Data` carries the blocks and their CRCs, `Zero` none.
@@ -350,7 +351,7 @@ pub enum Reply {
     /// The link is accepted, with this many requests and bytes in flight at most.
     Hello { max_requests: u32, max_bytes: u32 },
     /// The fence is durable on this core's shards of `disks`; the volume's replicas there. Nothing is known of what is on
-    /// other disks, which this core does not have or which failed.
+    /// other disks that were asked for, which this core does not have or which failed.
     ///
     /// `gaps`: those of `disks` whose log has once lost something. They may have forgotten replicas: one that is not in
     /// `replicas` counts for nothing there, like a damaged one, and not for one that holds nothing. Made anew (not
@@ -491,7 +492,7 @@ const SUMMARY_LEN: usize = 61;
 
 /// Most replicas in one [`Reply::Fenced`]: what fits a message.
 pub const MAX_SUMMARIES: usize = (MAX_META - 8 * MAX_FENCED_DISKS) / SUMMARY_LEN - 1;
-/// Most disks in one [`Reply::Fenced`].
+/// Most disks in one [`Request::Fence`] and [`Reply::Fenced`].
 pub const MAX_FENCED_DISKS: usize = 256;
 
 impl Request {
@@ -520,8 +521,11 @@ impl Request {
                 o.0.extend_from_slice(cluster);
                 o.u32(from.0).u32(to.0).u16(*core);
             }
-            Request::Fence { volume, epoch } => {
-                o.u64(volume.0).u32(epoch.0);
+            Request::Fence { volume, epoch, disks } => {
+                o.u64(volume.0).u32(epoch.0).u32(disks.len() as u32);
+                for disk in disks {
+                    o.u32(disk.0);
+                }
             }
             Request::Create { target, adopted } => {
                 o.target(target).u8(u8::from(*adopted));
@@ -566,7 +570,11 @@ impl Request {
             kind::HELLO => {
                 Request::Hello { cluster: i.take()?, from: NodeId(i.u32()?), to: NodeId(i.u32()?), core: i.u16()? }
             }
-            kind::FENCE => Request::Fence { volume: VolumeId(i.u64()?), epoch: i.epoch()? },
+            kind::FENCE => Request::Fence {
+                volume: VolumeId(i.u64()?),
+                epoch: i.epoch()?,
+                disks: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
+            },
             kind::CREATE => Request::Create { target: i.target()?, adopted: i.bool()? },
             kind::WRITE => return Self::decode_write(i, data_len),
             kind::READ => {

@@ -29,7 +29,7 @@ fn requests() -> Vec<(Request, usize)> {
     };
     vec![
         (Request::Hello { cluster: [9; 16], from: NodeId(1), to: NodeId(2), core: 3 }, 0),
-        (Request::Fence { volume: VolumeId(1), epoch: Epoch(5) }, 0),
+        (Request::Fence { volume: VolumeId(1), epoch: Epoch(5), disks: vec![DiskId(7), DiskId(2)] }, 0),
         (Request::Create { target: target(), adopted: true }, 0),
         (write(BlockKind::Data, Crcs::of(&data)), data.len()),
         (write(BlockKind::Zero, Crcs::none()), 0),

@@ -299,7 +299,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             return Err(FenceError::Down("its address is not known".into()));
         }
         let (volume, epoch) = (self.0.volume.id, self.0.volume.epoch);
-        let asks = (0..cores).map(|core| self.ask_core(session, core, Request::Fence { volume, epoch }));
+        let fence = || Request::Fence { volume, epoch, disks: vec![session.disk] };
+        let asks = (0..cores).map(|core| self.ask_core(session, core, fence()));
         let (mut all, mut forgetful) = (BTreeMap::new(), false);
         for answer in join_all(asks).await {
             match answer {

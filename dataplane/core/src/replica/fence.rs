@@ -1,5 +1,8 @@
 //! Fencing: from its arrival on nobody else is served, and the answer tells what there is.
 //!
+//! A fence holds on all disks, and names those that it asks about: only they serve the epoch from then on. A gateway deals
+//! with each disk by itself, and must not be served by one of which it has not heard since we were started.
+//!
 //! Disk by disk: one that has failed, or does not answer in time, is left out of the answer, and holds up none of
 //! the others. Nothing is known then of what is on it; it is fenced by the next request that finds it working.
 
@@ -16,18 +19,23 @@ use std::time::Duration;
 
 /// How long a fence waits for a disk before it is answered without it. Far more than a working disk needs, and less
 /// than gateways wait for an answer.
-const FENCE_PATIENCE: Duration = Duration::from_secs(1);
+const FENCE_PATIENCE: Duration = Duration::from_millis(700);
 
 type Fenced<D, R> = Vec<(DiskId, Rc<ServedDisk<D, R>>)>;
 
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
-    pub(super) fn fence(&self, volume: VolumeId, epoch: Epoch, reply: ReplyFn) {
+    pub(super) fn fence(&self, volume: VolumeId, epoch: Epoch, names: &[DiskId], reply: ReplyFn) {
         let fence = self.fence_of(volume);
         if epoch < fence {
             return refuse(reply, Status::Fenced, &format!("epoch {epoch} is below {fence}"));
         }
         self.0.fences.borrow_mut().insert(volume, epoch);
         let disks: Fenced<D, R> = self.0.disks.borrow().iter().map(|(id, d)| (*id, d.clone())).collect();
+        let (disks, others): (Fenced<D, R>, Fenced<D, R>) = disks.into_iter().partition(|(id, _)| names.contains(id));
+        for shard in others.iter().flat_map(|(_, d)| d.shards.mine.values()).filter(|s| s.fence(volume) < epoch) {
+            // Nobody waits for it: each is asked about by itself before it serves the epoch.
+            drop(shard.set_fence(volume, epoch));
+        }
         // Also when the fence is durable already: the record flushes every earlier write before it. All are asked for
         // before this returns, so what is admitted from now on comes behind them.
         let set = |d: &ServedDisk<D, R>| d.shards.mine.values().map(|s| s.set_fence(volume, epoch)).collect::<Vec<_>>();

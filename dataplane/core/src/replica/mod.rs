@@ -6,8 +6,8 @@
 //! - A request below the volume's fence is refused for ever, one above it until the fence is durable.
 //! - A fence holds from the moment it arrives, and is answered for a disk only when it is durable on every shard of
 //!   it that the core has, with every earlier write durable before it: logs are first in, first out.
-//! - Whoever has not fenced a disk since we opened it is refused, too: a gateway that did not notice is to hear
-//!   what the disk holds now.
+//! - Whoever has not fenced a disk, by its name, since we opened it is refused, too: a gateway that did not notice is
+//!   to hear what the disk holds now.
 //! - A disk that fails, or hangs, fails alone.
 //! - Guests' reads are served only for the epoch that the replica has adopted.
 //! - Replicas exist only by an explicit `Create`.
@@ -65,7 +65,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Request::Write { .. } => self.write(request, data, reply),
             Request::Read { target, block, count, reconcile } => self.read(target, block, count, reconcile, reply),
             Request::Repair { .. } => self.repair(request, data, reply),
-            Request::Fence { volume, epoch } => self.fence(volume, epoch, reply),
+            Request::Fence { volume, epoch, disks } => self.fence(volume, epoch, &disks, reply),
             Request::Create { target, adopted } => self.create(target, adopted, reply),
             Request::List { target, from, max, above } => self.list(target, from, max, above, reply),
             Request::Adopt { volume, epoch, replicas } => self.adopt(volume, epoch, replicas, reply),

@@ -2,6 +2,7 @@
 
 mod cases;
 mod changes;
+mod corruption;
 mod model;
 mod replica;
 mod upkeep;

@@ -70,7 +70,12 @@ fn write(chunk: u64, epoch: u32, counter: u64) -> (Request, Bytes) {
 }
 
 fn fence(epoch: u32) -> (Request, Bytes) {
-    (Request::Fence { volume: VOLUME, epoch: Epoch(epoch) }, Bytes::new())
+    fence_disks(epoch, &[1, 2])
+}
+
+fn fence_disks(epoch: u32, disks: &[u32]) -> (Request, Bytes) {
+    let disks = disks.iter().copied().map(DiskId).collect();
+    (Request::Fence { volume: VOLUME, epoch: Epoch(epoch), disks }, Bytes::new())
 }
 
 type Answered = Rc<RefCell<Option<Reply>>>;
@@ -94,7 +99,7 @@ fn send<D: Disk>(
 }
 
 async fn ask<D: Disk>(rt: &TestRuntime, service: &Service<D>, request: (Request, Bytes)) -> Reply {
-    use levee_core::ports::Runtime;
+    use levee_core::ports::Runtime as _;
     let answered = send(service, request, || {});
     rt.sleep(Duration::from_secs(2)).await;
     answered.take().expect("answered")

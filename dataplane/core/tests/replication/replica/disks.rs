@@ -1,6 +1,7 @@
 //! Disks that fail, hang, and are put back: what one does concerns no other.
 
 use super::*;
+use levee_core::ports::Runtime;
 use levee_core::store::StoreError;
 use levee_core::sync::Event;
 use std::cell::Cell;
@@ -236,5 +237,30 @@ fn a_disk_replaced_while_it_is_fenced_is_not_fenced() {
         assert_eq!(told(fenced.take().expect("answered")), (vec![1], vec![2, 1]));
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::FenceFirst);
         drop(disks);
+    });
+}
+
+#[test]
+fn a_fence_that_names_one_disk_lets_nobody_use_another() {
+    test(6, async |rt, disk| {
+        let (service, disks) = two_disks(&rt, disk).await;
+        for id in [1, 2] {
+            let shards = service.remove_disk(DiskId(id)).expect("was there");
+            service.replace_disk(DiskId(id), shards);
+        }
+        // As by a restart: whoever uses the second has not heard what it holds now.
+        assert_eq!(told(ask(&rt, &service, fence_disks(1, &[1])).await), (vec![1], vec![2, 1]));
+        assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 1)).await), Status::Ok);
+        assert_eq!(status(&ask(&rt, &service, write_on(3, 1, 1)).await), Status::FenceFirst);
+        // A newer one is refused on none of them, an older one on all; a disk that hangs holds up nobody.
+        disks[1].hang(true);
+        let first = send(&service, fence_disks(2, &[1]), || {});
+        rt.sleep(Duration::from_millis(100)).await;
+        assert_eq!(told(first.take().expect("the other disk is waited for")), (vec![1], vec![2, 1]));
+        assert_eq!(status(&ask(&rt, &service, write_on(3, 1, 2)).await), Status::Fenced);
+        disks[1].hang(false);
+        assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::FenceFirst);
+        assert_eq!(told(ask(&rt, &service, fence_disks(2, &[2])).await), (vec![2], vec![4, 3]));
+        assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
     });
 }

@@ -1,0 +1,154 @@
+//! One copy's disk is damaged, again and again, in every way that a disk does it: flipped bits, old content, content of
+//! another place. All of it is found, replaced from the other copies, and never seen by a guest.
+
+use crate::cases::{content, get, pass, put, within};
+use crate::world::{TestGateway, World};
+use levee_core::testing::TestRuntime;
+use levee_proto::{BLOCK_SIZE, NodeId};
+use std::collections::BTreeMap;
+
+/// Blocks of the volume in use. Neighbours, so that a damaged place is often part of a longer read.
+const BLOCKS: u64 = 96;
+/// Injections per round; `LEVEE_SEEDS` multiplies the rounds.
+const INJECTIONS: u32 = 100;
+
+struct Patient {
+    world: World,
+    gateway: TestGateway,
+    /// What each block holds.
+    expected: BTreeMap<u64, u64>,
+    stamp: u64,
+    found: [u64; 3],
+}
+
+impl Patient {
+    async fn write_some(&mut self) {
+        for _ in 0..4 {
+            let block = self.world.below(BLOCKS);
+            self.stamp += 1;
+            put(&self.world, &self.gateway, block, self.stamp).await;
+            self.expected.insert(block, self.stamp);
+        }
+        self.healthy().await;
+    }
+
+    async fn healthy(&self) {
+        let (world, gateway) = (&self.world, &self.gateway);
+        within(world, "healing", async {
+            while gateway.health().degraded + gateway.health().waiting > 0 {
+                pass(world, 5).await;
+            }
+        })
+        .await;
+    }
+
+    fn some_node(&self) -> NodeId {
+        NodeId(1 + self.world.below(3) as u32)
+    }
+
+    /// Damages what a running replica stores of one block.
+    fn damage_block(&self, node: NodeId) {
+        let block = self.world.below(BLOCKS);
+        let disk = self.world.disk(node);
+        let data = content(self.expected[&block]);
+        let (kind, byte, bit) = (self.world.below(3), self.world.below(BLOCK_SIZE as u64), self.world.below(8) as u8);
+        let other = content(self.expected[&((block + 1 + self.world.below(BLOCKS - 1)) % BLOCKS)]);
+        // What was replaced or moved before is there still: nobody can tell from outside which one counts.
+        let pages = disk.used_pages().into_iter().map(|page| page * BLOCK_SIZE as u64);
+        for at in pages.filter(|at| disk.peek(*at, BLOCK_SIZE) == data) {
+            match kind {
+                0 => disk.flip_bit(at + byte, bit),
+                // Old: a write that the disk lost. Other: one that landed in the wrong place.
+                1 => disk.edit(at, BLOCK_SIZE, |bytes| bytes.copy_from_slice(&content(self.stamp + 1_000_000))),
+                _ => disk.edit(at, BLOCK_SIZE, |bytes| bytes.copy_from_slice(&other)),
+            }
+        }
+    }
+
+    /// Damages a page of a disk whose daemon does not run, whatever is in it: data, headers, checkpoints.
+    async fn damage_at_rest(&self, node: NodeId) -> bool {
+        self.world.kill(node);
+        let disk = self.world.disk(node);
+        // The superblock is not a copy of anything: a disk without it is a lost disk.
+        let used: Vec<u64> = disk.used_pages().into_iter().filter(|page| *page >= 4).collect();
+        let page = |n: u64| used[n as usize] * BLOCK_SIZE as u64;
+        let at = page(self.world.below(used.len() as u64));
+        match self.world.below(2) {
+            0 => disk.flip_bit(at + self.world.below(BLOCK_SIZE as u64), self.world.below(8) as u8),
+            _ => {
+                let other = disk.peek(page(self.world.below(used.len() as u64)), BLOCK_SIZE);
+                disk.edit(at, BLOCK_SIZE, |bytes| bytes.copy_from_slice(&other));
+            }
+        }
+        self.world.start_damaged(node).await
+    }
+
+    async fn check_reads(&self) {
+        for (block, stamp) in &self.expected {
+            assert_eq!(get(&self.world, &self.gateway, *block).await, *stamp, "block {block}");
+        }
+    }
+
+    async fn check_copies(&self) {
+        let scrubbed = within(&self.world, "a scrub", self.gateway.scrub(|_, _| {})).await.unwrap();
+        assert_eq!((scrubbed.bad, scrubbed.different), (0, 0), "{scrubbed:?} was still there");
+    }
+
+    /// One injection, to the end.
+    async fn treat(&mut self) {
+        self.write_some().await;
+        let node = self.some_node();
+        match self.world.below(3) {
+            0 => {
+                self.damage_block(node);
+                let scrubbed = within(&self.world, "a scrub", self.gateway.scrub(|_, _| {})).await.unwrap();
+                assert_eq!(scrubbed.bad, 1, "{scrubbed:?}");
+                self.found[0] += 1;
+            }
+            1 => {
+                self.damage_block(node);
+                self.check_reads().await;
+                let scrubbed = within(&self.world, "a scrub", self.gateway.scrub(|_, _| {})).await.unwrap();
+                let by_reading = u64::from(scrubbed.bad == 0);
+                assert!(scrubbed.bad <= 1, "{scrubbed:?}");
+                self.found[1] += by_reading;
+            }
+            _ => {
+                let clean = self.damage_at_rest(node).await;
+                self.check_reads().await;
+                // Damaged data is found by whoever reads it; damaged headers by recovery. Free space need not be.
+                within(&self.world, "a scrub", self.gateway.scrub(|_, _| {})).await.unwrap();
+                self.found[2] += u64::from(!clean);
+            }
+        }
+        self.healthy().await;
+        self.check_copies().await;
+        self.check_reads().await;
+    }
+}
+
+#[test]
+fn whatever_happens_to_one_copy_is_found_repaired_and_never_read() {
+    let mut found = [0; 3];
+    for seed in 0..crate::seeds(1) {
+        let rt = TestRuntime::new(seed);
+        let part = rt.block_on(async {
+            let world = World::new(&rt, seed, 3, 2).await;
+            let (gateway, _) = world.attach();
+            let mut patient = Patient { world, gateway, expected: BTreeMap::new(), stamp: 0, found: [0; 3] };
+            for block in 0..BLOCKS {
+                patient.stamp += 1;
+                put(&patient.world, &patient.gateway, block, patient.stamp).await;
+                patient.expected.insert(block, patient.stamp);
+            }
+            for _ in 0..INJECTIONS {
+                patient.treat().await;
+            }
+            patient.gateway.stop("the test ends");
+            patient.found
+        });
+        rt.abort_all();
+        found.iter_mut().zip(part).for_each(|(sum, n)| *sum += n);
+    }
+    println!("found by scrubbing {}, by reading {}, by recovery {}", found[0], found[1], found[2]);
+}
