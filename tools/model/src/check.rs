@@ -18,8 +18,14 @@ pub enum Invariant {
     I4,
     /// Replicas with equal `adopted` are equal below that epoch.
     I5,
+    /// What is at or below a commit point is on every member.
+    I6,
+    /// A sealed version reads the same from every replica, for ever.
+    I8,
     /// One write has one content.
     I9,
+    /// No write is acknowledged in a chunk that is not the volume's.
+    I10,
     /// When nothing more goes wrong, the chunk is served, and writes complete.
     I11,
 }
@@ -32,6 +38,9 @@ impl Invariant {
             Invariant::I3 => "a deposed gateway completed a write that its successor does not have",
             Invariant::I4 => "an entry that a served epoch had dropped came back",
             Invariant::I5 => "two replicas have adopted the same epoch and differ below it",
+            Invariant::I6 => "a member lacks what is at or below a commit point",
+            Invariant::I8 => "a snapshot does not read the same everywhere and for ever",
+            Invariant::I10 => "a write was acknowledged in a chunk that is not the volume's",
             Invariant::I9 => "two replicas hold the same write with different data",
             Invariant::I11 => "nothing goes wrong any more, and the chunk is not served, or a write does not complete",
         }
@@ -40,7 +49,7 @@ impl Invariant {
 
 /// The first invariant that a state breaks.
 pub fn broken(world: &World, setup: &Setup) -> Option<Invariant> {
-    let Setup { bounds, rules } = setup;
+    let Setup { bounds, rules, .. } = setup;
     if world.broken.is_some() {
         return world.broken;
     }
@@ -48,6 +57,7 @@ pub fn broken(world: &World, setup: &Setup) -> Option<Invariant> {
         (Invariant::I1, reads_are_right(world, *rules)),
         (Invariant::I2, takeovers_find_all(world, bounds, *rules)),
         (Invariant::I5, adopted_are_equal(world)),
+        (Invariant::I6, commit_points_hold(world)),
         (Invariant::I9, writes_are_unique(world)),
     ];
     holds.into_iter().find(|(_, holds)| !holds).map(|(invariant, _)| invariant)
@@ -104,9 +114,21 @@ fn writes_are_unique(world: &World) -> bool {
     pairs(world).all(|(a, b)| a.entries.iter().zip(&b.entries).all(|(x, y)| x.seq != y.seq || x == y))
 }
 
+/// What is at or below anybody's commit point is on every member, or replaced by something newer.
+fn commit_points_hold(world: &World) -> bool {
+    let members = || world.nodes.iter().filter(|n| n.member).map(|n| &n.replica);
+    let commit = members().map(|r| r.commit).max().unwrap_or_default();
+    let settled = |b: usize| world.spec.truth[b].seq <= commit;
+    members().all(|r| {
+        (0..r.entries.len())
+            .filter(|b| settled(*b))
+            .all(|b| r.damaged || r.entries[b].seq > commit || r.entries[b].value() == world.spec.truth[b].value())
+    })
+}
+
 /// Nothing can happen any more: the newest gateway serves, and no write is open. (If too much was lost, it has to wait.)
 pub fn is_settled(world: &World, setup: &Setup) -> bool {
-    let Setup { bounds, rules } = setup;
+    let Setup { bounds, rules, .. } = setup;
     let answers = world.nodes.iter().filter(|n| n.member).map(|n| n.replica.answer()).collect::<Vec<_>>();
     if !is_quorum(answers.iter(), world.meta.config, answers.len(), bounds, *rules) {
         return true;

@@ -9,8 +9,10 @@ use crate::gateway::{Change, Stage};
 use crate::replica::Replica;
 use crate::steps::Step;
 use crate::world::{Node, Setup, World};
+use stateright::Path;
 
 /// One step of an execution.
+#[derive(Debug)]
 pub struct Told {
     pub what: String,
     /// The nodes that it changed, as they are afterwards.
@@ -38,20 +40,26 @@ pub fn tell(path: &[World], setup: &Setup) -> (Vec<Told>, Option<Invariant>) {
     (told, check::broken(&world, setup).or(stuck))
 }
 
+/// Tells a path whose steps speak for themselves.
+pub fn tell_plainly<S, A: std::fmt::Display>(path: Path<S, A>) -> Vec<Told> {
+    let steps = path.into_vec().into_iter().filter_map(|(_, step)| step);
+    steps.map(|step| Told { what: step.to_string(), nodes: vec![] }).collect()
+}
+
 fn changed(before: &World, after: &World) -> Vec<String> {
     let pairs = before.nodes.iter().zip(&after.nodes).enumerate();
     pairs
         .filter(|(_, (b, a))| b.replica != a.replica)
-        .map(|(i, (_, a))| format!("{}: {}", name(i), describe(a)))
+        .map(|(i, (_, a))| format!("{}: {}", node_name(i), describe(a)))
         .collect()
 }
 
-fn name(i: usize) -> char {
+pub fn node_name(i: usize) -> char {
     (b'A' + i as u8) as char
 }
 
-fn names(mask: u8) -> String {
-    (0..8).filter(|i| mask & (1 << i) != 0).map(name).collect()
+pub fn node_names(mask: u8) -> String {
+    (0..8).filter(|i| mask & (1 << i) != 0).map(node_name).collect()
 }
 
 fn describe(node: &Node) -> String {
@@ -87,41 +95,44 @@ fn words(before: &World, after: &World, step: Step) -> String {
     let outcome = outcome(before, after);
     let text = match step {
         Step::Open => format!("gateway {} opens the volume: epoch {}", after.meta.incarnations, after.meta.epoch),
-        Step::Fence { g, i } => format!("{} fences {}", gateway(g), name(i)),
+        Step::Fence { g, i } => format!("{} fences {}", gateway(g), node_name(i)),
         Step::Reconcile { g } => format!("{} reconciles the members that have answered", gateway(g)),
         Step::Place { g, i, block } => {
-            format!("{} brings block {block} of {} to the reconciled state", gateway(g), name(i))
+            format!("{} brings block {block} of {} to the reconciled state", gateway(g), node_name(i))
         }
-        Step::Adopt { g, i } => format!("{} has {} adopt the epoch", gateway(g), name(i)),
+        Step::Adopt { g, i } => format!("{} has {} adopt the epoch", gateway(g), node_name(i)),
         Step::Write { g, block } => format!("{} begins to write block {block}", gateway(g)),
         Step::Discard { g, block } => format!("{} begins to discard block {block}", gateway(g)),
-        Step::Deliver { g, i, op: o } => format!("{} of {} reaches {}", op(g, o), gateway(g), name(i)),
+        Step::Deliver { g, i, op: o } => format!("{} of {} reaches {}", op(g, o), gateway(g), node_name(i)),
         Step::ReadEarly { g, i, op: o } => {
-            format!("{} reads {}, which is not acknowledged, from {}", gateway(g), op(g, o), name(i))
+            format!("{} reads {}, which is not acknowledged, from {}", gateway(g), op(g, o), node_name(i))
         }
-        Step::Lose { g, i } => format!("{} loses its link to {}", gateway(g), name(i)),
-        Step::Distrust { g, i } => format!("{} is refused by {}, which has restarted", gateway(g), name(i)),
-        Step::Create { g, i } => format!("{} creates a replica at {}", gateway(g), name(i)),
-        Step::Compare { g, i, from } => format!("{} compares {} with {}", gateway(g), name(i), name(from)),
+        Step::Lose { g, i } => format!("{} loses its link to {}", gateway(g), node_name(i)),
+        Step::Distrust { g, i } => format!("{} is refused by {}, which has restarted", gateway(g), node_name(i)),
+        Step::Create { g, i } => format!("{} creates a replica at {}", gateway(g), node_name(i)),
+        Step::Compare { g, i, from } => format!("{} compares {} with {}", gateway(g), node_name(i), node_name(from)),
         Step::Fetch { g, i, from, block } => {
-            format!("{} reads block {block} of {} for {}", gateway(g), name(from), name(i))
+            format!("{} reads block {block} of {} for {}", gateway(g), node_name(from), node_name(i))
         }
-        Step::Copy { g, i, block } => format!("{}'s copy of block {block} reaches {}", gateway(g), name(i)),
+        Step::Copy { g, i, block } => format!("{}'s copy of block {block} reaches {}", gateway(g), node_name(i)),
         Step::Attest { g, drop, add } => {
-            let part = |verb: &str, mask| if mask == 0 { String::new() } else { format!(" {verb} {}", names(mask)) };
+            let part =
+                |verb: &str, mask| if mask == 0 { String::new() } else { format!(" {verb} {}", node_names(mask)) };
             format!("{} begins to change the replica set:{}{}", gateway(g), part("without", drop), part("with", add))
         }
         Step::Ask { g } => format!("{} asks the meta server for the change", gateway(g)),
         Step::Answer { g } => format!("the meta server decides on the change of {}", gateway(g)),
         Step::Learn { g } => format!("{} hears what became of its change", gateway(g)),
-        Step::Flush { i } => format!("{} makes what it accepted durable", name(i)),
-        Step::Restart { i, lost: None } => format!("{} restarts", name(i)),
+        Step::Commit { g, i } => format!("{} moves the commit point of {}", gateway(g), node_name(i)),
+        Step::Drop { i, block } => format!("{} drops the tombstone of block {block}", node_name(i)),
+        Step::Flush { i } => format!("{} makes what it accepted durable", node_name(i)),
+        Step::Restart { i, lost: None } => format!("{} restarts", node_name(i)),
         Step::Restart { i, lost: Some(block) } => {
-            format!("{} restarts, and has lost block {block} to corruption", name(i))
+            format!("{} restarts, and has lost block {block} to corruption", node_name(i))
         }
         Step::Late { i, at } => {
             let late = before.nodes[i].late[at];
-            format!("a late {:?} ({:?} of block {}) reaches {}", late.kind, late.entry, late.block, name(i))
+            format!("a late {:?} ({:?} of block {}) reaches {}", late.kind, late.entry, late.block, node_name(i))
         }
     };
     format!("{text}{outcome}")

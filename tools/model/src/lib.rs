@@ -6,10 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+mod allocation;
 mod bounds;
 mod catch_up;
 mod change;
 mod check;
+mod commit;
 mod explain;
 mod explore;
 mod gateway;
@@ -21,12 +23,13 @@ mod rules;
 mod scenario;
 mod steps;
 mod takeover;
+mod versions;
 mod world;
 mod writes;
 
+pub use bounds::{Bounds, Budget};
 pub use check::Invariant;
-pub use explain::{Told, tell};
-pub use explore::{Outcome, explore};
+pub use explain::Told;
+pub use explore::{Broken, Outcome, explore};
 pub use rules::{Rule, Rules};
-pub use scenario::{SCENARIOS, Scenario};
-pub use world::Setup;
+pub use scenario::{Kind, MUTANTS, Mutant, SCENARIOS, Scenario, scenario};

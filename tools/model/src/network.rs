@@ -23,11 +23,13 @@ pub struct Late {
 }
 
 impl Late {
-    /// Whether it can still change anything.
-    pub fn can_matter(&self, replica: &Replica, rules: Rules) -> bool {
+    /// Whether it can still change anything. `drops`: entries can be dropped, and so what is older can matter again.
+    pub fn can_matter(&self, replica: &Replica, rules: Rules, drops: bool) -> bool {
         let refused = self.epoch < replica.fence && rules.on(Rule::RefuseBelowFence);
-        let known = replica.entries[usize::from(self.block)];
-        let older = known.seq >= self.entry.seq && rules.on(Rule::LargerSeqWins);
+        let known = replica.entries[usize::from(self.block)].seq;
+        let reached = if drops && rules.on(Rule::WriteAboveCommit) { replica.commit } else { known };
+        let keeps_all = drops && !rules.on(Rule::WriteAboveCommit);
+        let older = reached >= self.entry.seq && rules.on(Rule::LargerSeqWins) && !keeps_all;
         replica.exists && !refused && (self.kind == Kind::Repair || !older)
     }
 

@@ -83,10 +83,6 @@ impl Set {
         self.0 &= !(1 << i);
     }
 
-    pub fn set(&mut self, i: u8, is: bool) {
-        if is { self.add(i) } else { self.remove(i) }
-    }
-
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }

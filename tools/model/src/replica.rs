@@ -70,7 +70,8 @@ impl Replica {
     /// Makes a write durable. One that is older than what the block has is acknowledged without effect.
     pub fn write(&mut self, block: u8, entry: Entry, rules: Rules) {
         let known = &mut self.entries[usize::from(block)];
-        if entry.seq > known.seq || !rules.on(Rule::LargerSeqWins) {
+        let is_late = entry.seq <= self.commit && rules.on(Rule::WriteAboveCommit);
+        if !is_late && (entry.seq > known.seq || !rules.on(Rule::LargerSeqWins)) {
             *known = entry;
         }
     }
@@ -100,7 +101,18 @@ impl Replica {
         if let Some(block) = lost {
             self.entries[usize::from(block)] = Entry::ABSENT;
             self.damaged = true;
+            self.commit = Seq::default();
         }
+    }
+
+    /// Compaction drops a tombstone that hides nothing any more.
+    pub fn drop_tombstone(&mut self, block: u8) {
+        self.entries[usize::from(block)] = Entry::ABSENT;
+    }
+
+    pub fn can_drop(&self, block: u8, rules: Rules) -> bool {
+        let entry = self.entries[usize::from(block)];
+        entry.zero && (entry.seq <= self.commit || !rules.on(Rule::DropBelowCommit))
     }
 
     /// The largest seq that it holds.

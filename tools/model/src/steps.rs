@@ -26,6 +26,8 @@ pub enum Step {
     Ask { g: usize },
     Answer { g: usize },
     Learn { g: usize },
+    Commit { g: usize, i: usize },
+    Drop { i: usize, block: u8 },
     Flush { i: usize },
     Restart { i: usize, lost: Option<u8> },
     Late { i: usize, at: usize },
@@ -45,6 +47,7 @@ impl World {
                 self.steps_of_catching_up(g, setup, out);
                 self.steps_of_writes(g, setup, out);
                 self.steps_of_changes(g, setup, out);
+                self.steps_of_commits(g, setup, out);
             } else {
                 self.steps_in_doubt(g, setup, out);
             }
@@ -111,6 +114,8 @@ impl World {
             Step::Ask { g } => self.gateways[g].change = Change::Sent,
             Step::Answer { g } => self.answer_change(g, setup),
             Step::Learn { g } => self.learn(g, setup),
+            Step::Commit { i, .. } => self.commit(i),
+            Step::Drop { i, block } => self.nodes[i].replica.drop_tombstone(block),
             Step::Flush { i } => self.flush(i, setup),
             Step::Restart { i, lost } => self.restart(i, lost, setup),
             Step::Late { i, at } => {
@@ -118,7 +123,7 @@ impl World {
                 node.late.remove(at).arrive(&mut node.replica, setup.rules);
             }
         }
-        self.prune(setup.rules);
+        self.prune(setup);
     }
 
     fn fence(&mut self, g: usize, i: usize, setup: &Setup) {

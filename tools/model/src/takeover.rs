@@ -49,7 +49,7 @@ impl World {
 
     /// The members that an attempt to reconcile would take, and whether it needs no listing. `None`: it cannot begin.
     fn attempt(&self, g: usize, setup: &Setup) -> Option<bool> {
-        let Setup { bounds, rules } = setup;
+        let Setup { bounds, rules, .. } = setup;
         let gateway = &self.gateways[g];
         let taking = self.members(g).filter(|n| n.views[g].in_attempt).count();
         if gateway.target.is_some() && taking >= bounds.min {
@@ -167,7 +167,9 @@ impl World {
                 let revived = adopted.seq > truth.seq;
                 self.broken = Some(if revived { Invariant::I4 } else { Invariant::I1 });
             }
-            *truth = *adopted;
+            // A tombstone that was dropped is still the newest state.
+            let is_dropped = adopted.value() == truth.value() && adopted.seq < truth.seq;
+            *truth = if is_dropped { *truth } else { *adopted };
         }
         self.spec.served = epoch;
         self.spec.effective.extend(base);

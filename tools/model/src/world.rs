@@ -17,6 +17,8 @@ use crate::rules::{Rule, Rules};
 pub struct Setup {
     pub bounds: Bounds,
     pub rules: Rules,
+    /// Whether states in which nothing can happen any more must be such that nothing is left to do.
+    pub live: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,10 +80,12 @@ impl World {
     }
 
     /// Forgets what can have no more effect.
-    pub fn prune(&mut self, rules: Rules) {
+    pub fn prune(&mut self, setup: &Setup) {
+        let rules = setup.rules;
+        let drops = setup.bounds.budget.discards > 0;
         for node in &mut self.nodes {
             let replica = node.replica;
-            node.late.retain(|l| l.can_matter(&replica, rules));
+            node.late.retain(|l| l.can_matter(&replica, rules, drops));
             node.late.sort_unstable();
             node.late.dedup();
         }
