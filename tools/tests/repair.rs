@@ -136,6 +136,8 @@ fn disks_and_nodes_out_of_service_are_told() {
     assert_eq!(status, 1);
     for words in [
         "repair is held: 2 of 3 nodes are down",
+        "copies cannot be put elsewhere: 0 nodes that are up have disks in service",
+        "volumes with 3 copies need 3",
         "node node-3 is down",
         "600 s after it was last heard of",
         "disk 1 of node-1 is dead: write error",
@@ -149,7 +151,7 @@ fn disks_and_nodes_out_of_service_are_told() {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
     let kinds: Vec<_> = document["problems"].as_array().unwrap().iter().map(|p| p["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["repair", "node", "disk", "disk"]);
+    assert_eq!(kinds, ["repair", "repair", "node", "disk", "disk"]);
     assert_eq!(document["notes"].as_array().unwrap().len(), 3);
 }
 

@@ -7,6 +7,7 @@ mod crash;
 mod guest;
 mod metas;
 mod node_loss;
+mod repair;
 mod space;
 #[path = "../support/mod.rs"]
 mod support;

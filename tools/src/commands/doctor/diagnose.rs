@@ -122,6 +122,14 @@ impl Diagnosis {
         if let Some(held) = &stored.repair.held {
             self.problems.push(Finding::new("repair", "held", format!("repair is held: {held}")));
         }
+        let leaving = stored.disks.iter().any(|d| d.state != DiskState::InService && d.replicas > 0);
+        let needed = stored.volumes.iter().map(|v| usize::from(v.copies)).max().unwrap_or(0);
+        let nodes = nodes_for_copies(stored);
+        if leaving && nodes < needed {
+            let what = format!("copies cannot be put elsewhere: {nodes} nodes that are up have disks in service");
+            let why = format!("volumes with {needed} copies need {needed}: start the nodes that are down, or add some");
+            self.problems.push(Finding::new("repair", "no-place", what).doing(why));
+        }
     }
 
     fn node(&mut self, node: &NodeInfo, stored: &Stored) {
@@ -222,6 +230,12 @@ impl Diagnosis {
             });
         }
     }
+}
+
+/// How many nodes could take a copy.
+fn nodes_for_copies(stored: &Stored) -> usize {
+    let in_service = |id| stored.disks.iter().any(|d| d.node == id && d.state == DiskState::InService);
+    stored.nodes.iter().filter(|n| n.state == NodeState::Up && in_service(n.id)).count()
 }
 
 /// What is wrong with a volume that has a gateway.
