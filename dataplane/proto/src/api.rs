@@ -230,7 +230,7 @@ pub struct DiskInfo {
     /// Bytes in use as last reported; absent when nothing was heard yet.
     pub used: Option<u64>,
     pub shards: u16,
-    /// Replicas placed on the disk.
+    /// Replicas on the disk, without those that wait to be deleted.
     pub replicas: u64,
     #[serde(default)]
     pub state: DiskState,
