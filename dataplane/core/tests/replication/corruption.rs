@@ -4,7 +4,8 @@
 use crate::cases::{content, get, pass, put, within};
 use crate::world::{TestGateway, World};
 use levee_core::gateway::Scrubbed;
-use levee_core::testing::TestRuntime;
+use levee_core::store::{self, Options, Shard};
+use levee_core::testing::{CrashStyle, MemDisk, TestRuntime};
 use levee_proto::{BLOCK_SIZE, NodeId};
 use std::collections::BTreeMap;
 
@@ -75,6 +76,7 @@ impl Patient {
         let used: Vec<u64> = disk.used_pages().into_iter().filter(|at| *at >= SUPERBLOCKS).collect();
         let page = |n: u64| used[n as usize];
         let at = page(self.world.below(used.len() as u64));
+        let before = disk.peek(at, BLOCK_SIZE);
         match self.world.below(2) {
             0 => disk.flip_bit(at + self.world.below(BLOCK_SIZE as u64), self.world.below(8) as u8),
             _ => {
@@ -82,7 +84,26 @@ impl Patient {
                 disk.edit(at, BLOCK_SIZE, |bytes| bytes.copy_from_slice(&other));
             }
         }
+        if !self.can_be_opened(&disk).await {
+            // All of the disk is lost, and its daemon says so: that is for an operator, and no copy's damage.
+            disk.edit(at, BLOCK_SIZE, |bytes| bytes.copy_from_slice(&before));
+            self.world.start_damaged(node).await;
+            return false;
+        }
         self.world.start_damaged(node).await
+    }
+
+    async fn can_be_opened(&self, disk: &MemDisk) -> bool {
+        let copy = disk.fork(CrashStyle::KeepAll, 1);
+        let superblock = store::read_superblock(&copy).await.unwrap();
+        for shard in 0..superblock.shards {
+            let rt = self.world.rt().clone();
+            match Shard::open(copy.clone(), rt, &superblock, shard, Options::default()).await {
+                Ok((shard, _)) => shard.close().await.unwrap(),
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     async fn check_reads(&self) {
