@@ -50,7 +50,9 @@ impl ChunkState {
     /// Whether the guest may be told that the write is durable.
     fn is_durable(&self, op: &WriteOp, min_copies: usize) -> bool {
         let acked = op.acked.get();
-        acked.count_ones() as usize >= min_copies && acked & self.attested == self.attested
+        let enough = acked.count_ones() as usize + usize::from(crate::mutant!("acknowledged by one copy too few"));
+        enough >= min_copies
+            && (acked & self.attested == self.attested || crate::mutant!("attested copies not waited for"))
     }
 
     pub fn config(&self) -> ConfigNo {
@@ -200,7 +202,8 @@ impl Chunk {
         {
             let mut state = self.state.borrow_mut();
             let current = state.present().filter(|(_, m)| m.is_current()).count();
-            if state.stage == Stage::Adopting && current >= min_copies {
+            let needed = if crate::mutant!("served before enough have adopted") { 1 } else { min_copies };
+            if state.stage == Stage::Adopting && current >= needed {
                 state.stage = Stage::Served;
             }
         }
@@ -288,6 +291,11 @@ impl Chunk {
                 missing.dirty.extend(&std::mem::take(&mut missing.sending));
             }
             for op in std::mem::take(&mut member.owes).into_values() {
+                crate::reached!("member lost while it owed writes");
+                if crate::mutant!("a lost copy misses nothing") {
+                    state.settle(i, &op);
+                    continue;
+                }
                 state.members[i].miss(op.blocks());
                 state.settle(i, &op);
             }
@@ -311,7 +319,9 @@ impl Chunk {
             // Nor if it lacks what it acknowledged: a rotted last batch of its log looks like one that was torn by a crash.
             Some(f) => f.damaged || f.max_seq < member.acked || (!f.adopted && !missing.compare && !missing.adopt),
         };
+        let is_lost = is_lost && !crate::mutant!("what a copy lost is not compared");
         if is_lost {
+            crate::reached!("member came back without what it had");
             missing.damaged |= member.made;
             missing.compare = true;
             missing.adopt = true;

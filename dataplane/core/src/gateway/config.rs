@@ -77,7 +77,7 @@ impl Chunk {
     /// Whether each attested member holds every acknowledged write.
     fn is_attested(&self) -> bool {
         let state = self.state.borrow();
-        state.attested != 0 && state.hold_everything(state.attested)
+        state.attested != 0 && (state.hold_everything(state.attested) || crate::mutant!("copies attested unseen"))
     }
 
     /// Takes the replica set over as the meta server gives it.
@@ -88,6 +88,10 @@ impl Chunk {
         let stays = |m: &Member| info.replicas.contains(&m.place);
         let leaving: Vec<usize> = state.present().filter(|(_, m)| !stays(m)).map(|(i, _)| i).collect();
         for i in leaving {
+            crate::reached!("member left a chunk");
+            if crate::mutant!("a removed copy is still read") {
+                continue;
+            }
             state.remove_member(i, now);
         }
         for place in &info.replicas {
@@ -123,7 +127,10 @@ impl ChunkState {
 
     fn add_member(&mut self, place: ReplicaPlace, now: Duration) {
         let slot = self.free_slot(now).expect("looked at before the change was asked for");
-        let newcomer = Member::new(place, Missing::newcomer());
+        crate::reached!("newcomer joined a chunk");
+        let full = crate::mutant!("a newcomer counts as filled");
+        let missing = if full { Missing { create: true, ..Missing::default() } } else { Missing::newcomer() };
+        let newcomer = Member::new(place, missing);
         if slot == self.members.len() {
             self.members.push(newcomer);
         } else {
@@ -322,7 +329,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Whether enough is known of a chunk's members to tell what was acknowledged before its present set came into
     /// being: a newcomer holds only what it was given since.
     pub(super) fn has_elder(&self, config: ConfigNo, mut adopted: impl Iterator<Item = Epoch>) -> bool {
-        config == ConfigNo::FIRST || adopted.any(|epoch| epoch > Epoch(0))
+        config == ConfigNo::FIRST || adopted.any(|epoch| epoch > Epoch(0)) || crate::mutant!("newcomers alone decide")
     }
 }
 

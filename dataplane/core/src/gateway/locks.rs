@@ -26,6 +26,12 @@ struct Claim {
 
 impl Claim {
     fn conflicts(&self, other: &Claim) -> bool {
+        if crate::mutant!("overlaps not ordered") {
+            return false;
+        }
+        if crate::mutant!("reads do not wait for writes") && (self.mode == Mode::Shared || other.mode == Mode::Shared) {
+            return false;
+        }
         self.blocks.start < other.blocks.end
             && other.blocks.start < self.blocks.end
             && (self.mode == Mode::Exclusive || other.mode == Mode::Exclusive)

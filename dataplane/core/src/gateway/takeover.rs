@@ -79,11 +79,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     fn holders_needed(&self, chunk: &Chunk) -> usize {
         let leaving = self.0.evacuate.borrow();
         let may_come = |place: &ReplicaPlace| leaving.get(&place.disk) != Some(&DiskState::Dead);
-        self.min_copies().min(chunk.members().iter().filter(|(_, place)| may_come(place)).count())
+        let needed = if crate::mutant!("one holder is enough to adopt") { 1 } else { self.min_copies() };
+        needed.min(chunk.members().iter().filter(|(_, place)| may_come(place)).count())
     }
 
     fn quorum(&self, chunk: &Chunk) -> usize {
-        chunk.copies() + 1 - self.min_copies()
+        let quorum = chunk.copies() + 1 - self.min_copies();
+        if crate::mutant!("takeover with one answer too few") { quorum - 1 } else { quorum }
     }
 
     /// Members whose disk is fenced.
@@ -105,7 +107,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Whether the member knows all that it ever held.
     fn is_witness(&self, chunk: &Chunk, member: usize) -> bool {
         match self.summary(chunk, member) {
-            Some(s) => !s.damaged,
+            Some(s) => !s.damaged || crate::mutant!("a damaged copy is a witness"),
             None => !self.session_of(chunk, member).forgetful.get(),
         }
     }
@@ -144,6 +146,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         if witnesses.len() >= needed && self.are_equal(chunk, &witnesses) {
             return Some(witnesses);
         }
+        crate::reached!("takeover compared entries");
         let (evidence, mut plan) = self.decided_plan(chunk, &answered).await;
         let decisive = || evidence.iter().filter(|e| e.witness);
         if decisive().count() < self.quorum(chunk) || !self.has_elder(chunk.config(), decisive().map(|e| e.adopted)) {
@@ -178,6 +181,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         if common == Seq::ZERO || !plan.iter().any(|(_, changes)| changes.iter().any(is_void)) {
             return (evidence, plan);
         }
+        crate::reached!("takeover listed below the commit point");
         // What was there before a void entry lies below: all have to be asked for everything.
         let evidence = self.evidence(chunk, answered, Seq::ZERO).await;
         let plan = decide(&evidence);
@@ -189,7 +193,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn evidence(&self, chunk: &Rc<Chunk>, answered: &[Taken], above: Seq) -> Vec<Evidence> {
         let asks = answered.iter().map(|(i, _)| async move {
             let (witness, adopted, entries) = match self.summary(chunk, *i) {
-                Some(s) => (!s.damaged, s.adopted, self.list(chunk, *i, above).await?),
+                Some(s) => (self.is_witness(chunk, *i), s.adopted, self.list(chunk, *i, above).await?),
                 None => {
                     self.create_replica(chunk, *i, false).await?;
                     (self.is_witness(chunk, *i), Epoch(0), self.list(chunk, *i, above).await?)

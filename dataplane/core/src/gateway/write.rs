@@ -68,8 +68,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             None => self.allocated(e.chunk_index).await?,
         };
         let blocks = blocks_of(&e);
-        let held = chunk.locks.acquire(blocks.clone(), Mode::Exclusive).await;
         let aligned = e.offset.is_multiple_of(BLOCK) && e.len.is_multiple_of(BLOCK);
+        if crate::mutant!("merge without holding the blocks") && !aligned {
+            let merged = self.merge(&chunk, &e, blocks.clone(), &data).await?;
+            let held = chunk.locks.acquire(blocks.clone(), Mode::Exclusive).await;
+            return self.write_locked(&chunk, BlockKind::Data, blocks, merged, held).await;
+        }
+        let held = chunk.locks.acquire(blocks.clone(), Mode::Exclusive).await;
         let data = if aligned { data } else { self.merge(&chunk, &e, blocks.clone(), &data).await? };
         self.write_locked(&chunk, BlockKind::Data, blocks, data, held).await
     }
@@ -162,11 +167,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             if op.answered.get() && session.owe(op.data.len()) {
                 return self.lose(&session, "it is too far behind");
             }
+            crate::reached!("open write sent again");
+            if crate::mutant!("retry reads the guest's pages again") && op.kind == BlockKind::Data {
+                let changed = Bytes::from(vec![0x5a; op.data.len()]);
+                self.send_data(chunk, &op, member, changed.clone(), Crcs::of(&changed));
+                continue;
+            }
             self.send_write(chunk, &op, member);
         }
     }
 
     fn send_write(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize) {
+        self.send_data(chunk, op, member, op.data.clone(), op.crcs.clone());
+    }
+
+    fn send_data(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize, data: Bytes, crcs: Crcs) {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
         let request = Request::Write {
@@ -176,11 +191,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             seq: op.seq,
             block: op.block,
             count: op.count,
-            crcs: op.crcs.clone(),
+            crcs,
         };
         let (this, chunk, op2, s2) = (self.clone(), chunk.clone(), op.clone(), session.clone());
         let done = Box::new(move |answer| this.write_answered(&chunk, &op2, member, &s2, answer));
-        self.send(&session, &target, request, op.data.clone(), done);
+        self.send(&session, &target, request, data, done);
     }
 
     fn write_answered(

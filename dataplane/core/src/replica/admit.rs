@@ -16,7 +16,8 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     /// disk works.
     pub(super) fn admit_volume(&self, t: &Target) -> Result<Shard<D, R>, Reply> {
         let fence = self.fence_of(t.volume);
-        if t.epoch < fence {
+        if t.epoch < fence && !crate::mutant!("write below the fence accepted") {
+            crate::reached!("request below the fence");
             return Err(Reply::error(Status::Fenced, format!("epoch {} is below {fence}", t.epoch)));
         }
         let Some(disk) = self.disk(t.disk) else { return Err(Reply::error(Status::Io, not_served(t.disk))) };
@@ -26,7 +27,8 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         if let Some(e) = shard.failed() {
             return Err(store_refusal(&e));
         }
-        if t.epoch > disk.served_epoch(t.volume) {
+        if t.epoch > disk.served_epoch(t.volume) && !crate::mutant!("unfenced epoch served") {
+            crate::reached!("request before its fence");
             return Err(Reply::error(Status::FenceFirst, format!("epoch {} is not fenced here", t.epoch)));
         }
         Ok(shard.clone())
@@ -39,7 +41,8 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Some(m) if m.replica == t.replica && m.volume == t.volume => m,
             _ => return Err(Reply::error(Status::UnknownReplica, format!("replica {} is not here", t.replica))),
         };
-        if t.config < meta.config {
+        if t.config < meta.config && !crate::mutant!("stale config accepted") {
+            crate::reached!("request with a stale config");
             return Err(Reply::error(Status::StaleConfig, format!("config {} is below {}", t.config, meta.config)));
         }
         if t.config > meta.config {

@@ -26,7 +26,8 @@ type Fenced<D, R> = Vec<(DiskId, Rc<ServedDisk<D, R>>)>;
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     pub(super) fn fence(&self, volume: VolumeId, epoch: Epoch, names: &[DiskId], reply: ReplyFn) {
         let fence = self.fence_of(volume);
-        if epoch < fence {
+        if epoch < fence && !crate::mutant!("lower fence accepted") {
+            crate::reached!("fence below the fence");
             return refuse(reply, Status::Fenced, &format!("epoch {epoch} is below {fence}"));
         }
         self.0.fences.borrow_mut().insert(volume, epoch);
@@ -38,8 +39,10 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         }
         // Also when the fence is durable already: the record flushes every earlier write before it. All are asked for
         // before this returns, so what is admitted from now on comes behind them.
+        let is_lazy = crate::mutant!("fence answered before it is durable");
         let set = |d: &ServedDisk<D, R>| d.shards.mine.values().map(|s| s.set_fence(volume, epoch)).collect::<Vec<_>>();
-        let asked: Vec<_> = disks.into_iter().map(|(id, d)| (set(&d), id, d)).collect();
+        let asked = disks.into_iter().map(|(id, d)| (set(&d), id, d));
+        let asked: Vec<_> = asked.map(|(t, id, d)| (if is_lazy { vec![] } else { t }, id, d)).collect();
         let this = self.clone();
         self.0.rt.spawn(async move {
             let done = join_all(asked.into_iter().map(|(durable, id, disk)| this.durably(durable, id, disk))).await;

@@ -115,7 +115,8 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Ok(admitted) => admitted,
             Err(refusal) => return reply(refusal, Bytes::new()),
         };
-        if meta.damaged || (!reconcile && meta.adopted != target.epoch) {
+        if meta.damaged || (!reconcile && meta.adopted != target.epoch && !crate::mutant!("read before adopted")) {
+            crate::reached!("read refused: not adopted");
             return refuse(reply, Status::NotAdopted, "the replica has not adopted this epoch");
         }
         self.0.rt.spawn(async move {
@@ -156,6 +157,9 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             config: target.config,
             adopted: if adopted { target.epoch } else { Epoch(0) },
         });
+        if crate::mutant!("replica answered before it is made") {
+            return reply(Reply::Done, Bytes::new());
+        }
         self.answer_when_done(durable, reply);
     }
 

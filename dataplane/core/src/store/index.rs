@@ -198,14 +198,15 @@ impl Replica {
 
     fn write(&mut self, block: u32, new: Slot, ledger: &mut impl Ledger) {
         let old = self.slot(block);
-        if new.seq() > old.seq() || same_data(&old, &new) {
+        if new.seq() > old.seq() || same_data(&old, &new) || crate::mutant!("an older write overwrites") {
             self.set(block, new, ledger);
         }
     }
 
     fn repair(&mut self, epoch: Epoch, block: u32, new: Slot, ledger: &mut impl Ledger) {
         let old = self.slot(block);
-        if old.seq().epoch() < epoch || new.seq() > old.seq() || same_data(&old, &new) {
+        let replaces = old.seq().epoch() < epoch && !crate::mutant!("repair merges older epochs");
+        if replaces || new.seq() > old.seq() || same_data(&old, &new) || crate::mutant!("repair undoes newer writes") {
             self.set(block, new, ledger);
         }
     }
@@ -421,7 +422,8 @@ fn r_commit(r: &mut Replica, p: &CommitPoint) {
 /// Changes only where the data is, and only if it is still where compaction took it from.
 fn r_move(r: &mut Replica, m: &Moved, to: Place, ledger: &mut impl Ledger) {
     let old = r.slot(m.block);
-    if old.place == Place(m.from) && (old.seq(), old.crc) == (m.seq, m.crc) {
+    let same = old.place == Place(m.from) && (old.seq(), old.crc) == (m.seq, m.crc);
+    if same || crate::mutant!("compaction puts old over new") {
         r.set(m.block, Slot { place: to, ..old }, ledger);
     }
 }

@@ -41,7 +41,11 @@ pub async fn run<D: Disk, R: Runtime>(inner: Rc<Inner<D, R>>) {
             }
             Step::Stop => return,
         };
+        if crate::mutant!("log goes on after a failed write") && result.is_err() {
+            continue;
+        }
         if let Err(e) = result {
+            crate::reached!("shard failed");
             return inner.fail("writing the log", &e);
         }
     }
@@ -111,7 +115,7 @@ async fn write<D: Disk, R: Runtime>(
     }
     encode(inner, batch, id, &mut buf[start..]);
     let pos = inner.geometry.segment_pos(open.segment) + u64::from(open.offset);
-    match inner.options.power_safe_cache {
+    match inner.options.power_safe_cache || crate::mutant!("log not synced") {
         true => inner.disk.write(pos, buf).await?,
         false => inner.disk.write_durable(pos, buf).await?,
     }

@@ -61,8 +61,10 @@ impl Ledger for SegmentTable {
     fn change(&mut self, old: Place, new: Place) {
         if let Some(l) = old.location() {
             let s = l / self.blocks_per_segment;
-            self.segments[s as usize].live -= 1;
-            self.live -= 1;
+            if !crate::mutant!("overwritten blocks stay live") {
+                self.segments[s as usize].live -= 1;
+                self.live -= 1;
+            }
             if self.segments[s as usize].live == 0 {
                 self.reclaim(s);
             }
