@@ -14,9 +14,12 @@ SEED ?= 1
 KINDS ?=
 # Parameter of `make bench`: seconds per point.
 TIME ?= 5
+# Parameters of `make sim`: how many seeds, and the first of them.
+SEEDS ?= 1000
+FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench clean
+.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench sim mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -25,7 +28,7 @@ help: ## This list
 	@echo "Parameters: faults and kill N=$(N) SEED=$(SEED), faults KINDS=$(KINDS), bench TIME=$(TIME)"
 
 build: ## Build the daemons and the tools (target/release)
-	$(CARGO) build --release --workspace
+	$(CARGO) build --release --workspace --exclude levee-sim
 
 deps: ## Install what tests, demo and benchmarks need (Debian, apt)
 	@scripts/deps
@@ -56,6 +59,12 @@ faults: build ## Do N rounds of faults to a cluster under verified load; SEED re
 
 kill: build ## The same, but daemons are only killed or halted
 	$(BIN)/levee-faults --rounds $(N) --seed $(SEED) --kinds kill,all-killed,meta,two --dir $(TARGET)/kill
+
+sim: ## Simulate SEEDS clusters under faults, from seed FROM on
+	$(CARGO) run --release -q -p levee-sim -- --seeds $(SEEDS) --from $(FROM)
+
+mutants: ## Switch every rule off in turn: the simulator has to notice
+	RUSTFLAGS="--cfg levee_mutants" $(CARGO) run --release -q -p levee-sim --target-dir $(TARGET)/mutants -- mutants
 
 bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one run, TIME seconds per point
 	$(BIN)/levee-bench suite --time $(TIME) --dir $(TARGET)/bench --out $(TARGET)/bench/latest.json

@@ -4,7 +4,7 @@ use crate::guest::Guest;
 use crate::world::World;
 use levee_core::store::ReplicaMeta;
 use levee_proto::api::{ChunkInfo, DiskState, ReplicaPlace};
-use levee_proto::wire::BlockEntry;
+use levee_proto::wire::{BlockEntry, BlockKind};
 use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, Seq};
 use std::time::Duration;
 
@@ -50,7 +50,13 @@ fn replicas_to_move(world: &World, guest: &Guest) -> Option<String> {
         return None;
     }
     let leaving = |r: &ReplicaPlace| state.disk(r.disk).is_some_and(|d| d.state() != DiskState::InService);
-    let late = volume.chunks.values().find(|c| c.replicas.len() != copies || c.replicas.iter().any(leaving))?;
+    // A disk that was given up may be the only one that still has the data.
+    let kept = |r: &ReplicaPlace| state.disk(r.disk).is_some_and(|d| d.state() != DiskState::Dead);
+    let late = volume
+        .chunks
+        .values()
+        .filter(|c| c.replicas.iter().any(kept))
+        .find(|c| c.replicas.len() != copies || c.replicas.iter().any(leaving))?;
     Some(format!("{}: chunk {} is not moved: {:?}", guest.name(), late.id, late.replicas))
 }
 
@@ -63,6 +69,24 @@ pub async fn compare(world: &World) {
         for (index, chunk) in chunks {
             let info = ChunkInfo { index, chunk: chunk.id, config: chunk.config, replicas: chunk.replicas };
             compare_chunk(world, &info).await;
+        }
+    }
+    account_for_space(world);
+}
+
+/// Every block that counts as used belongs to an entry.
+fn account_for_space(world: &World) {
+    let processes = world.nodes().into_iter().filter_map(|n| n.process.borrow().clone());
+    for process in processes {
+        for ((disk, number), shard) in &*process.shards.borrow() {
+            let of = |r: &ReplicaMeta| shard.entries(r.chunk, 0, BLOCKS_PER_CHUNK as usize, Seq::ZERO).0;
+            let entries = shard.all_replicas().iter().flat_map(of).filter(|e| e.kind == BlockKind::Data).count() as u64;
+            let used = shard.usage().used / levee_proto::BLOCK_SIZE as u64;
+            // What was found to be lost has an entry and takes no space.
+            let lost = process.disks.iter().any(|d| d.tainted.get());
+            if used > entries || (used < entries && !lost) {
+                world.fail("space", &format!("disk {disk}, shard {number}: {used} blocks used, {entries} entries"));
+            }
         }
     }
 }

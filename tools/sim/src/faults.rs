@@ -282,7 +282,9 @@ pub fn stop_all(world: &World) {
             world.kill(&node, false);
         }
         world.start(&node);
-        if world.setup().revive && !node.lost.get() {
+        // Where a node is gone, the others are needed.
+        let revive = world.setup().revive || world.nodes().iter().any(|n| n.lost.get());
+        if revive && !node.lost.get() {
             node.disks.iter().for_each(|d| set_disk(world, d, DiskState::InService));
         }
     }

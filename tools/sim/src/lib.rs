@@ -8,16 +8,25 @@
 //! - [`world`]: nodes and disks; [`process`]: a daemon's life; [`net`]: links; [`meta`]: the meta servers; [`gateway`]: the
 //!   cluster as a gateway sees it.
 //! - [`guest`]: requests, and whether their answers are possible. [`check`]: what must hold in the end.
-//! - [`run`]: one run. [`campaign`]: many.
+//! - [`run`]: one run. [`campaign`]: many, and what they [reached](coverage). [`mutants`]: whether deliberate bugs are found.
+//!
+//! # Bounds
+//!
+//! Crashes, with and without loss of power, of one node or of all; stopped processes; cut, broken and slow links; lost meta
+//! servers; moved volumes; disk errors: in any order and number. What a disk does to data at rest is bounded as
+//! [`damage`] says. A node is lost for ever only once in a run, when all copies were whole, and where `min_copies` others are
+//! left. Disks are not damaged in runs in which others are given up.
 #![forbid(unsafe_code)]
 
 pub mod campaign;
 pub mod check;
+pub mod coverage;
 pub mod damage;
 pub mod faults;
 pub mod gateway;
 pub mod guest;
 pub mod meta;
+pub mod mutants;
 pub mod net;
 pub mod process;
 pub mod run;

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use clap::Parser;
 use levee_sim::campaign::{Plan, campaign, run_caught};
+use levee_sim::{coverage, mutants};
 use std::num::NonZero;
 use std::process::ExitCode;
 
@@ -31,6 +32,21 @@ struct Args {
     /// Show what happens (with --seed), and what the code says about it (twice)
     #[arg(long, short, action = clap::ArgAction::Count)]
     verbose: u8,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Switch deliberate bugs on, one by one, and see whether they are found; needs a build for that: make mutants
+    Mutants {
+        /// Seeds for each at most
+        #[arg(long, default_value_t = 3000)]
+        seeds: u64,
+        /// Only those whose names contain this
+        #[arg(long, default_value = "")]
+        only: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -45,10 +61,16 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool> {
+    let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
+    if let Some(Command::Mutants { seeds, only }) = &args.command {
+        return mutants::hunt_all(Plan { from: args.from, seeds: *seeds, jobs, limit: None, keep_going: false }, only);
+    }
+    if let Ok(name) = std::env::var("LEVEE_MUTANT") {
+        mutants::switch_on(&name)?;
+    }
     match (args.seed, args.seeds) {
         (Some(seed), None) => Ok(one(seed, args.verbose)),
         (None, Some(seeds)) => {
-            let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
             Ok(many(Plan { from: args.from, seeds, jobs, limit: None, keep_going: args.keep_going }))
         }
         _ => bail!("say what to run: --seed N, or --seeds COUNT"),
@@ -87,14 +109,14 @@ fn many(plan: Plan) -> bool {
         },
     );
     println!("{} seeds, {} requests, {:.0} seeds a minute", report.seeds, report.answered, report.rate());
-    for (name, count) in &report.reached {
-        println!("  {count:>10}  {name}");
-    }
+    coverage::print(&report.reached);
+    let missed = coverage::missed(&report);
+    missed.iter().for_each(|name| println!("never reached: {name}"));
     for (seed, failure) in &report.failures {
         println!("seed {seed} failed: {}: {}", failure.check, failure.what);
     }
     if let Some((seed, _)) = report.failures.first_key_value() {
         println!("to have it again: levee-sim --seed {seed} --verbose");
     }
-    report.failures.is_empty()
+    report.failures.is_empty() && missed.is_empty()
 }

@@ -10,6 +10,7 @@ use crate::meta::MetaError;
 use crate::world::World;
 use bytes::Bytes;
 use levee_core::gateway::{Gateway, Options};
+use levee_core::mutant;
 use levee_core::ports::Runtime;
 use levee_core::replica::{DiskShards, ReplicaService, ReplyFn};
 use levee_core::store::{self, Shard, Superblock};
@@ -17,10 +18,10 @@ use levee_core::sync::timeout;
 use levee_core::testing::{MemDisk, TestRuntime};
 use levee_meta_state::{Answer, Command};
 use levee_proto::api::{
-    AttachIntent, DiskState, Intent, OpenVolume, RegisterDisk, RegisterNode, Registered, ReplicaRef,
+    AttachIntent, DiskState, Intent, OpenVolume, OpenedVolume, RegisterDisk, RegisterNode, Registered, ReplicaRef,
 };
 use levee_proto::wire::{Reply, Request, Status};
-use levee_proto::{CHUNK_SIZE, DiskId, NodeId, VolumeId};
+use levee_proto::{CHUNK_SIZE, DiskId, Epoch, NodeId, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -241,6 +242,9 @@ impl Process {
     async fn open(self: &Rc<Self>, world: &World, want: &AttachIntent) -> bool {
         let request = OpenVolume { node: self.node, incarnation: self.incarnation, attachment: want.attachment };
         let opened = match world.meta().ask(self, Command::Open { name: want.name.clone(), request }).await {
+            Ok(Answer::Opened(opened)) if mutant!("every process gets the same epoch") => {
+                OpenedVolume { epoch: Epoch(1), ..opened }
+            }
             Ok(Answer::Opened(opened)) => opened,
             Ok(other) => {
                 world.fail("meta", &format!("a wrong answer: {other:?}"));

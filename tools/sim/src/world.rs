@@ -5,13 +5,17 @@ use crate::meta::Meta;
 use crate::net::Net;
 use crate::process::{Process, SimDisk};
 use crate::setup::Setup;
+use bytes::Bytes;
 use levee_core::ports::Runtime;
 use levee_core::reached;
-use levee_core::store::{self, RecoveryReport, Superblock};
+use levee_core::store::{self, NewReplica, RecoveryReport, Shard, Superblock};
 use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
 use levee_meta_state::{Answer, Command};
 use levee_proto::api::{CreateVolume, RegisterDisk, RegisterNode};
-use levee_proto::{CHUNK_SIZE, DiskId, NodeId};
+use levee_proto::wire::{BlockKind, Crcs};
+use levee_proto::{
+    BLOCK_SIZE, CHUNK_SIZE, ChunkId, ConfigNo, DiskId, Epoch, NodeId, ReplicaId, Seq, Version, VolumeId,
+};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -22,6 +26,12 @@ use uuid::Uuid;
 /// Smaller than any real disk: what is to be compacted, and replayed, is there soon.
 const SEGMENT: u32 = 2 << 20;
 const SEGMENTS: u32 = 14;
+/// The fewest that a shard may have; and with these, of one that is nearly full, the blocks that are filled beforehand.
+const FEW_SEGMENTS: u32 = 12;
+const FILLED: u32 = 1250;
+/// Whose they are: a volume that the meta servers do not know, in chunks far beyond theirs.
+const FILLER: VolumeId = VolumeId(u64::MAX);
+const FILLER_CHUNK: u64 = 1 << 40;
 /// Events that are kept to be shown with a failure.
 const EVENTS: usize = 400;
 
@@ -97,11 +107,15 @@ impl World {
         let mut disks = vec![];
         for d in 0..setup.disks_per_node {
             let uuid = Uuid::from_u128(u128::from(id.0) << 32 | u128::from(d) + 1);
+            let segments = if setup.nearly_full { FEW_SEGMENTS } else { SEGMENTS };
             let size = store::limits::SHARDS_START
-                + u64::from(setup.shards) * (store::limits::ROOT_AREA + u64::from(SEGMENT) * u64::from(SEGMENTS));
+                + u64::from(setup.shards) * (store::limits::ROOT_AREA + u64::from(SEGMENT) * u64::from(segments));
             let disk = MemDisk::new(size, self.next_u64());
-            let superblock = Superblock::with_layout(size, setup.shards, *uuid.as_bytes(), SEGMENT, SEGMENTS);
+            let superblock = Superblock::with_layout(size, setup.shards, *uuid.as_bytes(), SEGMENT, segments);
             store::format_as(&disk, &superblock).await.expect("a fresh disk can be formatted");
+            if setup.nearly_full {
+                self.fill(&disk, &superblock).await;
+            }
             disk.set_pace(&self.0.rt, setup.disk_delay.0, setup.disk_delay.1);
             let (id, tainted) = (Cell::new(DiskId(0)), Cell::new(false));
             disks.push(Rc::new(SimDisk { uuid, disk, layout: superblock, id, tainted }));
@@ -125,6 +139,31 @@ impl World {
             .nodes
             .borrow_mut()
             .insert(id, Rc::new(Node { id, disks, process: RefCell::default(), lost: Cell::new(false) }));
+    }
+
+    /// Fills most of a disk with data that nobody needs.
+    async fn fill(&self, disk: &MemDisk, superblock: &Superblock) {
+        let rt = self.0.rt.process(0);
+        for number in 0..superblock.shards {
+            let opened = Shard::open(disk.clone(), rt.clone(), superblock, number, store::Options::default()).await;
+            let (shard, _) = opened.expect("a fresh disk can be opened");
+            let chunk = ChunkId(FILLER_CHUNK + u64::from(number));
+            let replica =
+                NewReplica { volume: FILLER, chunk, replica: ReplicaId(1), config: ConfigNo::FIRST, adopted: Epoch(1) };
+            shard.create_replica(replica).await.expect("there is room");
+            let data = Bytes::from(vec![number as u8 + 1; BLOCK_SIZE]);
+            let crcs = Crcs::of(&data);
+            for block in 0..FILLED {
+                // One by one: in segments that are partly overwritten later.
+                let seq = Seq::new(Epoch(1), u64::from(block) + 1);
+                let kind = BlockKind::Data;
+                let write = shard.write(chunk, kind, Version::FIRST, seq, block, 1, crcs.clone(), data.clone());
+                if block % 64 == 63 || block + 1 == FILLED {
+                    write.await.expect("there is room");
+                }
+            }
+        }
+        rt.kill();
     }
 
     fn describe(&self, disk: &SimDisk) -> RegisterDisk {

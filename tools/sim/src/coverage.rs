@@ -1,0 +1,50 @@
+//! Which rare branches a campaign took: one that is never taken is not tested.
+
+use crate::campaign::Report;
+use std::collections::BTreeMap;
+
+/// After so many seeds, everything should have happened.
+const ENOUGH: u64 = 10_000;
+
+/// Every place that counts itself (`reached!`), here and in the code that ships.
+pub const PLACES: &[&str] = &[
+    "checkpoint written",
+    "disk: bit flipped",
+    "disk: write lost",
+    "disk: write misdirected",
+    "disk: write torn",
+    "entry void at a takeover",
+    "fence below the fence",
+    "guest replays requests",
+    "member came back without what it had",
+    "member left a chunk",
+    "member lost while it owed writes",
+    "newcomer joined a chunk",
+    "node lost for ever",
+    "open write sent again",
+    "read by a gateway that was replaced",
+    "read refused: not adopted",
+    "recovery cut a torn tail",
+    "recovery found damage",
+    "request before its fence",
+    "request below the fence",
+    "request with a stale config",
+    "segment compacted",
+    "shard failed",
+    "stored block is corrupt",
+    "takeover compared entries",
+    "takeover listed below the commit point",
+];
+
+/// What was not reached, if there were seeds enough.
+pub fn missed(report: &Report) -> Vec<&'static str> {
+    let all = PLACES.iter().copied().filter(|name| !report.reached.contains_key(name));
+    if report.seeds < ENOUGH { vec![] } else { all.collect() }
+}
+
+/// How often each was.
+pub fn print(reached: &BTreeMap<&'static str, u64>) {
+    for name in PLACES {
+        println!("  {:>10}  {name}", reached.get(name).copied().unwrap_or(0));
+    }
+}

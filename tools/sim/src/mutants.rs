@@ -1,0 +1,103 @@
+//! Deliberate bugs: each switches off a rule of the protocol or of the store, and the simulator has to notice.
+//!
+//! They exist only in builds with `--cfg levee_mutants` (`make mutants`); see [`levee_core::probe`].
+
+use crate::campaign::{Plan, campaign};
+use anyhow::{Result, bail, ensure};
+use levee_core::probe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Every deliberate bug, by name.
+pub const MUTANTS: &[&str] = &[
+    "a damaged copy is a witness",
+    "a lost copy misses nothing",
+    "a newcomer counts as filled",
+    "a removed copy is still read",
+    "a torn tail is taken for whole",
+    "acknowledged by one copy too few",
+    "adoption answered before it is durable",
+    "an older write overwrites",
+    "attested copies not waited for",
+    "checkpoint published before it is durable",
+    "commit point without absent copies",
+    "compaction copies without checking",
+    "compaction puts old over new",
+    "copies attested unseen",
+    "every process gets the same epoch",
+    "fence answered before it is durable",
+    "fences left out of checkpoints",
+    "log goes on after a failed write",
+    "log not synced",
+    "lost batches go unnoticed",
+    "lower fence accepted",
+    "merge without holding the blocks",
+    "newcomers alone decide",
+    "one holder is enough to adopt",
+    "overlaps not ordered",
+    "overwritten blocks stay live",
+    "read before adopted",
+    "reads do not wait for writes",
+    "repair merges older epochs",
+    "repair undoes newer writes",
+    "replay ends with the first segment",
+    "replica answered before it is made",
+    "retry reads the guest's pages again",
+    "served before enough have adopted",
+    "stale config accepted",
+    "stored checksums ignored",
+    "takeover with one answer too few",
+    "the last batch is dropped",
+    "the source of a comparison is whole",
+    "unfenced epoch served",
+    "void entries count",
+    "what a copy lost is not compared",
+    "what was recovered is not made durable",
+    "write below the fence accepted",
+];
+
+/// One more than the index of the one that is switched on in all threads.
+static SWITCHED: AtomicUsize = AtomicUsize::new(0);
+
+/// Switches one on.
+pub fn switch_on(name: &str) -> Result<()> {
+    ensure!(probe::MUTABLE, "this build has no mutants to switch on: make mutants builds one that has");
+    let Some(index) = MUTANTS.iter().position(|m| *m == name) else {
+        bail!("there is no mutant '{name}': one of {MUTANTS:?}");
+    };
+    SWITCHED.store(index + 1, Ordering::Relaxed);
+    prepare();
+    Ok(())
+}
+
+/// Switches on, in this thread, what is switched on.
+pub fn prepare() {
+    let index = SWITCHED.load(Ordering::Relaxed);
+    probe::set_mutant(index.checked_sub(1).and_then(|i| MUTANTS.get(i)).copied());
+}
+
+/// Runs each until it is found. Whether all were.
+pub fn hunt_all(plan: Plan, only: &str) -> Result<bool> {
+    ensure!(probe::MUTABLE, "this build has no mutants: make mutants builds one that has");
+    // What they break is not news.
+    std::panic::set_hook(Box::new(|_| {}));
+    let (mut found, mut survived) = (0, vec![]);
+    for name in MUTANTS.iter().filter(|m| m.contains(only)) {
+        switch_on(name)?;
+        let report = campaign(plan, prepare, |_, _: Duration| {});
+        let seconds = report.took.as_secs_f64();
+        match report.failures.first_key_value() {
+            Some((seed, failure)) => {
+                found += 1;
+                let seeds = report.seeds;
+                println!("{name:<46} {seeds:>5} seeds {seconds:>6.1} s  {} (seed {seed})", failure.check);
+            }
+            None => {
+                println!("{name:<46} {:>5} seeds {seconds:>6.1} s  SURVIVED", report.seeds);
+                survived.push(*name);
+            }
+        }
+    }
+    println!("{found} deliberate bugs found, {} not: {survived:?}", survived.len());
+    Ok(survived.is_empty())
+}
