@@ -3,13 +3,13 @@
 //! The control thread tells it what to do through a bounded channel; everything else stays here.
 
 use crate::asks::Asks;
-use crate::disks::{DiskShare, Shards};
+use crate::disks::{DiskShare, PROBE_EVERY, Shards};
 use crate::links::Links;
 use crate::ports::GlommioRuntime;
 use crate::service::{ReplicaLink, Replicas};
 use crate::volume::{Background, ServeOptions, Volume, VolumeStatus};
 use levee_core::store::Superblock;
-use levee_proto::api::{DiskState, OpenedVolume, PeerInfo, ReplicaRef, VerifyEvent};
+use levee_proto::api::{DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, VerifyEvent};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_rdma::{Identity, Server, ServerLimits};
 use std::cell::RefCell;
@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{debug, error, warn};
 
 type Reply<T> = async_channel::Sender<T>;
@@ -58,6 +58,10 @@ pub enum Command {
     Verify {
         volume: VolumeId,
         events: Reply<VerifyEvent>,
+    },
+    Scrub {
+        volume: VolumeId,
+        events: Reply<ScrubEvent>,
     },
     /// Close everything; the core ends.
     Stop {
@@ -161,6 +165,10 @@ impl Core {
                 let Some(volume) = self.volumes.borrow().get(&volume).cloned() else { return };
                 glommio::spawn_local(async move { volume.verify(events).await }).detach();
             }
+            Command::Scrub { volume, events } => {
+                let Some(volume) = self.volumes.borrow().get(&volume).cloned() else { return };
+                glommio::spawn_local(async move { volume.scrub(events).await }).detach();
+            }
             Command::Stop { .. } => unreachable!("handled by the caller"),
         }
     }
@@ -223,8 +231,13 @@ impl Core {
 
     /// Notices disks that fail, and takes those back into service that work again.
     async fn watch_disks(self: Rc<Self>) {
+        let mut probed = Instant::now();
         loop {
             glommio::timer::sleep(LOOK).await;
+            if probed.elapsed() >= PROBE_EVERY {
+                self.shards.probe();
+                probed = Instant::now();
+            }
             if self.shards.look() {
                 let _ = self.config.news.try_send(());
             }

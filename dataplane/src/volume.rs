@@ -5,10 +5,10 @@ use crate::links::{Links, VolumeLinks};
 use crate::ports::GlommioRuntime;
 use crate::stats::{IoSnapshot, IoStats};
 use levee_core::gateway::{Gateway, GatewayReport, Options};
-use levee_proto::api::{DiskState, OpenedVolume, ServeState, VerifyEvent, VolumeReport};
+use levee_proto::api::{DiskState, OpenedVolume, ScrubEvent, ScrubReport, ServeState, VerifyEvent, VolumeReport};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_vhost::{ServerConfig, ServerHandle};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -50,6 +50,8 @@ struct Inner {
     stats: Rc<IoStats>,
     options: ServeOptions,
     state: RefCell<State>,
+    /// Somebody has asked for a scrub that is not done yet.
+    scrubbing: Cell<bool>,
     /// Tells the control thread that there is something new to report.
     news: async_channel::Sender<()>,
 }
@@ -101,6 +103,7 @@ impl Volume {
             stats: Rc::new(IoStats::new()),
             options,
             state: RefCell::new(State::Opening),
+            scrubbing: Cell::new(false),
             news,
         }));
         let this = volume.clone();
@@ -242,6 +245,31 @@ impl Volume {
             Ok(report) => VerifyEvent::Done(report),
             Err(stopped) => VerifyEvent::Failed { detail: stopped.0 },
         };
+        let _ = events.send(last).await;
+    }
+
+    /// Reads all copies back, beside what guests do; tells progress, and last what was found.
+    pub async fn scrub(&self, events: async_channel::Sender<ScrubEvent>) {
+        if self.0.scrubbing.replace(true) {
+            let detail = format!("volume '{}' is being scrubbed already: wait for that", self.name());
+            let _ = events.send(ScrubEvent::Failed { detail }).await;
+            return;
+        }
+        let tell = |done, total| {
+            // A reader that is slow misses progress, never the outcome.
+            let _ = events.try_send(ScrubEvent::Progress { done, total });
+        };
+        let last = match self.0.gateway.scrub(tell).await {
+            Ok(found) => ScrubEvent::Done(ScrubReport {
+                volume: self.name().to_string(),
+                blocks: found.blocks,
+                bad_blocks: found.bad,
+                different_copies: found.different,
+                skipped_copies: found.skipped,
+            }),
+            Err(stopped) => ScrubEvent::Failed { detail: stopped.0 },
+        };
+        self.0.scrubbing.set(false);
         let _ = events.send(last).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The daemon's admin endpoint: status, verification, metrics.
+//! The daemon's admin endpoint: status, verification, scrubbing, metrics.
 
 use super::Control;
 use crate::core::Command;
@@ -10,22 +10,27 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use levee_proto::VolumeId;
-use levee_proto::api::{DaemonStatus, Problem, ProblemKind, VerifyEvent};
+use levee_proto::api::{DaemonStatus, Problem, ProblemKind, ScrubEvent, VerifyEvent};
+use serde::Serialize;
 use std::future::Future;
 use std::rc::Rc;
 use tokio::sync::{mpsc, oneshot};
 
 /// Questions that may wait for the control thread.
 const QUEUE: usize = 32;
-/// Verification events that a slow reader may leave unread.
+/// Events that a slow reader may leave unread.
 const EVENTS: usize = 64;
 
 /// A question to the control thread: handlers run on threads of their own, its state does not.
 enum Ask {
     Status(oneshot::Sender<DaemonStatus>),
     Metrics(oneshot::Sender<String>),
-    Verify { volume: String, answer: oneshot::Sender<Option<async_channel::Receiver<VerifyEvent>>> },
+    Verify { volume: String, answer: oneshot::Sender<Started<VerifyEvent>> },
+    Scrub { volume: String, answer: oneshot::Sender<Started<ScrubEvent>> },
 }
+
+/// What a core tells while it works; `None`: the volume is not served here.
+type Started<E> = Option<async_channel::Receiver<E>>;
 
 type Asks = mpsc::Sender<Ask>;
 
@@ -38,6 +43,7 @@ pub async fn listen(control: Rc<Control>) -> Result<impl Future<Output = Result<
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/volumes/{name}/verify", post(verify))
+        .route("/v1/volumes/{name}/scrub", post(scrub))
         .route("/metrics", get(metrics))
         .fallback(async || problem(ProblemKind::NotFound, "no such page: see /v1/status and /metrics"))
         .with_state(asks);
@@ -60,18 +66,28 @@ async fn answer(control: Rc<Control>, mut questions: mpsc::Receiver<Ask>) {
                 let _ = answer.send(super::metrics::render(&control).await);
             }
             Ask::Verify { volume, answer } => {
-                let _ = answer.send(begin_verify(&control, &volume).await);
+                let begin = |volume, events| Command::Verify { volume, events };
+                let _ = answer.send(start(&control, &volume, begin).await);
+            }
+            Ask::Scrub { volume, answer } => {
+                let begin = |volume, events| Command::Scrub { volume, events };
+                let _ = answer.send(start(&control, &volume, begin).await);
             }
         }
     }
 }
 
-async fn begin_verify(control: &Control, name: &str) -> Option<async_channel::Receiver<VerifyEvent>> {
+/// Has the core that serves a volume begin something that takes a while.
+async fn start<E>(
+    control: &Control,
+    name: &str,
+    command: impl FnOnce(VolumeId, async_channel::Sender<E>) -> Command,
+) -> Started<E> {
     let reports = control.cores.report().await;
     let mut volumes = reports.iter().flat_map(|c| &c.volumes);
     let volume: VolumeId = volumes.find(|v| v.name == name)?.report.volume;
     let (events, receiver) = async_channel::bounded(EVENTS);
-    control.cores.send(control.cores.of_volume(volume), Command::Verify { volume, events }).await;
+    control.cores.send(control.cores.of_volume(volume), command(volume, events)).await;
     Some(receiver)
 }
 
@@ -92,10 +108,22 @@ async fn metrics(State(asks): State<Asks>) -> Result<Response, Response> {
 }
 
 async fn verify(State(asks): State<Asks>, Path(volume): Path<String>) -> Result<Response, Response> {
-    let detail = format!("volume '{volume}' is not served by this daemon: ask the node that it is attached to");
+    let name = volume.clone();
     let events = ask(&asks, |answer| Ask::Verify { volume, answer }).await?;
+    stream(&name, events)
+}
+
+async fn scrub(State(asks): State<Asks>, Path(volume): Path<String>) -> Result<Response, Response> {
+    let name = volume.clone();
+    let events = ask(&asks, |answer| Ask::Scrub { volume, answer }).await?;
+    stream(&name, events)
+}
+
+/// Events as they come, one JSON document a line.
+fn stream<E: Serialize + Send + 'static>(volume: &str, events: Started<E>) -> Result<Response, Response> {
+    let detail = format!("volume '{volume}' is not served by this daemon: ask the node that it is attached to");
     let events = events.ok_or_else(|| problem(ProblemKind::NotFound, &detail))?;
-    let lines = futures_lite::stream::unfold(events, async |events: async_channel::Receiver<VerifyEvent>| {
+    let lines = futures_lite::stream::unfold(events, async |events: async_channel::Receiver<E>| {
         let event = events.recv().await.ok()?;
         let mut line = serde_json::to_vec(&event).ok()?;
         line.push(b'\n');

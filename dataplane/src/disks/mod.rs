@@ -12,7 +12,7 @@ mod watched_tests;
 pub use format::format;
 pub use known::{KnownDisk, KnownDisks};
 pub use owned::{OwnedDisk, lock_dir};
-pub use shards::{DaemonDisk, DiskShare, ShardReport, Shards};
+pub use shards::{DaemonDisk, DiskShare, PROBE_EVERY, ShardReport, Shards};
 
 use anyhow::{Context, Result, bail};
 use levee_core::store::Superblock;

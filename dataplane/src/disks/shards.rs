@@ -25,10 +25,14 @@ type ServedShards = DiskShards<DaemonDisk, GlommioRuntime>;
 
 /// An operation that takes longer is never going to end: the disk is given up.
 pub const STALLED: Duration = Duration::from_secs(30);
+/// Between two looks at the end of each disk.
+pub const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Before a failed shard is first tried again; then twice as long each time.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
-/// Attempts to take a shard back into service, since the daemon's start.
-const MAX_ATTEMPTS: u32 = 5;
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Attempts to take a shard back into service, since the daemon's start: four minutes of them.
+const MAX_ATTEMPTS: u32 = 8;
+/// Attempts before the disk is reported as failed, and what was on it made anew elsewhere.
+const PATIENCE: u32 = 3;
 
 /// All shards of one core.
 pub struct Shards {
@@ -46,16 +50,15 @@ struct DiskOfCore {
     mine: BTreeMap<u16, Slot>,
 }
 
-#[derive(Clone)]
 struct Slot {
-    standing: Rc<RefCell<Standing>>,
+    standing: RefCell<Standing>,
     attempts: Rc<RefCell<Attempts>>,
 }
 
 /// The newest incarnation of a shard.
 struct Standing {
     /// `None`: it could not be recovered when the daemon started.
-    shard: Option<(DaemonShard, Watch)>,
+    shard: Option<(DaemonShard, DaemonDisk)>,
     /// Why it is out of service, if it is.
     out: Option<String>,
 }
@@ -68,7 +71,7 @@ struct Attempts {
     due: Option<Duration>,
     /// An attempt is being made, or the failed shard has not ended yet.
     under_way: bool,
-    /// The last outage has outlived an attempt, or is not one to wait for: it is to be reported.
+    /// The outage has lasted too long, or is not one to wait for: it is to be reported.
     lasting: bool,
 }
 
@@ -76,7 +79,7 @@ impl Attempts {
     fn failed(&mut self, now: Duration) {
         let pause = RETRY_AFTER * 2u32.pow(self.made.min(MAX_ATTEMPTS));
         self.due = (self.made < MAX_ATTEMPTS).then(|| now + pause);
-        self.lasting |= self.due.is_none();
+        self.lasting |= self.made >= PATIENCE;
     }
 
     fn begin(&mut self) {
@@ -129,12 +132,12 @@ impl Shards {
     async fn first_slot(&self, path: &Path, superblock: &Superblock, number: u16) -> Slot {
         let mut attempts = Attempts::default();
         let standing = match recover(path, superblock, number).await {
-            Ok((shard, watch, report)) => {
+            Ok((shard, disk, report)) => {
                 match report.is_clean() {
                     true => info!("disk {}, shard {number}: {report}", path.display()),
                     false => error!("disk {}, shard {number}: {report}", path.display()),
                 }
-                Standing { shard: Some((shard, watch)), out: None }
+                Standing { shard: Some((shard, disk)), out: None }
             }
             Err(why) => {
                 error!("disk {}, shard {number}: {why}; going on without it", path.display());
@@ -143,7 +146,7 @@ impl Shards {
                 Standing { shard: None, out: Some(why) }
             }
         };
-        Slot { standing: Rc::new(RefCell::new(standing)), attempts: Rc::new(RefCell::new(attempts)) }
+        Slot { standing: RefCell::new(standing), attempts: Rc::new(RefCell::new(attempts)) }
     }
 
     fn slots(&self) -> impl Iterator<Item = (Place, &DiskOfCore, &Slot)> {
@@ -183,6 +186,18 @@ impl Shards {
         found
     }
 
+    /// Asks every disk whether it is still there, unless it owes an answer already.
+    pub fn probe(&self) {
+        for (_, disk, slot) in self.slots() {
+            let standing = slot.standing.borrow();
+            let Some((_, watched)) = standing.shard.as_ref().filter(|_| standing.out.is_none()) else { continue };
+            let (watched, last) = (watched.clone(), disk.superblock.as_ref().map(last_block).unwrap_or_default());
+            if watched.watch().failed().is_none() && watched.watch().oldest(self.rt.now()) < PROBE_EVERY {
+                glommio::spawn_local(async move { watched.probe(last).await }).detach();
+            }
+        }
+    }
+
     /// Shards that are to be tried again now.
     pub fn due(&self) -> Vec<Place> {
         let now = self.rt.now();
@@ -199,15 +214,14 @@ impl Shards {
         attempts.under_way = false;
         let show = format!("disk {}, shard {}", disk.path.display(), place.1);
         match back {
-            Ok((shard, watch)) => {
+            Ok(recovered) => {
                 info!("{show}: it works again and is back in service");
                 attempts.lasting = false;
-                *slot.standing.borrow_mut() = Standing { shard: Some((shard, watch)), out: None };
+                *slot.standing.borrow_mut() = Standing { shard: Some(recovered), out: None };
                 true
             }
             Err(why) => {
                 attempts.failed(self.rt.now());
-                attempts.lasting = true;
                 match attempts.due {
                     Some(_) => warn!("{show}: still out of service: {why}"),
                     None => error!("{show}: stays out of service: {why}; replace the disk, or start the daemon again"),
@@ -244,39 +258,46 @@ impl Shards {
 
 impl Slot {
     fn look(&self, path: &Path, number: u16, now: Duration) -> bool {
+        let Some(shard) = self.newly_failed(path, number, now) else { return false };
+        let attempts = self.attempts.clone();
+        // Begun while nothing here is borrowed: it may be done at once.
+        let end = async move {
+            // Nothing of it may be written any more before it is recovered.
+            let _ = shard.close().await;
+            attempts.borrow_mut().under_way = false;
+        };
+        glommio::spawn_local(end).detach();
+        true
+    }
+
+    /// Takes the shard out of service if it has failed since the last look.
+    fn newly_failed(&self, path: &Path, number: u16, now: Duration) -> Option<DaemonShard> {
         let standing = &mut *self.standing.borrow_mut();
-        let Some((shard, watch)) = standing.shard.as_ref().filter(|_| standing.out.is_none()) else { return false };
+        let (shard, disk) = standing.shard.as_ref().filter(|_| standing.out.is_none())?;
+        let watch = disk.watch();
         let stalled = watch.oldest(now) > STALLED;
         if stalled {
             watch.fail(&format!("an operation has not completed for {} seconds", STALLED.as_secs()));
         }
-        let failed = watch.failed().map(|why| why.to_string()).or_else(|| shard.failed().map(|e| e.to_string()));
-        let Some(why) = failed else { return false };
+        let why = watch.failed().map(|why| why.to_string()).or_else(|| shard.failed().map(|e| e.to_string()))?;
         error!("disk {}, shard {number} failed: {why}; out of service, other copies are used", path.display());
         standing.out = Some(why);
         let attempts = &mut *self.attempts.borrow_mut();
         attempts.failed(now);
         attempts.lasting |= stalled;
         attempts.under_way = true;
-        let (shard, this) = (shard.clone(), self.clone());
-        let end = async move {
-            // Nothing of it may be written any more before it is recovered.
-            let _ = shard.close().await;
-            this.attempts.borrow_mut().under_way = false;
-        };
-        glommio::spawn_local(end).detach();
-        true
+        Some(shard.clone())
     }
 
     fn is_due(&self, now: Duration) -> bool {
         let attempts = self.attempts.borrow();
-        let busy = self.standing.borrow().shard.as_ref().is_some_and(|(_, watch)| watch.is_busy());
+        let busy = self.standing.borrow().shard.as_ref().is_some_and(|(_, disk)| disk.watch().is_busy());
         !attempts.under_way && !busy && attempts.due.is_some_and(|due| due <= now)
     }
 
     fn report(&self, number: u16, now: Duration) -> ShardReport {
         let standing = self.standing.borrow();
-        let watch = standing.shard.as_ref().map(|(_, watch)| watch);
+        let watch = standing.shard.as_ref().map(|(_, disk)| disk.watch());
         ShardReport {
             number,
             in_service: standing.out.is_none(),
@@ -297,31 +318,124 @@ impl DiskOfCore {
     }
 }
 
+fn last_block(superblock: &Superblock) -> u64 {
+    (superblock.size - 1) / BLOCK_SIZE as u64 * BLOCK_SIZE as u64
+}
+
 async fn recover(
     path: &Path,
     superblock: &Superblock,
     number: u16,
-) -> Result<(DaemonShard, Watch, RecoveryReport), String> {
+) -> Result<(DaemonShard, DaemonDisk, RecoveryReport), String> {
     let disk = GlommioDisk::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
     let disk = Watched::new(disk, GlommioRuntime::new());
-    let watch = disk.watch().clone();
-    let opened = Shard::open(disk, GlommioRuntime::new(), superblock, number, Options::default()).await;
+    let opened = Shard::open(disk.clone(), GlommioRuntime::new(), superblock, number, Options::default()).await;
     let (shard, report) = opened.map_err(|e| e.to_string())?;
-    Ok((shard, watch, report))
+    Ok((shard, disk, report))
 }
 
 /// Recovers a shard that failed in this process: only if its disk is whole and nothing is missing from the log.
-async fn recover_soundly(path: &Path, superblock: &Superblock, number: u16) -> Result<(DaemonShard, Watch), String> {
+async fn recover_soundly(
+    path: &Path,
+    superblock: &Superblock,
+    number: u16,
+) -> Result<(DaemonShard, DaemonDisk), String> {
     let probe = GlommioDisk::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
-    let last = (superblock.size - 1) / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
-    probe.read(last, BLOCK_SIZE).await.map_err(|e| format!("its end cannot be read: {e}"))?;
-    let (shard, watch, report) = recover(path, superblock, number).await?;
+    probe.read(last_block(superblock), BLOCK_SIZE).await.map_err(|e| format!("its end cannot be read: {e}"))?;
+    let (shard, disk, report) = recover(path, superblock, number).await?;
+    let watch = disk.watch();
     if report.is_clean() && watch.failed().is_none() {
-        return Ok((shard, watch));
+        return Ok((shard, disk));
     }
     let why = watch.failed().map_or_else(|| report.to_string(), |why| why.to_string());
     watch.fail("it was not taken back into service");
     // Ends its tasks: it fails at once.
     let _ = shard.close().await;
     Err(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::FormatArgs;
+    use crate::disks::OwnedDisk;
+
+    const LOOK: Duration = Duration::from_millis(10);
+
+    /// Runs on an executor as the daemon's cores do, with one shard of one disk.
+    fn test<F: Future<Output = ()> + 'static>(story: impl FnOnce(Shards) -> F + Send + 'static) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1 }).unwrap();
+        let owned = OwnedDisk::open(&path).map_err(|e| e.why).unwrap();
+        let disks = vec![(path, Some(owned.superblock.clone()))];
+        let core = crate::executor::spawn("test", move || async move { story(Shards::open(disks, 0, 1).await).await });
+        core.unwrap().join().unwrap();
+    }
+
+    fn live(shards: &Shards) -> (DaemonShard, DaemonDisk) {
+        let standing = shards.slot((0, 0)).1.standing.borrow();
+        let (shard, disk) = standing.shard.as_ref().unwrap();
+        (shard.clone(), disk.clone())
+    }
+
+    async fn until_due(shards: &Shards) {
+        while shards.due().is_empty() {
+            glommio::timer::sleep(LOOK).await;
+        }
+    }
+
+    #[test]
+    fn a_shard_that_failed_is_recovered_in_place_again_and_again() {
+        test(|shards| async move {
+            for _ in 0..2 {
+                let (shard, disk) = live(&shards);
+                assert!(!shards.look() && shards.due().is_empty());
+                disk.watch().fail("a test");
+                // The shard has ended already when it is looked at, and when it has not.
+                let _ = shard.checkpoint().await;
+                assert!(shards.look() && !shards.look());
+                assert!(!shards.report()[0].shards[0].in_service);
+                assert_eq!(shards.report()[0].failed, None, "not before it has been tried again");
+                until_due(&shards).await;
+                assert!(shards.try_again((0, 0)).await);
+                assert!(shards.report()[0].shards[0].in_service);
+                assert!(live(&shards).0.checkpoint().await.is_ok());
+            }
+            shards.close().await;
+        });
+    }
+
+    #[test]
+    fn a_shard_whose_disk_hangs_is_not_recovered_before_the_disk_has_answered() {
+        test(|shards| async move {
+            let (_, disk) = live(&shards);
+            let probe = disk.clone();
+            // Begun, and given up before it can complete.
+            let read = glommio::spawn_local(async move { probe.probe(0).await });
+            disk.watch().fail("a test");
+            assert!(shards.look());
+            read.await;
+            until_due(&shards).await;
+            assert!(!disk.watch().is_busy());
+            assert!(shards.try_again((0, 0)).await);
+            shards.close().await;
+        });
+    }
+
+    #[test]
+    fn attempts_take_longer_and_longer_and_end() {
+        let mut attempts = Attempts::default();
+        let mut now = Duration::ZERO;
+        attempts.failed(now);
+        let mut made = 0;
+        while let Some(due) = attempts.due {
+            assert!(due - now == RETRY_AFTER * 2u32.pow(made) && attempts.lasting == (made >= PATIENCE));
+            (now, made) = (due, made + 1);
+            attempts.begin();
+            attempts.failed(now);
+        }
+        assert_eq!(made, MAX_ATTEMPTS);
+        assert!(attempts.lasting);
+    }
 }

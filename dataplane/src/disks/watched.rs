@@ -7,6 +7,7 @@
 //! open the same place anew: a late write would land in the successor's log.
 
 use levee_core::ports::{Disk, Runtime};
+use levee_proto::BLOCK_SIZE;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
@@ -118,11 +119,17 @@ impl Watch {
     }
 }
 
-/// A disk that a [`Watch`] watches.
+/// A disk that a [`Watch`] watches. Clones are handles to the same one.
 pub struct Watched<D: Disk, R: Runtime> {
     disk: Rc<D>,
     rt: R,
     watch: Watch,
+}
+
+impl<D: Disk, R: Runtime> Clone for Watched<D, R> {
+    fn clone(&self) -> Self {
+        Watched { disk: self.disk.clone(), rt: self.rt.clone(), watch: self.watch.clone() }
+    }
 }
 
 impl<D: Disk, R: Runtime> Watched<D, R> {
@@ -132,6 +139,18 @@ impl<D: Disk, R: Runtime> Watched<D, R> {
 
     pub fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    /// Finds out whether the disk still answers, and reaches to `pos`. A file that was cut short would grow again with the
+    /// next write, and a disk that nobody uses would hang unnoticed.
+    pub async fn probe(&self, pos: u64) {
+        let disk = self.disk.clone();
+        let read = self.run(async move { disk.read(pos, BLOCK_SIZE).await }).await;
+        if let Err(e) = read
+            && e.kind() == io::ErrorKind::UnexpectedEof
+        {
+            self.watch.read_failed(&e);
+        }
     }
 
     /// Runs an operation on the disk; `Err` at once if it is given up.

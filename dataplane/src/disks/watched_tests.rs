@@ -74,6 +74,21 @@ fn a_disk_that_has_become_smaller_is_given_up_at_once() {
     assert!(disk.watch().failed().unwrap().contains("smaller"));
 }
 
+#[test]
+fn a_probe_finds_a_disk_that_became_smaller_and_forgives_a_bad_block() {
+    let rt = TestRuntime::new(1);
+    let (mem, disk) = watched(&rt);
+    rt.block_on(async {
+        for _ in 0..100 {
+            mem.fail_read(0);
+            disk.probe(SIZE - BLOCK_SIZE as u64).await;
+        }
+        assert!(disk.watch().failed().is_none() && disk.watch().read_errors() == 0);
+        disk.probe(SIZE).await;
+    });
+    assert!(disk.watch().failed().unwrap().contains("smaller"));
+}
+
 /// Whoever waits for it goes on; the operation itself does too, and is waited for before the place is used anew.
 #[test]
 fn an_operation_that_does_not_complete_is_let_go_and_remembered() {
