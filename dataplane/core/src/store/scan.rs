@@ -3,7 +3,7 @@
 //! All segments are looked at, so that a segment that the checkpoint does not know of, and one that
 //! is missing, are both noticed.
 
-use super::layout::{SegmentHeader, SegmentUse, ShardGeometry};
+use super::layout::{BatchHeader, SegmentHeader, SegmentUse, ShardGeometry};
 use super::limits::*;
 use super::walk::Window;
 use crate::ports::Disk;
@@ -30,24 +30,45 @@ pub async fn scan<D: Disk>(disk: &D, g: &ShardGeometry, needed_from: u64) -> Vec
     let mut found = Vec::with_capacity(g.segments as usize);
     for first in (0..g.segments).step_by(SCAN_PARALLEL) {
         let group = first..g.segments.min(first + SCAN_PARALLEL as u32);
-        found.extend(join_all(group.map(|s| look_at(disk, g, s))).await);
+        found.extend(join_all(group.map(|s| look_at(disk, g, s, needed_from))).await);
     }
+    let headed = found.clone();
     for (segment, f) in found.iter_mut().enumerate() {
         if matches!(f, Found::Garbage) {
-            *f = look_inside(disk, g, segment as u32, needed_from).await;
+            let inside = look_inside(disk, g, segment as u32, needed_from).await;
+            // A batch that was put where it does not belong does not make a segment of what has a good one.
+            let known = headed.iter().any(|h| generation(h).is_some_and(|g| Some(g) == generation(&inside)));
+            *f = if known { Found::Garbage } else { inside };
         }
     }
     found
 }
 
-async fn look_at<D: Disk>(disk: &D, g: &ShardGeometry, segment: u32) -> Found {
+fn generation(found: &Found) -> Option<u64> {
+    match found {
+        Found::Log { generation, .. } => Some(*generation),
+        _ => None,
+    }
+}
+
+async fn look_at<D: Disk>(disk: &D, g: &ShardGeometry, segment: u32, needed_from: u64) -> Found {
     let Ok(start) = disk.read(g.segment_pos(segment), 2 * BLOCK).await else { return Found::Unreadable };
     match SegmentHeader::parse(g, &start) {
+        // The header is that of an earlier use: a later one was lost, or put elsewhere.
+        Some((usage, h)) if is_older(g, usage, &h, &start[BLOCK..], needed_from) => Found::Garbage,
         Some((SegmentUse::Log, h)) => Found::Log { generation: h.generation.get(), first_batch: h.first_batch.get() },
         Some((SegmentUse::Checkpoint, h)) => Found::Checkpoint(h.generation.get()),
         None if start.iter().all(|b| *b == 0) => Found::Zeros,
         None => Found::Garbage,
     }
+}
+
+/// Whether a batch of a later use of the segment follows.
+fn is_older(g: &ShardGeometry, usage: SegmentUse, h: &SegmentHeader, next: &[u8], needed_from: u64) -> bool {
+    let Some(batch) = BatchHeader::peek(g, next, g.segment_size as usize - BLOCK) else { return false };
+    // The number of a checkpoint says nothing of generations.
+    let later = usage == SegmentUse::Checkpoint || batch.generation.get() > h.generation.get();
+    later && batch.generation.get() >= needed_from
 }
 
 /// The header is bad: torn with the first batch, or damaged later, in which case the batches after

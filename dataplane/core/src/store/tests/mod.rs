@@ -1,8 +1,10 @@
 //! Tests of the whole shard against a plain model, on a disk in memory.
 
 mod basic;
+mod campaign;
 mod crash;
 mod damage;
+mod full;
 mod golden;
 mod space;
 mod superblock;
