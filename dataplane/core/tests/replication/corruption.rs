@@ -51,14 +51,22 @@ impl Patient {
     }
 
     /// Damages what a running replica stores of one block.
-    fn damage_block(&self, node: NodeId) {
+    async fn damage_block(&self, node: NodeId) {
         let block = self.world.below(BLOCKS);
         let disk = self.world.disk(node);
         let data = content(self.expected[&block]);
         let (kind, byte, bit) = (self.world.below(3), self.world.below(BLOCK_SIZE as u64), self.world.below(8) as u8);
         let other = content(self.expected[&((block + 1 + self.world.below(BLOCKS - 1)) % BLOCKS)]);
         // What was replaced or moved before is there still: nobody can tell from outside which one counts.
-        for at in disk.used_pages().into_iter().filter(|at| disk.peek(*at, BLOCK_SIZE) == data) {
+        let places = || disk.used_pages().into_iter().filter(|at| disk.peek(*at, BLOCK_SIZE) == data).collect::<Vec<_>>();
+        // Two copies suffice for an answer: this one may not have the write yet.
+        within(&self.world, "a write", async {
+            while places().is_empty() {
+                pass(&self.world, 1).await;
+            }
+        })
+        .await;
+        for at in places() {
             match kind {
                 0 => disk.flip_bit(at + byte, bit),
                 // Old: a write that the disk lost. Other: one that landed in the wrong place.
@@ -117,6 +125,7 @@ impl Patient {
         let mut sum = Scrubbed::default();
         loop {
             let found = within(&self.world, "a scrub", self.gateway.scrub(|_, _| {})).await.unwrap();
+            sum.blocks += found.blocks;
             sum.bad += found.bad;
             sum.different += found.different;
             self.healthy().await;
@@ -137,13 +146,13 @@ impl Patient {
         let node = self.some_node();
         match self.world.below(3) {
             0 => {
-                self.damage_block(node);
+                self.damage_block(node).await;
                 let scrubbed = self.scrub().await;
                 assert_eq!(scrubbed.bad, 1, "{scrubbed:?}");
                 self.found[0] += 1;
             }
             1 => {
-                self.damage_block(node);
+                self.damage_block(node).await;
                 self.check_reads().await;
                 let scrubbed = self.scrub().await;
                 let by_reading = u64::from(scrubbed.bad == 0);
