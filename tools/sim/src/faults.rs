@@ -11,6 +11,7 @@ use crate::world::{Node, World};
 use levee_core::ports::Runtime;
 use levee_core::reached;
 use levee_meta_state::{Command, Decider};
+use levee_proto::NodeId;
 use levee_proto::api::DiskState;
 use std::rc::Rc;
 use std::time::Duration;
@@ -60,6 +61,8 @@ async fn one(world: &World, fault: Fault) {
             }
         }
         Fault::Storm => storm(world).await,
+        Fault::Failover => failover(world).await,
+        Fault::Takeovers => takeovers(world).await,
         Fault::Corruption => damage::strike(world),
         Fault::Evacuate => evacuate(world, &node),
         Fault::LoseNode => lose_node(world, &node),
@@ -203,8 +206,13 @@ fn move_volume(world: &World) {
 
 /// Has a volume served by some node that is up.
 pub fn attach(world: &World, name: &str) {
+    attach_elsewhere(world, name, META);
+}
+
+/// Has a volume served by another node that is up.
+fn attach_elsewhere(world: &World, name: &str, than: NodeId) {
     let alive = world.alive();
-    let nodes: Vec<_> = alive.iter().collect();
+    let nodes: Vec<_> = alive.iter().filter(|n| **n != than).collect();
     if nodes.is_empty() {
         return;
     }
@@ -262,6 +270,71 @@ async fn storm(world: &World) {
         }
         world.rt().sleep(world.some_time(100)).await;
     }
+}
+
+/// The gateway's node, or what it says, gets no further than to some others; then another takes over, which hears of it what
+/// it hears; then the first is back, perhaps without what it had not written yet.
+async fn failover(world: &World) {
+    let guests = world.guests();
+    let guest = &guests[world.below(guests.len() as u64) as usize];
+    let Some(device) = guest.device() else { return };
+    let nodes = world.nodes();
+    let Some(node) = nodes.iter().find(|n| n.id == device.process.node) else { return };
+    let (one_way, reached) = (world.one_in(2), world.below(3));
+    for other in nodes.iter().filter(|n| n.id != node.id) {
+        if world.below(3) >= reached {
+            world.net().cut(node.id, other.id);
+            if !one_way {
+                world.net().cut(other.id, node.id);
+            }
+        }
+    }
+    // The guest goes on meanwhile.
+    world.rt().sleep(Duration::from_millis(2) + world.some_time(300)).await;
+    match world.below(3) {
+        0 => world.kill(node, true),
+        1 => freeze(world, node),
+        _ => {}
+    }
+    attach_elsewhere(world, guest.name(), node.id);
+    world.rt().sleep(world.some_time(1000)).await;
+    if world.one_in(2) {
+        nodes.iter().for_each(|n| world.net().break_links(node.id, n.id));
+    }
+    world.net().heal();
+    world.start(node);
+}
+
+/// Takeovers in a row: of each, some nodes hear nothing, or are not heard; some lose power when it is over.
+async fn takeovers(world: &World) {
+    for _ in 0..2 + world.below(3) {
+        if world.below(4) > 0 {
+            move_volume(world);
+        }
+        let nodes = world.nodes();
+        for (a, b) in nodes.iter().flat_map(|a| nodes.iter().map(move |b| (a, b))) {
+            if world.one_in(6) {
+                world.net().cut(a.id, b.id);
+            }
+        }
+        if world.one_in(2) {
+            let alone = world.some_node();
+            nodes.iter().for_each(|n| world.net().break_links(alone.id, n.id));
+        }
+        world.rt().sleep(Duration::from_millis(5) + world.some_time(700)).await;
+        for node in nodes.iter().filter(|_| world.one_in(4)) {
+            world.kill(node, true);
+            world.start(node);
+        }
+        if world.one_in(3) {
+            continue;
+        }
+        world.net().heal();
+        if world.one_in(2) {
+            world.rt().sleep(world.some_time(200)).await;
+        }
+    }
+    world.net().heal();
 }
 
 /// All faults end, as far as they can end by themselves.

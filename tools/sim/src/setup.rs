@@ -37,6 +37,10 @@ pub enum Fault {
     BadRead,
     /// Several faults in a row, too fast to recover between.
     Storm,
+    /// The node of a gateway is cut off while its guest writes, and another takes over.
+    Failover,
+    /// Takeovers one after the other, each with other nodes away.
+    Takeovers,
     /// A disk's replicas are to be put elsewhere, because the operator drains it or gives it up.
     Evacuate,
     /// A node is gone for ever, and given up.
@@ -47,7 +51,7 @@ pub enum Fault {
     Checkpoint,
 }
 
-const ALL: [Fault; 18] = [
+const ALL: [Fault; 20] = [
     Fault::Kill,
     Fault::PowerLoss,
     Fault::Blackout,
@@ -62,6 +66,8 @@ const ALL: [Fault; 18] = [
     Fault::Corruption,
     Fault::BadRead,
     Fault::Storm,
+    Fault::Failover,
+    Fault::Takeovers,
     Fault::Evacuate,
     Fault::LoseNode,
     Fault::Restart,
