@@ -5,8 +5,8 @@
 //! after its predecessor was durable, so a missing number with a later one present is damage, and
 //! only the very last batch can be torn.
 //!
-//! What was lost is not known, so every replica that existed then is flagged `damaged`: it answers
-//! "unknown" until it has been made whole from others. If the checkpoint itself is bad, the older root
+//! What was lost is not known, so every replica is flagged `damaged`, also those made later: what harmed the log
+//! once may have cut its end, too. It answers "unknown" until it has been made whole from others. If the checkpoint itself is bad, the older root
 //! is tried: the log since then may still be there.
 
 use super::error::StoreError;
@@ -15,6 +15,7 @@ use super::layout::ShardGeometry;
 use super::limits::BLOCK;
 use super::load::{self, Checkpoint};
 use super::queue::Queue;
+use super::record::Record;
 use super::root::{self, Root};
 use super::scan::{self, Found};
 use super::segments::{SegmentTable, State as Use};
@@ -118,10 +119,8 @@ struct Attempt<'a> {
     next_batch: u64,
     next_record: u64,
     log_bytes: u64,
-    /// A gap was passed, and the first record after it is not known yet.
-    open_gap: bool,
-    /// Records before this one are missing: replicas that are older may have lost something.
-    lost_before: u64,
+    /// Records are missing, no matter which.
+    has_gap: bool,
     /// The last batch.
     tail: Option<Tail>,
 }
@@ -164,7 +163,7 @@ pub async fn recover<D: Disk>(disk: &D, g: &ShardGeometry) -> Result<Recovered, 
     }
     let Some(mut best) = best else { return Err(StoreError::Unrecoverable(reasons.join("; "))) };
     best.report.fell_back = best.root.sequence != newest.sequence;
-    best.report.log_gap = best.has_gap() || roots.iter().any(|r| r.log_gap);
+    best.report.log_gap = best.has_gap || roots.iter().any(|r| r.log_gap);
     best.report.damaged = best.index.replicas().filter(|r| r.damaged).map(|r| r.chunk).collect();
     let (tail, root) = (best.tail.take(), best.root.clone());
     let (state, report) = finish(g, best, &roots, &found);
@@ -182,21 +181,18 @@ async fn attempt<'a, D: Disk>(
     let Checkpoint { index, bad_pieces, incomplete } = load::load(disk, g, root, &mut segments).await?;
     let report = RecoveryReport { bad_pieces, ..RecoveryReport::default() };
     let (next_batch, next_record) = (root.replay.next_batch, root.replay.next_record);
-    let (log_bytes, open_gap, lost_before, tail) = (0, false, 0, None);
-    let mut a =
-        Attempt { root, index, segments, report, next_batch, next_record, log_bytes, open_gap, lost_before, tail };
+    let (log_bytes, has_gap, tail) = (0, false, None);
+    let mut a = Attempt { root, index, segments, report, next_batch, next_record, log_bytes, has_gap, tail };
     a.replay(disk, g, found).await;
     if a.next_batch < at_least_to {
         a.gap(at_least_to);
     }
     let unreadable = |(s, f): &(usize, &Found)| **f == Found::Unreadable && !root.segments.contains(&(*s as u32));
     a.report.unreadable_segments = found.iter().enumerate().filter(unreadable).count() as u32;
-    if a.open_gap || a.report.unreadable_segments > 0 {
-        a.lost_before = u64::MAX;
-    }
+    a.has_gap |= a.report.unreadable_segments > 0;
     // Only now: what the log says of a replica having been made whole was said before this damage was found.
-    let lost_before = if crate::mutant!("lost batches go unnoticed") { 0 } else { a.lost_before };
-    a.index.mark_damaged(|r| r.birth < lost_before);
+    let is_suspect = a.has_gap && !crate::mutant!("lost batches go unnoticed");
+    a.index.mark_damaged(|_| is_suspect);
     a.index.mark_damaged(|r| r.birth < root.replay.next_record && incomplete.contains(&r.chunk));
     Ok(a)
 }
@@ -256,7 +252,6 @@ impl Attempt<'_> {
                 if batch.number > next {
                     self.gap(batch.number);
                 }
-                self.close_gap(batch.first_record);
                 offset = batch.end();
                 self.next_batch = batch.number + 1;
                 self.next_record = batch.next_record();
@@ -285,15 +280,12 @@ impl Attempt<'_> {
         }
     }
 
-    /// Whether records are missing, no matter which.
-    fn has_gap(&self) -> bool {
-        self.lost_before > 0
-    }
-
     fn apply(&mut self, g: &ShardGeometry, batch: &FoundBatch) {
         let mut location = g.location(batch.segment, batch.data_offset);
         for (r, number) in batch.records.iter().zip(batch.first_record..) {
-            self.index.apply(r, number, location, &mut self.segments);
+            if !(crate::mutant!("adoptions forgotten at a restart") && matches!(r, Record::Adopt { .. })) {
+                self.index.apply(r, number, location, &mut self.segments);
+            }
             location += r.data_blocks();
         }
         self.report.batches += 1;
@@ -305,14 +297,7 @@ impl Attempt<'_> {
     fn gap(&mut self, to: u64) {
         self.report.lost_batches.push(self.next_batch..to);
         self.next_batch = to;
-        self.open_gap = true;
-    }
-
-    /// What the records before `first_record` did may be lost.
-    fn close_gap(&mut self, first_record: u64) {
-        if std::mem::take(&mut self.open_gap) {
-            self.lost_before = first_record;
-        }
+        self.has_gap = true;
     }
 }
 

@@ -214,6 +214,23 @@ fn a_replica_whose_entries_are_lost_stays_flagged() {
     assert_eq!((report.bad_pieces, report.damaged), (1, vec![CHUNK]));
 }
 
+/// One write at a wrong place can take away a batch and the end of the log: replicas made between them are flagged, too.
+#[test]
+fn a_lost_batch_puts_the_end_in_doubt() {
+    let w = World::new(18);
+    let shard = w.open();
+    let late = ChunkId(40);
+    let last = Op::Write { chunk: late, seq: seq(1, 1), block: 0, count: 1, n: 5 };
+    for op in [Op::Create(CHUNK, 1), write(1, 0, 1), Op::Create(late, 2), last] {
+        w.run(&shard, op).expect("works");
+    }
+    w.crash(CrashStyle::LoseAll);
+    spoil(&w, 2);
+    spoil(&w, 0);
+    let (_, report) = w.try_open().expect("opens");
+    assert_eq!(report.damaged, [CHUNK, late]);
+}
+
 #[test]
 fn a_bad_segment_header_costs_nothing() {
     let (w, model, _) = used(2);
