@@ -4,6 +4,7 @@
 //! failed, serves nobody until it has been fenced: a gateway is to hear first what the disk holds now.
 
 use super::ReplicaService;
+use super::scan::Turn;
 use crate::ports::{Disk, Runtime};
 use crate::store::{Shard, StoreError};
 use levee_proto::{ChunkId, DiskId, Epoch, VolumeId};
@@ -32,11 +33,12 @@ pub(super) struct ServedDisk<D: Disk, R: Runtime> {
     /// The highest epoch that has fenced each volume durably since the disk was put in, and was told so: only it is
     /// served.
     served: RefCell<BTreeMap<VolumeId, Epoch>>,
+    pub scans: Turn,
 }
 
 impl<D: Disk, R: Runtime> ServedDisk<D, R> {
     pub(super) fn new(shards: DiskShards<D, R>) -> Rc<Self> {
-        Rc::new(ServedDisk { shards, served: RefCell::default() })
+        Rc::new(ServedDisk { shards, served: RefCell::default(), scans: Turn::default() })
     }
 
     /// The shard that holds `chunk`, with its number on the disk.

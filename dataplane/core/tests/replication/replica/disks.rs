@@ -13,6 +13,9 @@ struct Hanging {
     disk: MemDisk,
     hangs: Rc<Cell<bool>>,
     changed: Event,
+    /// Bytes that are being read by reads of more than a block, and the most there ever were.
+    reading: Rc<Cell<usize>>,
+    most: Rc<Cell<usize>>,
 }
 
 impl Hanging {
@@ -42,7 +45,12 @@ impl Disk for Hanging {
     }
 
     async fn read(&self, pos: u64, len: usize) -> io::Result<Vec<u8>> {
-        self.disk.read(pos, len).await
+        let counted = if len > BLOCK_SIZE { len } else { 0 };
+        self.reading.set(self.reading.get() + counted);
+        self.most.set(self.most.get().max(self.reading.get()));
+        let read = self.disk.read(pos, len).await;
+        self.reading.set(self.reading.get() - counted);
+        read
     }
 
     async fn sync(&self) -> io::Result<()> {
@@ -55,7 +63,13 @@ impl Disk for Hanging {
 async fn two_disks(rt: &TestRuntime, first: MemDisk) -> (Service<Hanging>, [Hanging; 2]) {
     let second = MemDisk::new(DISK_SIZE, 2);
     store::format(&second, DISK_SIZE, 2, [8; 16]).await.unwrap();
-    let hanging = |disk| Hanging { disk, hangs: Rc::default(), changed: Event::new() };
+    let hanging = |disk| Hanging {
+        disk,
+        hangs: Rc::default(),
+        changed: Event::new(),
+        reading: Rc::default(),
+        most: Rc::default(),
+    };
     let disks = [hanging(first), hanging(second)];
     let shards = [open_disk(rt, &disks[0]).await, open_disk(rt, &disks[1]).await];
     let service = ReplicaService::new(
@@ -262,5 +276,39 @@ fn a_fence_that_names_one_disk_lets_nobody_use_another() {
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::FenceFirst);
         assert_eq!(told(ask(&rt, &service, fence_disks(2, &[2])).await), (vec![2], vec![4, 3]));
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
+    });
+}
+
+#[test]
+fn scans_of_a_disk_take_turns() {
+    test(6, async |rt, disk| {
+        let (service, disks) = two_disks(&rt, disk).await;
+        for chunk in [1, 2] {
+            let data = Bytes::from(vec![chunk as u8; 200 * BLOCK_SIZE]);
+            let request = Request::Write {
+                target: on(chunk, 1),
+                kind: BlockKind::Data,
+                version: Version::FIRST,
+                seq: Seq::new(Epoch(1), 1),
+                block: 0,
+                count: 200,
+                crcs: Crcs::of(&data),
+            };
+            assert_eq!(ask(&rt, &service, (request, data)).await, Reply::Done);
+        }
+        disks[0].most.set(0);
+        let scan = |chunk, block, count| {
+            let request = Request::Scan { target: on(chunk, 1), block, count };
+            send(&service, (request, Bytes::new()), || {})
+        };
+        let scans = [scan(1, 0, 300), scan(2, 0, 300), scan(1, 0, 100), scan(1, 190, 50)];
+        let read = Request::Read { target: on(1, 1), block: 7, count: 1, reconcile: false };
+        assert_eq!(status(&ask(&rt, &service, (read, Bytes::new())).await), Status::Ok);
+        let blocks = scans.map(|s| match s.take() {
+            Some(Reply::Scan { blocks, bad, .. }) if bad.is_empty() => blocks,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(blocks, [200, 200, 100, 10]);
+        assert!(disks[0].most.get() <= 32 * BLOCK_SIZE, "{} bytes at once", disks[0].most.get());
     });
 }
