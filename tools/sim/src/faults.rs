@@ -64,7 +64,7 @@ async fn one(world: &World, fault: Fault) {
         Fault::Failover => failover(world).await,
         Fault::Takeovers => takeovers(world).await,
         Fault::Corruption => damage::strike(world),
-        Fault::Evacuate => evacuate(world, &node),
+        Fault::Evacuate => evacuate(world, &node).await,
         Fault::LoseNode => lose_node(world, &node),
         Fault::Restart => restart(world, &node),
         Fault::Checkpoint => {
@@ -119,8 +119,8 @@ fn set_disk(world: &World, disk: &SimDisk, state: DiskState) {
     }
 }
 
-/// A disk is drained or given up, or back in service.
-fn evacuate(world: &World, node: &Rc<Node>) {
+/// A disk is drained or given up, or back in service; and perhaps more.
+async fn evacuate(world: &World, node: &Rc<Node>) {
     let disk = &node.disks[world.below(node.disks.len() as u64) as usize];
     let state = match world.below(5) {
         0..2 => DiskState::Draining,
@@ -128,6 +128,14 @@ fn evacuate(world: &World, node: &Rc<Node>) {
         _ => DiskState::InService,
     };
     set_disk(world, disk, state);
+    // Often something happens while replicas are being moved.
+    world.rt().sleep(world.some_time(150)).await;
+    match world.below(4) {
+        0 => failover(world).await,
+        1 => takeovers(world).await,
+        2 => down(world, &world.some_node(), true, 2000),
+        _ => {}
+    }
 }
 
 /// A node burns down, and the operator gives it up. Only one that holds nothing that is nowhere else.

@@ -16,7 +16,7 @@ pub const MUTANTS: &[&str] = &[
     "a removed copy is still read",
     "a torn tail is taken for whole",
     "acknowledged by one copy too few",
-    "adoption answered before it is durable",
+    "adoptions forgotten at a restart",
     "attested copies not waited for",
     "checkpoint published before it is durable",
     "commit point without absent copies",

@@ -120,7 +120,7 @@ impl Setup {
         let nodes = rng.between(3, 6) as u32;
         let cores = rng.between(1, 2) as u16;
         let volumes: Vec<_> = (0..1 + u64::from(rng.one_in(3))).map(|_| some_volume(rng, nodes)).collect();
-        let (rounds, pause) = (rng.between(4, 16), rng.spread(20, 1500));
+        let (rounds, pause) = (rng.between(4, 16), rng.spread(20, 3000));
         let requests = rng.spread(60, 400);
         let depth: u64 = volumes.iter().map(|v| v.depth).sum();
         let think = (rounds * pause / 2 + 300) * 1000 * depth / requests;

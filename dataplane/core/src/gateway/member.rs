@@ -134,7 +134,8 @@ impl Member {
 
     /// Whether guests may read these blocks from it.
     pub fn is_readable(&self, blocks: &Range<u32>) -> bool {
-        !matches!(&self.sync, Sync::Behind(Missing { adopt: true, .. })) && self.holds(blocks)
+        let adopted = !matches!(&self.sync, Sync::Behind(Missing { adopt: true, .. }));
+        (adopted || crate::mutant!("read before adopted")) && self.holds(blocks)
     }
 
     /// Current, if nothing is missing any more.

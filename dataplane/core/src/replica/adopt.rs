@@ -29,9 +29,6 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             durable.extend(damaged.map(|c| shard.clear_damaged(*c)).collect::<Vec<_>>());
             durable.push(shard.set_adopted(epoch, chunks));
         }
-        if crate::mutant!("adoption answered before it is durable") {
-            return reply(Reply::Done, Bytes::new());
-        }
         self.answer_when_done(async move { join_all(durable).await.into_iter().collect() }, reply);
     }
 

@@ -116,7 +116,6 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Err(refusal) => return reply(refusal, Bytes::new()),
         };
         if meta.damaged || (!reconcile && meta.adopted != target.epoch && !crate::mutant!("read before adopted")) {
-            crate::reached!("read refused: not adopted");
             return refuse(reply, Status::NotAdopted, "the replica has not adopted this epoch");
         }
         self.0.rt.spawn(async move {
