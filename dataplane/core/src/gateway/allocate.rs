@@ -55,6 +55,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Asks for chunks until they are there or the gateway stops.
     async fn ask_for_chunks(&self, indexes: Vec<u32>) {
+        let mut said = None;
         while !self.is_stopped() {
             match self.0.cluster.allocate(indexes.clone()).await {
                 Ok(chunks) => match self.check_answer(&indexes, &chunks) {
@@ -65,11 +66,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                     Err(why) => warn!(volume = %self.0.volume.name, "the meta server's chunks are refused: {why}"),
                 },
                 Err(AllocError::Fenced(why)) => return self.stop(&why),
-                Err(AllocError::Retry(why)) => {
+                Err(AllocError::Retry(why)) if !self.is_stopped() && said.as_ref() != Some(&why) => {
                     warn!(volume = %self.0.volume.name, "writes wait for new chunks: {why}");
+                    said = Some(why);
                 }
+                Err(AllocError::Retry(_)) => {}
             }
-            self.0.rt.sleep(RETRY).await;
+            self.pause(RETRY).await;
         }
     }
 

@@ -210,9 +210,11 @@ impl Chunk {
         self.changed.notify();
     }
 
-    /// Members that take writes.
-    pub fn live_members(&self) -> usize {
-        self.state.borrow().present().filter(|(_, m)| m.live).count()
+    /// Whether it cannot do without the member: the others are too few, or may lack what this one has, or writes wait for it.
+    pub fn needs(&self, i: usize, min_copies: usize) -> bool {
+        let state = self.state.borrow();
+        let others = state.present().filter(|(j, m)| *j != i && m.live && m.is_current()).count();
+        state.stage != Stage::Served || others < min_copies || state.attested & (1 << i) != 0
     }
 
     /// The member on a disk, if any: members are on distinct disks.
@@ -254,13 +256,10 @@ impl Chunk {
         }
         op.acked.set(op.acked.get() | (1 << i));
         state.members[i].acked = state.members[i].acked.max(op.seq);
-        if !op.answered.get()
-            && let Sync::Behind(missing) = &mut state.members[i].sync
-        {
+        if !op.answered.get() {
             // An unanswered write holds its blocks exclusively, so nothing newer exists: the member misses none of
             // them any more. (When all copies were away at once, this is what the others can copy from.)
-            missing.dirty.remove_range(op.blocks());
-            missing.sending.remove_range(op.blocks());
+            state.members[i].renew(op.blocks());
         }
         let now = !op.answered.get() && state.is_durable(op, min_copies);
         op.answered.set(op.answered.get() || now);
@@ -313,6 +312,7 @@ impl Chunk {
         }
         let Sync::Behind(missing) = &mut member.sync else { return member.live };
         missing.create = found.is_none();
+        missing.unreadable = found.is_some_and(|f| f.damaged);
         let is_lost = match found {
             None => member.made || !self.fresh,
             // It had adopted, and has not: whatever happened there, its entries are not what they were.
@@ -323,6 +323,7 @@ impl Chunk {
         if is_lost {
             crate::reached!("member came back without what it had");
             missing.damaged |= member.made;
+            missing.renewed = BlockSet::default();
             missing.compare = true;
             missing.adopt = true;
         } else if !missing.compare {
@@ -338,8 +339,8 @@ impl Chunk {
         live
     }
 
-    /// The replica was made in the current session.
-    pub fn made(&self, i: usize) {
+    /// The replica was made in the current session; on a disk that may have `forgotten` it, it says that it lost entries.
+    pub fn made(&self, i: usize, forgotten: bool) {
         let mut state = self.state.borrow_mut();
         let member = &mut state.members[i];
         if member.is_gone() {
@@ -349,6 +350,7 @@ impl Chunk {
         member.live = true;
         if let Sync::Behind(missing) = &mut member.sync {
             missing.create = false;
+            missing.unreadable = forgotten;
         }
     }
 
@@ -374,6 +376,7 @@ impl Chunk {
             && done
         {
             missing.adopt = false;
+            missing.unreadable = false;
             member.become_current();
         }
     }
@@ -430,7 +433,7 @@ impl Chunk {
     pub fn to_copy(&self, i: usize, blocks: u32, runs: usize, turn: usize) -> Option<(usize, Vec<Range<u32>>)> {
         let state = self.state.borrow();
         let Sync::Behind(missing) = &state.members[i].sync else { return None };
-        let mut others: Vec<_> = state.present().filter(|(j, m)| *j != i && m.is_known()).collect();
+        let mut others: Vec<_> = state.present().filter(|(j, m)| *j != i && m.is_source()).collect();
         let first = turn % others.len().max(1);
         others.rotate_left(first);
         let mut offers = others.into_iter().map(|(j, source)| {

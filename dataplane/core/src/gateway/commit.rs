@@ -41,7 +41,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let this = self.clone();
         self.0.rt.spawn(async move {
             while !this.is_stopped() {
-                this.0.rt.sleep(INTERVAL).await;
+                this.pause(INTERVAL).await;
                 this.commit().await;
             }
         });

@@ -109,9 +109,9 @@ impl Chunk {
         state.answer_durable(min_copies)
     }
 
-    /// Whether a newcomer would find a slot.
-    fn has_slot(&self, now: Duration) -> bool {
-        self.state.borrow().free_slot(now).is_some()
+    /// Whether so many newcomers would find a slot.
+    fn has_slots(&self, count: usize, now: Duration) -> bool {
+        self.state.borrow().free_slots(now).take(count).count() == count
     }
 }
 
@@ -126,7 +126,7 @@ impl ChunkState {
     }
 
     fn add_member(&mut self, place: ReplicaPlace, now: Duration) {
-        let slot = self.free_slot(now).expect("looked at before the change was asked for");
+        let slot = self.free_slots(now).next().expect("looked at before the change was asked for");
         crate::reached!("newcomer joined a chunk");
         let full = crate::mutant!("a newcomer counts as filled");
         let missing = if full { Missing { create: true, ..Missing::default() } } else { Missing::newcomer() };
@@ -138,11 +138,11 @@ impl ChunkState {
         }
     }
 
-    fn free_slot(&self, now: Duration) -> Option<usize> {
-        if self.members.len() < MAX_SLOTS {
-            return Some(self.members.len());
-        }
-        self.members.iter().position(|m| m.gone.is_some_and(|since| since + SLOT_REST < now))
+    /// Slots that were never used, in order, then those that were given up long ago.
+    fn free_slots(&self, now: Duration) -> impl Iterator<Item = usize> + '_ {
+        let is_rested = move |m: &Member| m.gone.is_some_and(|since| since + SLOT_REST < now);
+        let rested = self.members.iter().enumerate().filter(move |(_, m)| is_rested(m)).map(|(i, _)| i);
+        (self.members.len()..MAX_SLOTS).chain(rested)
     }
 }
 
@@ -191,7 +191,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 if plans.is_empty() {
                     timeout(&this.0.rt, LOOK, changed).await;
                 } else if !this.carry_out(plans).await {
-                    this.0.rt.sleep(REFUSED_RETRY).await;
+                    this.pause(REFUSED_RETRY).await;
                 }
             }
         });
@@ -211,7 +211,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         for chunk in &chunks {
             let Some(plan) = chunk.plan(copies, &leaving) else { continue };
             let is_move = plan.remove.is_empty();
-            if (is_move && moves == 0) || (plan.add > 0 && !chunk.has_slot(self.0.rt.now())) {
+            if (is_move && moves == 0) || !chunk.has_slots(usize::from(plan.add), self.0.rt.now()) {
                 continue;
             }
             moves -= usize::from(is_move);
@@ -317,9 +317,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     fn apply_change(&self, chunk: &Rc<Chunk>, info: &ChunkInfo) {
         info!(volume = %self.0.volume.name, chunk = %chunk.id, config = %info.config, "copies are now {}", places(info));
         chunk.change(info, self.0.rt.now());
-        for (_, place) in chunk.members() {
+        for (i, place) in chunk.members() {
             let session = self.session(place);
-            if session.is_up() {
+            // What the fence said of those that take part already is outdated.
+            let is_out = !chunk.state.borrow().members[i].live;
+            if is_out && session.is_up() {
                 self.rejoin(chunk, &session);
             }
             session.changed.notify();
@@ -336,4 +338,28 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 fn places(info: &ChunkInfo) -> String {
     let all = info.replicas.iter().map(|r| format!("node {} disk {}", r.node, r.disk));
     all.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use levee_proto::{ChunkId, NodeId};
+
+    #[test]
+    fn slots_are_used_again_after_a_rest_and_never_promised_twice() {
+        let place = |n: u64| ReplicaPlace { replica: ReplicaId(n), node: NodeId(n as u32), disk: DiskId(n as u32) };
+        let replicas = (0..3).map(place).collect();
+        let info = ChunkInfo { index: 0, chunk: ChunkId(1), config: ConfigNo::FIRST, replicas };
+        let chunk = Chunk::new(&info, true);
+        let now = SLOT_REST * 2;
+        for n in 3..MAX_SLOTS as u64 - 1 {
+            assert!(chunk.has_slots(1, now));
+            chunk.state.borrow_mut().add_member(place(n), now);
+            chunk.state.borrow_mut().remove_member(n as usize, now);
+        }
+        assert!(chunk.has_slots(1, now) && !chunk.has_slots(2, now));
+        assert!(chunk.has_slots(0, now));
+        let later = now + SLOT_REST + Duration::from_secs(1);
+        assert!(chunk.has_slots(MAX_SLOTS - 3, later) && !chunk.has_slots(MAX_SLOTS - 2, later));
+    }
 }

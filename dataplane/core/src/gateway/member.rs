@@ -35,6 +35,10 @@ pub(super) struct Missing {
     pub damaged: bool,
     /// It must still adopt this epoch.
     pub adopt: bool,
+    /// It refuses to be read, as it lost entries, until it has adopted.
+    pub unreadable: bool,
+    /// While it has to be compared: blocks of which it has got the newest state since that is so.
+    pub renewed: BlockSet,
     /// Blocks to send.
     pub dirty: BlockSet,
     /// Blocks being sent right now: dirty again if that fails.
@@ -111,8 +115,24 @@ impl Member {
             self.sync = Sync::Behind(Missing::default());
         }
         if let Sync::Behind(missing) = &mut self.sync {
+            missing.renewed.remove_range(blocks.clone());
             missing.dirty.insert_range(blocks);
         }
+    }
+
+    /// It has the newest state of these blocks.
+    pub fn renew(&mut self, blocks: Range<u32>) {
+        let Sync::Behind(missing) = &mut self.sync else { return };
+        missing.dirty.remove_range(blocks.clone());
+        missing.sending.remove_range(blocks.clone());
+        if missing.compare {
+            missing.renewed.insert_range(blocks);
+        }
+    }
+
+    /// Whether others may be sent what it holds.
+    pub fn is_source(&self) -> bool {
+        self.is_known() && !matches!(&self.sync, Sync::Behind(Missing { unreadable: true, .. }))
     }
 
     /// What it holds can be told from what it is noted to miss.
@@ -168,6 +188,8 @@ pub(super) struct WriteOp {
     pub owed_by: Cell<Slots>,
     /// Taken when the guest is answered.
     pub waiter: Cell<Option<Waiter>>,
+    /// A full disk refused it, and it is not answered.
+    pub starved: Cell<bool>,
     pub answered: Cell<bool>,
 }
 

@@ -154,6 +154,7 @@ struct Inner<R: Runtime, C: Cluster> {
     idle: Cell<bool>,
     woken: Event,
     stopped: RefCell<Option<Stopped>>,
+    ended: Event,
     /// A session came or went, a chunk changed its stage, or the gateway stopped.
     changed: Event,
 }
@@ -187,6 +188,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             idle: Cell::new(false),
             woken: Event::new(),
             stopped: RefCell::new(None),
+            ended: Event::new(),
             changed: Event::new(),
         }));
         for info in &gateway.0.volume.chunks {
@@ -238,6 +240,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             chunk.abandon();
         }
         self.0.allocating.borrow().values().for_each(Event::notify);
+        self.0.ended.notify();
         self.0.changed.notify();
     }
 
@@ -297,15 +300,25 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     fn add_chunk(&self, chunk: Rc<Chunk>) {
-        for (_, place) in chunk.members() {
+        let (index, members) = (chunk.index as usize, chunk.members());
+        {
+            let mut chunks = self.0.chunks.borrow_mut();
+            if chunks.len() <= index {
+                chunks.resize(index + 1, None);
+            }
+            chunks[index] = Some(chunk);
+        }
+        for (_, place) in members {
             self.session(place);
         }
-        let index = chunk.index as usize;
-        let mut chunks = self.0.chunks.borrow_mut();
-        if chunks.len() <= index {
-            chunks.resize(index + 1, None);
+    }
+
+    /// Sleeps, at most until the gateway stops.
+    async fn pause(&self, time: Duration) {
+        let ended = self.0.ended.listen();
+        if !self.is_stopped() {
+            crate::sync::timeout(&self.0.rt, time, ended).await;
         }
-        chunks[index] = Some(chunk);
     }
 
     /// The session with the daemon that has a disk, about that disk; begun when there is none.
@@ -336,6 +349,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     fn distrust(&self, session: &Rc<Session>, why: &str) {
         warn!(volume = %self.0.volume.name, node = %session.node, disk = %session.disk, "{why}; starting over with this disk");
         self.lose(session, why);
+    }
+
+    /// As [`Gateway::distrust`], about what was asked of a member; unless it has left the chunk meanwhile, and its replica
+    /// may be deleted.
+    fn distrust_member(&self, chunk: &Chunk, member: usize, session: &Rc<Session>, why: &str) {
+        if !chunk.state.borrow().members[member].is_gone() {
+            self.distrust(session, why);
+        }
     }
 }
 

@@ -105,7 +105,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 warn!(chunk = %chunk.id, node = %session.node, "bad copy: {detail}");
                 self.find_bad_blocks(chunk, member, blocks, reconcile).await;
             }
-            Ok((Reply::Error { detail, .. }, _)) => self.distrust(&session, &format!("a read was refused: {detail}")),
+            Ok((Reply::Error { detail, .. }, _)) => {
+                self.distrust_member(chunk, member, &session, &format!("a read was refused: {detail}"));
+            }
             Ok(_) => self.distrust(&session, "a read got a wrong answer"),
             Err(_) => {}
         }

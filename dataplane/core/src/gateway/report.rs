@@ -1,6 +1,6 @@
 //! What the gateway tells operators: how redundant the volume is, and what is being done about it.
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Stage};
 use super::member::{Member, Missing, Sync};
 use super::{Cluster, Gateway, Health};
 use crate::ports::Runtime;
@@ -57,7 +57,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let mut degraded: Vec<ChunkReport> = chunks
             .iter()
             .filter(|c| !(c.is_served() && c.is_healthy()))
-            .map(|c| c.report(self.0.volume.copies, &evacuate))
+            .map(|c| c.report(self.0.volume.copies, &evacuate, |disk| self.is_fenced(disk)))
             .collect();
         degraded.sort_by_key(|c| (c.served, c.current, c.index));
         degraded.truncate(MAX_CHUNK_REPORTS);
@@ -75,13 +75,28 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 }
 
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    fn is_fenced(&self, disk: DiskId) -> bool {
+        self.0.sessions.borrow().get(&disk).is_some_and(|s| s.is_up())
+    }
+}
+
 impl Chunk {
-    fn report(&self, copies: u8, evacuate: &BTreeMap<DiskId, DiskState>) -> ChunkReport {
+    fn report(
+        &self,
+        copies: u8,
+        evacuate: &BTreeMap<DiskId, DiskState>,
+        is_fenced: impl Fn(DiskId) -> bool,
+    ) -> ChunkReport {
         let state = self.state.borrow();
+        let in_doubt = |m: &Member| state.stage == Stage::InDoubt && is_fenced(m.place.disk);
         let behind = state.present().filter(|(_, m)| !(m.live && m.is_current())).map(|(_, m)| MemberReport {
             node: m.place.node,
             disk: m.place.disk,
-            doing: doing(m, evacuate.get(&m.place.disk).copied()),
+            doing: match in_doubt(m) {
+                true => "is there: waits until enough others are to tell what was written".into(),
+                false => doing(m, evacuate.get(&m.place.disk).copied()),
+            },
             missing_blocks: match &m.sync {
                 Sync::Current => 0,
                 Sync::Behind(missing) => missing.doubtful().len(),
@@ -99,14 +114,13 @@ impl Chunk {
 
 /// What is being done about a member that is not up to date.
 fn doing(m: &Member, leaving: Option<DiskState>) -> String {
-    let missing = match &m.sync {
-        _ if leaving == Some(DiskState::Dead) => return "its disk is dead: waits to be replaced".into(),
+    match &m.sync {
+        _ if leaving == Some(DiskState::Dead) => "its disk is dead: waits to be replaced".into(),
         Sync::Behind(Missing { create: true, .. }) => "waits to be made".into(),
-        _ if !m.live => return "its disk cannot be reached: waits for it, or for its replacement".into(),
-        Sync::Current => return "up to date".into(),
+        _ if !m.live => "its disk cannot be reached: waits for it, or for its replacement".into(),
+        Sync::Current => "up to date".into(),
         Sync::Behind(Missing { compare: true, .. }) => "waits to be compared with another copy".into(),
         Sync::Behind(m) if !m.doubtful().is_empty() => format!("{} blocks are being copied to it", m.doubtful().len()),
         Sync::Behind(_) => "about to be up to date".to_string(),
-    };
-    missing
+    }
 }

@@ -12,6 +12,7 @@ use super::reconcile::differences;
 use super::report::count;
 use super::session::Session;
 use super::{Cluster, Gateway};
+use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
@@ -30,8 +31,6 @@ const COPY_RUNS: usize = 32;
 const CHUNKS: usize = 8;
 /// Before trying again what could not be done.
 const RETRY: Duration = Duration::from_millis(100);
-/// How often the members are looked at when nothing is heard.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// What the next step of catching a member up is.
 enum Step {
@@ -49,8 +48,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         while session.is_live(generation) {
             let changed = session.changed.listen();
             let behind: Vec<_> = self.chunks().into_iter().filter(|c| self.next_step(c, session).is_some()).collect();
+            if behind.is_empty() && !self.is_used(session) {
+                // Whoever comes next begins anew.
+                return session.fail("no copies are there any more");
+            }
             if behind.is_empty() {
-                timeout(&self.0.rt, LOOK, changed).await;
+                self.rest(session, changed).await;
                 continue;
             }
             let (queue, done) = (RefCell::new(behind.into_iter()), Cell::new(0));
@@ -114,7 +117,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 let place = chunk.place(i);
                 let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
                 let adopted = self.adopt(session, core, vec![(place.disk, chunk.id, place.replica)]).await;
-                adopted && session.is_live(generation) && chunk.update_missing(i, |m| m.adopt = false)
+                let done = |m: &mut Missing| {
+                    m.adopt = false;
+                    m.unreadable = false;
+                };
+                adopted && session.is_live(generation) && chunk.update_missing(i, done)
             }
             Step::Finish => {
                 let finished = chunk.finish(i);
@@ -131,7 +138,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         if self.create_replica(chunk, i, born_adopted).await != Some(generation) || !session.is_live(generation) {
             return false;
         }
-        chunk.made(i);
+        chunk.made(i, !born_adopted && session.forgetful.get());
         self.resend_open(chunk, i);
         true
     }
@@ -154,11 +161,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             && chunk.update_missing(i, |m| {
                 let new = theirs.iter().filter(|e| !m.damaged && e.seq.epoch() == epoch).map(|e| e.block);
                 let new: BTreeSet<u32> = new.filter(|b| doubtful.contains(*b)).collect();
-                different.iter().filter(|b| !new.contains(b)).for_each(|b| m.dirty.insert(*b));
-                new.iter().for_each(|b| doubtful.remove(*b));
-                if !crate::mutant!("the source of a comparison is whole") {
-                    m.dirty.extend(&doubtful);
+                if crate::mutant!("the source of a comparison is whole") {
+                    doubtful = BlockSet::default();
                 }
+                different.iter().for_each(|b| doubtful.insert(*b));
+                new.iter().for_each(|b| doubtful.remove(*b));
+                // What it got after it was listed.
+                doubtful.subtract(&std::mem::take(&mut m.renewed));
+                m.dirty.extend(&doubtful);
                 m.compare = false;
                 m.damaged = false;
             })
@@ -221,7 +231,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 false
             }
             Ok((reply, _)) => {
-                self.distrust(&session, &format!("a repair was refused: {reply:?}"));
+                self.distrust_member(chunk, member, &session, &format!("a repair was refused: {reply:?}"));
                 false
             }
         }
@@ -259,7 +269,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                     return None;
                 }
                 Ok((reply, _)) => {
-                    self.distrust(&session, &format!("no listing: {reply:?}"));
+                    self.distrust_member(chunk, member, &session, &format!("no listing: {reply:?}"));
                     return None;
                 }
                 Err(_) => return None,

@@ -43,10 +43,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             loop {
                 let chunks = this.chunks();
                 if chunks.is_empty() {
-                    this.0.rt.sleep(period / 10).await;
+                    this.pause(period / 10).await;
                 }
                 for chunk in &chunks {
-                    this.0.rt.sleep(period / chunks.len() as u32).await;
+                    this.pause(period / chunks.len() as u32).await;
                     let mut found = Scrubbed::default();
                     if this.scrub_chunk(chunk, &mut found).await.is_err() {
                         return;
@@ -71,7 +71,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     async fn scrub_chunk(&self, chunk: &Rc<Chunk>, found: &mut Scrubbed) -> Result<(), Stopped> {
-        self.until_served(chunk).await?;
+        self.check_stopped()?;
+        if !chunk.is_served() {
+            found.skipped += chunk.copies() as u64;
+            return Ok(());
+        }
         for (i, _) in chunk.members() {
             if !self.scrub_member(chunk, i, found).await? {
                 found.skipped += 1;

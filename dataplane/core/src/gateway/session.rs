@@ -10,7 +10,7 @@ use super::hedge::LATE;
 use super::report::count;
 use super::{Answer, Cluster, Done, Gateway, LinkDown, Stopped};
 use crate::ports::Runtime;
-use crate::sync::{Event, Sender, join_all, oneshot, timeout};
+use crate::sync::{Event, Listener, Sender, join_all, oneshot, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{ReplicaSummary, Reply, Request, Status, Target};
 use levee_proto::{DiskId, NodeId, ReplicaId};
@@ -36,6 +36,11 @@ const QUARANTINE: Duration = Duration::from_secs(1);
 const MAX_QUARANTINES: u32 = 5;
 /// After so long without trouble, earlier trouble is forgotten.
 const PARDON: Duration = Duration::from_secs(60);
+/// The watchdog may wake so much later than it wanted to: beyond that, it was this process that was held up, and the time
+/// does not count against daemons.
+const WATCH_SLACK: Duration = Duration::from_millis(100);
+/// A disk of which nothing was asked for so long is asked whether it is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(5);
 /// How often a disk in quarantine is looked at.
 const QUARANTINE_LOOK: Duration = Duration::from_millis(50);
 
@@ -61,6 +66,8 @@ pub(super) struct Session {
     calls: RefCell<BTreeMap<u64, Call>>,
     next_call: Cell<u64>,
     owed: Cell<u64>,
+    /// When it was last asked for something.
+    asked: Cell<Duration>,
     /// It was slow to answer a read: others are preferred until then.
     pub shunned_until: Cell<Duration>,
     /// Times that it did not answer in time, and the last one.
@@ -83,6 +90,7 @@ impl Session {
             calls: RefCell::default(),
             next_call: Cell::new(0),
             owed: Cell::new(0),
+            asked: Cell::new(Duration::ZERO),
             shunned_until: Cell::new(Duration::ZERO),
             strikes: Cell::new(0),
             struck: Cell::new(None),
@@ -174,6 +182,14 @@ impl Session {
         self.owed.set(self.owed.get().saturating_sub(bytes as u64));
     }
 
+    /// This process was held up: answers had no chance to arrive.
+    fn excuse(&self, time: Duration) {
+        for call in self.calls.borrow_mut().values_mut() {
+            call.sent += time;
+            call.deadline += time;
+        }
+    }
+
     fn is_overdue(&self, now: Duration) -> bool {
         self.calls.borrow().values().any(|c| c.deadline < now)
     }
@@ -196,8 +212,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         late: Option<Sender<()>>,
     ) {
         let timeout = self.0.options.answer_timeout;
-        let patience = if matches!(request, Request::Scan { .. }) { timeout * PATIENCE } else { timeout };
+        let reads_much = matches!(request, Request::Scan { count, .. } if count > 0);
+        let patience = if reads_much { timeout * PATIENCE } else { timeout };
         let sent = self.0.rt.now();
+        session.asked.set(sent);
         let id = session.register(Call { sent, deadline: sent + patience, done, late });
         if self.0.idle.replace(false) {
             self.0.woken.notify();
@@ -270,7 +288,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     async fn run_session(&self, session: Rc<Session>) {
         let mut backoff = BACKOFF_MIN;
-        while !self.is_stopped() {
+        while !self.is_stopped() && self.is_used(&session) {
             match self.fence(&session).await {
                 // It may have stopped between the answer and now.
                 Ok(_) if self.is_stopped() => return,
@@ -289,6 +307,39 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 self.0.rt.sleep(QUARANTINE_LOOK).await;
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+        session.fail("no copies are there any more");
+        let mut sessions = self.0.sessions.borrow_mut();
+        if sessions.get(&session.disk).is_some_and(|s| Rc::ptr_eq(s, &session)) {
+            sessions.remove(&session.disk);
+        }
+    }
+
+    /// Whether a chunk has a member on the disk.
+    pub(super) fn is_used(&self, session: &Session) -> bool {
+        self.0.chunks.borrow().iter().flatten().any(|c| c.member_on(session.disk).is_some())
+    }
+
+    /// Waits until there may be work for the session. If nothing is asked of the disk meanwhile, finds out whether it is
+    /// still there: a volume that nobody uses should notice, too.
+    pub(super) async fn rest(&self, session: &Rc<Session>, changed: Listener) {
+        let quiet = || self.0.rt.now().saturating_sub(session.asked.get());
+        let pause = PROBE_AFTER.saturating_sub(quiet()).max(PROBE_AFTER / 4);
+        if timeout(&self.0.rt, pause, changed).await.is_some() || quiet() < PROBE_AFTER {
+            return;
+        }
+        let member = |c: &Rc<Chunk>| c.member_on(session.disk).filter(|i| c.state.borrow().members[*i].live);
+        let Some((chunk, i)) = self.chunks().into_iter().find_map(|c| Some((member(&c)?, c))).map(|(i, c)| (c, i))
+        else {
+            return;
+        };
+        let target = self.target(&chunk, i);
+        match self.ask(session, &target, Request::Scan { target, block: 0, count: 0 }, Bytes::new()).await {
+            Ok((Reply::Scan { .. }, _)) | Err(_) => {}
+            Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
+                self.stop(&format!("a newer gateway exists: {detail}"));
+            }
+            Ok((reply, _)) => self.distrust_member(&chunk, i, session, &format!("it is not what it was: {reply:?}")),
         }
     }
 
@@ -354,13 +405,18 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let this = self.clone();
         self.0.rt.spawn(async move {
             while !this.is_stopped() {
+                let begun = this.0.rt.now();
                 this.0.rt.sleep(WATCH_INTERVAL).await;
+                let late = (this.0.rt.now() - begun).saturating_sub(WATCH_INTERVAL);
                 let sessions: Vec<_> = this.0.sessions.borrow().values().cloned().collect();
                 if sessions.iter().all(|s| s.calls.borrow().is_empty()) {
                     let woken = this.0.woken.listen();
                     this.0.idle.set(true);
                     timeout(&this.0.rt, IDLE_LOOK, woken).await;
                     continue;
+                }
+                if late > WATCH_SLACK {
+                    sessions.iter().for_each(|s| s.excuse(late));
                 }
                 let now = this.0.rt.now();
                 sessions.iter().for_each(|s| s.tell_late(now));
@@ -382,8 +438,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Whether a chunk cannot do without the disk.
     fn is_needed(&self, session: &Session) -> bool {
-        let lacks = |c: &Rc<Chunk>| !c.is_served() || c.live_members() < self.min_copies();
-        self.chunks().iter().any(|c| lacks(c) && c.member_on(session.disk).is_some())
+        let needs = |c: &Rc<Chunk>| c.member_on(session.disk).is_some_and(|i| c.needs(i, self.min_copies()));
+        self.chunks().iter().any(needs)
     }
 
     /// The request's address.

@@ -12,6 +12,8 @@ use levee_proto::wire::{Digest, Reply, Request, Status};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Guests may wait so long behind a comparison that waits for writes.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often copies that are still behind are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -51,10 +53,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// Keeps writes off a chunk when all copies agree on what was written, or when `end` is over.
-    async fn quiesce(&self, chunk: &Rc<Chunk>, end: Duration) -> Result<Held, Stopped> {
+    /// Keeps writes off a chunk when all copies agree on what was written, or when `end` is over; `None` if writes are
+    /// still under way then.
+    async fn quiesce(&self, chunk: &Rc<Chunk>, end: Duration) -> Result<Option<Held>, Stopped> {
         loop {
-            let held = chunk.locks.acquire(0..BLOCKS_PER_CHUNK, Mode::Exclusive).await;
+            let lock = chunk.locks.acquire(0..BLOCKS_PER_CHUNK, Mode::Exclusive);
+            let Some(held) = timeout(&self.0.rt, LOCK_PATIENCE, lock).await else {
+                // A write waits for copies. Reads that come later need not wait with it.
+                self.check_stopped()?;
+                if self.0.rt.now() >= end {
+                    return Ok(None);
+                }
+                self.0.rt.sleep(LOCK_PATIENCE).await;
+                continue;
+            };
             // Writes that are answered may still be on their way to the last copy.
             while chunk.is_healthy() && !chunk.state.borrow().open.is_empty() {
                 self.check_stopped()?;
@@ -62,7 +74,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
             self.check_stopped()?;
             if chunk.is_healthy() || self.0.rt.now() >= end {
-                return Ok(held);
+                return Ok(Some(held));
             }
             // A copy was lost meanwhile: guests go on while it is caught up.
             drop(held);
@@ -74,6 +86,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let (members, scans) = loop {
             let held = self.quiesce(chunk, end).await?;
             let members = chunk.members();
+            if held.is_none() {
+                let busy = || Err("it could not be compared: writes wait for copies".to_string());
+                break (members.clone(), members.iter().map(|_| busy()).collect());
+            }
             let scans = join_all(members.iter().map(|(i, _)| self.scan(chunk, *i))).await;
             if scans.iter().all(Result::is_ok) || self.0.rt.now() >= end {
                 break (members, scans);

@@ -3,6 +3,7 @@
 use super::chunk::{Chunk, Stage};
 use super::locks::{Held, Mode};
 use super::member::{MAX_SLOTS, Waiter, WriteOp};
+use super::report::count;
 use super::session::Session;
 use super::{Answer, Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
@@ -132,6 +133,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             acked: Cell::new(0),
             owed_by: Cell::new(0),
             waiter: Cell::new(Some(Waiter { answer, _held: held })),
+            starved: Cell::new(false),
             answered: Cell::new(false),
         });
         self.start(chunk, &op);
@@ -212,7 +214,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 self.stop(&format!("a newer gateway exists: {detail}"));
             }
             Ok((Reply::Error { status: Status::Full, .. }, _)) => self.write_later(chunk, op, member, session),
-            Ok((Reply::Error { detail, .. }, _)) => self.distrust(session, &format!("a write was refused: {detail}")),
+            Ok((Reply::Error { detail, .. }, _)) => {
+                self.distrust_member(chunk, member, session, &format!("a write was refused: {detail}"));
+            }
             Ok(_) => self.distrust(session, "a write got a wrong answer"),
             // The session has ended, and with it the member misses the blocks.
             Err(_) => {}
@@ -230,6 +234,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// The write is durable: the guest is told.
     pub(super) fn answer(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>) {
+        if op.starved.replace(false) {
+            let waiting = &self.0.counters.without_space;
+            waiting.set(waiting.get() - 1);
+        }
         if let Some(waiter) = op.waiter.take() {
             waiter.answer.send(());
         }
@@ -251,14 +259,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     fn write_later(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>, member: usize, session: &Rc<Session>) {
         let (this, chunk, op, session) = (self.clone(), chunk.clone(), op.clone(), session.clone());
         let generation = session.generation.get();
-        let without_space = !op.answered.get();
-        let waiting = &self.0.counters.without_space;
-        waiting.set(waiting.get() + u64::from(without_space));
+        if !op.answered.get() && !op.starved.replace(true) {
+            count(&self.0.counters.without_space, 1);
+        }
         self.0.rt.spawn(async move {
             this.0.rt.sleep(FULL_RETRY).await;
-            let waiting = &this.0.counters.without_space;
-            waiting.set(waiting.get() - u64::from(without_space));
-            if !session.is_live(generation) {
+            // The member may have been lost, or have left the chunk.
+            if !session.is_live(generation) || !op.is_owed_by(member) {
                 return;
             }
             if op.answered.get() {

@@ -4,9 +4,9 @@ use crate::cases::{LONG, assert_heals, content, get, pass, put, put_later, withi
 use crate::world::{Fate, TestGateway, World};
 use levee_core::ports::Runtime;
 use levee_core::testing::TestRuntime;
-use levee_proto::NodeId;
 use levee_proto::api::DiskState;
 use levee_proto::wire::{Request, Status};
+use levee_proto::{ChunkId, NodeId};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -256,6 +256,134 @@ fn nothing_moves_without_room_and_everything_goes_on() {
         put(&world, &gateway, 1, 5).await;
         world.start(N2).await;
         gateway.evacuate(world.set_disk(N2, DiskState::InService));
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn a_change_does_not_take_an_old_word_about_a_member_for_what_it_holds() {
+    scenario(4, 2, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 40).await;
+        world.kill(N3);
+        world.mute_changes(true);
+        gateway.evacuate(world.set_disk(N3, DiskState::Dead));
+        until(&world, "a change", || world.changes() > 0).await;
+        // Node 2 falls behind by one block while the gateway does not know yet, and cannot be sent it.
+        let listed = Rc::new(Cell::new(false));
+        let is_listed = listed.clone();
+        world.rule(move |_, node, r| match r {
+            Request::Repair { .. } if node == N2 => Fate::Refuse(Status::Full),
+            Request::List { target, .. } if node == N2 && target.chunk == ChunkId(1) => {
+                is_listed.set(true);
+                Fate::Deliver
+            }
+            _ => Fate::Deliver,
+        });
+        let at = world.find(N2, &content(107)).expect("the block is there");
+        world.disk(N2).edit(at, 1, |bytes| bytes[0] ^= 0x10);
+        assert_eq!(get(&world, &gateway, 7).await, 107);
+        assert_eq!(gateway.report().bad_blocks, 1);
+        world.mute_changes(false);
+        until(&world, "the change", || gateway.report().copied_bytes >= 40 * 4096).await;
+        assert!(!listed.get(), "node 2 was taken for one that had lost what it had");
+        world.no_rule();
+        world.start(N3).await;
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn what_a_newcomer_alone_got_while_it_was_compared_is_read_from_it() {
+    scenario(4, 1, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 40).await;
+        // It is asked what it holds, and takes its time to answer.
+        let others_lose = Rc::new(Cell::new(false));
+        let lose = others_lose.clone();
+        world.rule(move |_, node, r| match r {
+            Request::List { .. } if node == N1 => Fate::Slow(600),
+            Request::Write { .. } if node != N1 && lose.get() => Fate::Lose,
+            _ => Fate::Deliver,
+        });
+        world.kill(N3);
+        gateway.evacuate(world.set_disk(N3, DiskState::Dead));
+        until(&world, "a newcomer", || has(&world, N1)).await;
+        pass(&world, 100).await;
+        others_lose.set(true);
+        put(&world, &gateway, 3, 77).await;
+        others_lose.set(false);
+        assert_eq!(get(&world, &gateway, 3).await, 77);
+        pass(&world, 2000).await;
+        assert_eq!(get(&world, &gateway, 3).await, 77);
+        world.no_rule();
+        world.start(N3).await;
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn a_disk_without_copies_is_not_asked_for_anything() {
+    scenario(4, 2, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 4).await;
+        world.kill(N3);
+        gateway.evacuate(world.set_disk(N3, DiskState::Dead));
+        // All chunks of the group, not just the first.
+        until(&world, "replacements", || gateway.leaving_replicas() == 0 && gateway.health().degraded == 0).await;
+        pass(&world, 10_000).await;
+        let asked = Rc::new(Cell::new(0));
+        let count = asked.clone();
+        world.rule(move |_, node, _| {
+            count.set(count.get() + u32::from(node == N3));
+            Fate::Deliver
+        });
+        world.start(N3).await;
+        pass(&world, 60_000).await;
+        assert_eq!(asked.get(), 0);
+        // It may get copies again.
+        gateway.evacuate(world.set_disk(N3, DiskState::InService));
+        gateway.evacuate(world.set_disk(N1, DiskState::Draining));
+        until(&world, "a move back", || gateway.leaving_replicas() == 0).await;
+        assert!(has(&world, N3) && asked.get() > 0);
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn a_slow_disk_is_not_left_alone_while_it_alone_has_something() {
+    scenario(3, 1, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 4).await;
+        let (is_slow, is_alone) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(false)));
+        let (slow, alone) = (is_slow.clone(), is_alone.clone());
+        world.rule(move |_, node, r| match r {
+            Request::Write { .. } if node == N2 && slow.get() => Fate::Hold,
+            Request::Write { .. } if node != N2 && alone.get() => Fate::Lose,
+            Request::Repair { .. } => Fate::Refuse(Status::Full),
+            _ => Fate::Deliver,
+        });
+        // It is lost again and again.
+        while gateway.report().evictions < 5 {
+            put(&world, &gateway, 1, 10).await;
+            pass(&world, 100).await;
+        }
+        is_slow.set(false);
+        until(&world, "its return", || world.rt().now() > Duration::from_secs(60)).await;
+        // What is written now, no other gets.
+        is_alone.set(true);
+        put(&world, &gateway, 2, 11).await;
+        is_alone.set(false);
+        pass(&world, 1000).await;
+        is_slow.set(true);
+        let _ = put_later(&world, &gateway, 3, content(12));
+        pass(&world, 1500).await;
+        assert_eq!(gateway.report().evictions, 6);
+        is_slow.set(false);
+        let begun = world.rt().now();
+        assert_eq!(get(&world, &gateway, 2).await, 11);
+        assert!(world.rt().now() - begun < Duration::from_secs(1), "it stayed in quarantine");
+        world.no_rule();
         assert_heals(&world, &gateway).await;
     });
 }

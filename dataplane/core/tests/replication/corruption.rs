@@ -58,7 +58,8 @@ impl Patient {
         let (kind, byte, bit) = (self.world.below(3), self.world.below(BLOCK_SIZE as u64), self.world.below(8) as u8);
         let other = content(self.expected[&((block + 1 + self.world.below(BLOCKS - 1)) % BLOCKS)]);
         // What was replaced or moved before is there still: nobody can tell from outside which one counts.
-        let places = || disk.used_pages().into_iter().filter(|at| disk.peek(*at, BLOCK_SIZE) == data).collect::<Vec<_>>();
+        let places =
+            || disk.used_pages().into_iter().filter(|at| disk.peek(*at, BLOCK_SIZE) == data).collect::<Vec<_>>();
         // Two copies suffice for an answer: this one may not have the write yet.
         within(&self.world, "a write", async {
             while places().is_empty() {

@@ -188,13 +188,79 @@ fn full_disks_make_writes_wait_and_say_so() {
             _ => Fate::Deliver,
         });
         let done = crate::cases::put_later(&world, &gateway, 1, content(5));
-        pass(&world, 1000).await;
-        assert!(gateway.report().full && !done.get());
+        pass(&world, 100).await;
+        for _ in 0..1000 {
+            pass(&world, 1).await;
+            assert!(gateway.report().full && !done.get());
+        }
         within(&world, "a discard", gateway.discard(2 * 4096, 4096)).await.unwrap();
         assert_eq!(get(&world, &gateway, 2).await, 0);
         world.no_rule();
         pass(&world, 1000).await;
         assert!(done.get() && !gateway.report().full);
         assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn a_volume_that_nobody_uses_notices_a_lost_and_a_restarted_node() {
+    scenario(|world| async move {
+        let (gateway, number) = world.attach();
+        fill(&world, &gateway, 4).await;
+        pass(&world, 20_000).await;
+        let before = world.sent_by(number);
+        pass(&world, 60_000).await;
+        let asked = world.sent_by(number) - before;
+        assert!((1..=3 * 12 + 3).contains(&asked), "{asked} requests in a minute in which nobody wanted anything");
+        world.kill(N2);
+        pass(&world, 10_000).await;
+        assert!(gateway.health().degraded > 0, "nobody noticed that the node is away");
+        world.start(N2).await;
+        healthy(&world, &gateway).await;
+        // A restart between two looks: the daemon says that it does not know this gateway.
+        let fenced = Rc::new(Cell::new(false));
+        let is_fenced = fenced.clone();
+        world.rule(move |_, node, r| {
+            is_fenced.set(is_fenced.get() || (node == N3 && matches!(r, Request::Fence { .. })));
+            Fate::Deliver
+        });
+        world.kill(N3);
+        world.start(N3).await;
+        pass(&world, 10_000).await;
+        assert!(fenced.get(), "nobody noticed that the node was started again");
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn a_verification_that_waits_for_writes_does_not_hold_up_reads() {
+    scenario(|world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 4).await;
+        world.kill(N2);
+        world.kill(N3);
+        let done = crate::cases::put_later(&world, &gateway, 1, content(9));
+        pass(&world, 100).await;
+        let (verifying, ended) = (gateway.clone(), Rc::new(Cell::new(0)));
+        let mismatches = ended.clone();
+        world.rt().spawn(async move {
+            let report = verifying.verify(Duration::from_secs(20), |_| {}).await.unwrap();
+            mismatches.set(report.mismatches.len());
+        });
+        for _ in 0..25 {
+            pass(&world, 1000).await;
+            assert_eq!(get(&world, &gateway, 2).await, 102);
+        }
+        within(&world, "the verification", async {
+            while ended.get() == 0 {
+                pass(&world, 100).await;
+            }
+        })
+        .await;
+        assert!(!done.get());
+        world.start(N2).await;
+        world.start(N3).await;
+        assert_heals(&world, &gateway).await;
+        assert!(done.get());
     });
 }

@@ -39,6 +39,8 @@ pub enum Fate {
     LoseAnswer,
     /// It never arrives, and nobody says so.
     Hold,
+    /// It is carried out at once, and the answer arrives so many milliseconds later.
+    Slow(u64),
     /// It is not carried out, and answered with this.
     Refuse(Status),
 }
@@ -358,7 +360,8 @@ impl Cluster for TestLinks {
             let reply = move |reply: Reply, data: Bytes| {
                 let rt = back.0.rt.clone();
                 rt.clone().spawn(async move {
-                    rt.sleep(Duration::from_micros(10 + back.below(200))).await;
+                    let slow = if let Fate::Slow(ms) = fate { Duration::from_millis(ms) } else { Duration::ZERO };
+                    rt.sleep(Duration::from_micros(10 + back.below(200)) + slow).await;
                     let lost = fate == Fate::LoseAnswer
                         || back.0.cut_off.borrow().contains(&gateway)
                         || back.0.nodes.borrow()[&node].life != life;

@@ -72,10 +72,8 @@ async fn two_disks(rt: &TestRuntime, first: MemDisk) -> (Service<Hanging>, [Hang
     };
     let disks = [hanging(first), hanging(second)];
     let shards = [open_disk(rt, &disks[0]).await, open_disk(rt, &disks[1]).await];
-    let service = ReplicaService::new(
-        rt.clone(),
-        BTreeMap::from([DiskId(1), DiskId(2)].into_iter().zip(shards).collect::<BTreeMap<_, _>>()),
-    );
+    let service =
+        ReplicaService::new(rt.clone(), [DiskId(1), DiskId(2)].into_iter().zip(shards).collect::<BTreeMap<_, _>>());
     ask(rt, &service, fence(1)).await;
     for chunk in 1..=4 {
         let create = Request::Create { target: on(chunk, 1), adopted: true };
