@@ -78,21 +78,27 @@ impl Base {
             if model == *found {
                 return Some(self.last.len() - i);
             }
-            if let Op::Write { count, .. } = op {
+            if let Op::Write { chunk, count, .. } = op
+                && others(&model, *chunk).eq(others(found, *chunk))
+            {
                 // Cut at the end of a segment.
                 let partly = |part: u32| {
                     let mut m = model.clone();
                     m.apply_part(op, part);
                     m == *found
                 };
-                if i + 1 == self.last.len() && (1..*count).any(partly) {
-                    return Some(1);
+                if (1..*count).any(partly) {
+                    return Some(self.last.len() - i);
                 }
             }
             model.apply(op);
         }
         None
     }
+}
+
+fn others(model: &Model, chunk: ChunkId) -> impl Iterator<Item = (&ChunkId, &(u64, u32, BTreeMap<u32, Held>))> {
+    model.chunks.iter().filter(move |(c, _)| **c != chunk)
 }
 
 fn remember(ever: &mut Ever, op: &Op) {
@@ -211,7 +217,11 @@ fn judge(base: &Base, w: &World) -> Verdict {
             return if corrupt.is_empty() { Verdict::Harmless } else { Verdict::FoundByReading };
         }
         match base.missing_last(&found) {
-            None => panic!("something is missing, and nobody says so: {report}"),
+            None => {
+                let differing = base.model.chunks.iter().filter(|(c, held)| found.chunks.get(c) != Some(held));
+                let differing: Vec<_> = differing.map(|(c, _)| c).collect();
+                panic!("chunks {differing:?} lack something, and nobody says so: {report}");
+            }
             Some(1) => return Verdict::Tail,
             Some(_) => return Verdict::LongTail,
         }
@@ -239,6 +249,7 @@ fn whatever_happens_to_one_place_is_found() {
             let w = base.w.fork(CrashStyle::KeepAll, i);
             let mut rng = TestRng::new(disk * HARMS + i);
             let what = harm(&base, &w.disk, &mut rng);
+            println!("disk {disk}, harm {i}: {what}");
             let verdict = judge(&base, &w);
             assert!(verdict != Verdict::LongTail || what == "misdirected write", "{what}");
             *seen.entry((what, verdict)).or_default() += 1;
