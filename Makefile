@@ -45,8 +45,8 @@ lint: format ## Format and lints, warnings being errors
 unit: ## The crates' own tests
 	$(CARGO_TEST) --workspace
 
-faults-short: build
-	$(BIN)/levee-faults --rounds 10 --seed 1 --dir $(TARGET)/faults-short --base-port 18500 >/dev/null
+faults-short: build deps
+	$(BIN)/levee-faults --rounds 6 --seed 1 --dir $(TARGET)/faults-short --base-port 18500 >/dev/null
 
 guest-short: build deps
 	scripts/demo --quick
@@ -54,17 +54,17 @@ guest-short: build deps
 demo: build deps ## Kill daemons under a guest that writes; check every byte it was promised (1-2 minutes)
 	scripts/demo
 
-faults: build ## Do N rounds of faults to a cluster under verified load; SEED repeats them, KINDS chooses
-	$(BIN)/levee-faults --rounds $(N) --seed $(SEED) $(if $(KINDS),--kinds $(KINDS)) --dir $(TARGET)/faults
+faults: build deps ## Do N rounds of faults to a cluster under verified load; SEED repeats them, KINDS chooses
+	$(BIN)/levee-faults --rounds $(N) --seed $(SEED) $(if $(KINDS),--kinds $(KINDS)) --nodes 5 --dir $(TARGET)/faults
 
 kill: build ## The same, but daemons are only killed or halted
 	$(BIN)/levee-faults --rounds $(N) --seed $(SEED) --kinds kill,all-killed,meta,two --dir $(TARGET)/kill
 
 sim: ## Simulate SEEDS clusters under faults, from seed FROM on
-	$(CARGO) run --release -q -p levee-sim -- --seeds $(SEEDS) --from $(FROM)
+	MIMALLOC_PURGE_DELAY=-1 $(CARGO) run --release -q -p levee-sim -- --seeds $(SEEDS) --from $(FROM)
 
 mutants: ## Switch every rule off in turn: the simulator has to notice
-	RUSTFLAGS="--cfg levee_mutants" $(CARGO) run --release -q -p levee-sim --target-dir $(TARGET)/mutants -- mutants
+	MIMALLOC_PURGE_DELAY=-1 RUSTFLAGS="--cfg levee_mutants" $(CARGO) run --release -q -p levee-sim --target-dir $(TARGET)/mutants -- mutants
 
 bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one run, TIME seconds per point
 	$(BIN)/levee-bench suite --time $(TIME) --dir $(TARGET)/bench --out $(TARGET)/bench/latest.json

@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::process::{Daemon, daemons_of};
+
+/// Pause between two looks at something that is waited for.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A cluster in a folder of its own. Dropping it ends its daemons; the folder stays.
 pub struct Cluster {
@@ -28,6 +32,8 @@ pub struct Shape {
     pub disk_size: u64,
     /// What `--network` is told, if the daemons have one.
     pub network: Option<String>,
+    /// How long a node may be silent before copies of its data are made elsewhere; absent: as is usual.
+    pub repair_after: Option<Duration>,
 }
 
 impl Shape {
@@ -40,7 +46,8 @@ impl Shape {
         ];
         let options = options.iter().map(|(name, value)| (*name, value.to_string()));
         let network = self.network.iter().map(|network| ("--network", network.clone()));
-        options.chain(network).flat_map(|(name, value)| [name.to_string(), value]).collect()
+        let repair = self.repair_after.map(|time| ("--repair-after", time.as_secs().to_string()));
+        options.chain(network).chain(repair).flat_map(|(name, value)| [name.to_string(), value]).collect()
     }
 }
 
@@ -108,9 +115,29 @@ impl Cluster {
         serde_json::from_value(answer).context("`levee volume attach --json` printed something else than expected")
     }
 
-    /// What `levee status` and `levee volume show` say.
+    /// Takes a volume away from its node, and deletes it.
+    pub fn delete_volume(&self, name: &str, limit: Duration) -> Result<()> {
+        self.levee(&["volume", "detach", name])?;
+        let begun = Instant::now();
+        while !self.volume(name)?["attachment"].is_null() {
+            ensure!(begun.elapsed() < limit, "volume {name} was not detached within {} s", limit.as_secs());
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        self.levee(&["volume", "delete", name]).map(drop)
+    }
+
+    /// What `levee status`, `levee disk list` and `levee volume show` say.
     pub fn status(&self) -> Result<Value> {
         self.levee(&["status"])
+    }
+
+    pub fn disks(&self) -> Result<Value> {
+        self.levee(&["disk", "list"])
+    }
+
+    /// Takes a disk back into service.
+    pub fn undrain(&self, disk: u64) -> Result<()> {
+        self.levee(&["disk", "undrain", &disk.to_string()]).map(drop)
     }
 
     pub fn volume(&self, name: &str) -> Result<Value> {

@@ -39,10 +39,13 @@ struct Args {
     /// Meta servers: 1, 3 or 5
     #[arg(long, default_value_t = 3)]
     metas: usize,
+    /// How long a node may be silent before copies of its data are made elsewhere
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    repair_after: u64,
     /// Volumes under load, each served by another node
     #[arg(long, default_value_t = 3)]
     volumes: usize,
-    #[arg(long, default_value = "1G", value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, default_value = "256M", value_parser = parse_size, value_name = "SIZE")]
     volume_size: u64,
     /// How much of each volume is under load
     #[arg(long, default_value = "64M", value_parser = parse_size, value_name = "SIZE")]
@@ -81,6 +84,7 @@ fn faults(args: Args) -> Result<bool> {
         kinds: if args.kinds.is_empty() { kind::all() } else { args.kinds.into_iter().collect() },
         nodes: args.nodes,
         metas: args.metas,
+        repair_after: Duration::from_secs(args.repair_after),
         volumes: args.volumes,
         volume_size: args.volume_size,
         size_limit: args.size_limit,

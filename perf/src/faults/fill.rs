@@ -1,20 +1,21 @@
 //! A volume that is written until the disks are full, and then discarded again.
 //!
-//! When space is short writes wait, they do not fail; and what frees space goes on. So the discards are made
-//! while the last writes still wait, and must let them through.
+//! When space is short writes wait, they do not fail, and what frees space goes on: discards are answered while
+//! the last writes still wait.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use super::interrupt;
-use crate::frontend::{Completion, FrontEnd, FrontEndOptions, Operation, Shape};
+use crate::frontend::{Completion, FrontEnd, FrontEndOptions, Operation, Shape, Tag};
 use crate::limits::{MAX_DATA, SLOTS_PER_QUEUE};
 
 /// Disks count as full when no write was answered for so long.
 const QUIET: Duration = Duration::from_secs(2);
-/// How long discards may take, and the writes that waited for them.
+/// How long discards may take.
 const FREE_LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
 /// Writes in flight; the other slots are for discards.
@@ -28,12 +29,14 @@ pub struct Filler {
     /// Bytes from the volume's start that were given to the device.
     submitted: u64,
     in_flight: usize,
+    /// Of these, discards.
+    discards: HashSet<Tag>,
 }
 
 impl Filler {
     pub fn connect(socket: &Path) -> Result<Filler> {
         let front = FrontEnd::connect(FrontEndOptions { socket: socket.into(), queues: 1 })?;
-        Ok(Filler { front, submitted: 0, in_flight: 0 })
+        Ok(Filler { front, submitted: 0, in_flight: 0, discards: HashSet::new() })
     }
 
     /// Writes until nothing is answered any more; answers with how many bytes that took.
@@ -63,21 +66,16 @@ impl Filler {
         Ok(())
     }
 
-    /// Discards everything; answers when the writes that waited are through, and their blocks discarded, too.
+    /// Discards all that was written, but for the writes that still wait. Those are left as they are, as by a
+    /// virtual machine that is switched off.
     pub fn free(mut self) -> Result<()> {
-        // What still waits was submitted last: a discard of it would wait for it.
         let waiting = (self.in_flight * MAX_DATA) as u64;
         let deadline = Instant::now() + FREE_LIMIT;
-        let settled = self.submitted - waiting;
-        self.discard(0, settled, deadline)?;
-        while self.in_flight > 0 {
-            self.turn_before(deadline).context("writes still wait though space was freed")?;
+        self.discard(0, self.submitted - waiting, deadline)?;
+        while !self.discards.is_empty() {
+            self.turn_before(deadline)?;
         }
-        self.discard(settled, self.submitted, deadline)?;
-        while self.in_flight > 0 {
-            self.turn_before(deadline).context("discards are not answered")?;
-        }
-        self.front.close()
+        Ok(())
     }
 
     fn discard(&mut self, from: u64, to: u64, deadline: Instant) -> Result<()> {
@@ -86,12 +84,13 @@ impl Filler {
         let mut offset = from;
         while offset < to {
             let Some(tag) = self.front.free_slot(0) else {
-                self.turn_before(deadline).context("discards are not answered although the disks are full")?;
+                self.turn_before(deadline)?;
                 continue;
             };
             let len = step.min(to - offset);
             self.front.submit(tag, Operation::Discard { offset, len }, Shape::default());
             self.in_flight += 1;
+            self.discards.insert(tag);
             offset += len;
         }
         Ok(())
@@ -110,7 +109,8 @@ impl Filler {
 
     fn turn_before(&mut self, deadline: Instant) -> Result<()> {
         interrupt::check()?;
-        ensure!(Instant::now() < deadline, "nothing happened within {} s", FREE_LIMIT.as_secs());
+        let waiting = self.discards.len();
+        ensure!(Instant::now() < deadline, "{waiting} discards were not answered within {} s", FREE_LIMIT.as_secs());
         self.turn().map(drop)
     }
 
@@ -120,6 +120,9 @@ impl Filler {
         self.front.kick();
         self.front.poll(TICK, &mut done)?;
         self.in_flight -= done.len();
+        for completion in &done {
+            self.discards.remove(&completion.tag);
+        }
         match done.iter().find(|completion| completion.status != 0) {
             Some(failed) => bail!("the device failed a request of the filling volume with status {}", failed.status),
             None => Ok(done.len()),

@@ -17,11 +17,18 @@ pub fn leader(cluster: &Cluster) -> Option<String> {
     Some(format!("meta-{id}"))
 }
 
-/// Waits until nothing is missing; an error that says what is, after `limit`.
-pub fn wait_until_whole(cluster: &Cluster, loads: &Loads, limit: Duration) -> Result<Duration> {
+/// Waits until nothing is missing; an error that says what is, after `limit`. `mend` does what an operator would
+/// meanwhile, and tells what it could not do yet.
+pub fn wait_until_whole(
+    cluster: &Cluster,
+    loads: &Loads,
+    limit: Duration,
+    mut mend: impl FnMut() -> Result<Option<String>>,
+) -> Result<Duration> {
     let begun = Instant::now();
     loop {
-        let Some(missing) = missing(cluster, &loads.names()) else { return Ok(begun.elapsed()) };
+        let unmended = mend()?;
+        let Some(missing) = unmended.or_else(|| missing(cluster, &loads.names())) else { return Ok(begun.elapsed()) };
         if begun.elapsed() > limit {
             bail!("the cluster was not whole {} s after the last fault was undone: {missing}", limit.as_secs())
         }
@@ -62,7 +69,11 @@ fn missing_copies(name: &str, volume: &Value) -> Option<String> {
         return Some(format!("volume {name} is not served: {report}"));
     }
     let degraded = report["degraded_chunks"].as_u64().unwrap_or(u64::MAX);
-    (degraded > 0).then(|| format!("volume {name} has {degraded} degraded chunks: {}", report["degraded"]))
+    if degraded > 0 {
+        return Some(format!("volume {name} has {degraded} degraded chunks: {}", report["degraded"]));
+    }
+    let leaving = report["leaving_replicas"].as_u64().unwrap_or(0);
+    (leaving > 0).then(|| format!("volume {name} has {leaving} copies on disks that are lost or being emptied"))
 }
 
 #[cfg(test)]

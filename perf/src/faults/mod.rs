@@ -11,6 +11,7 @@ mod health;
 mod inject;
 pub mod interrupt;
 pub mod kind;
+mod mend;
 mod network;
 mod report;
 mod rot;
@@ -35,6 +36,7 @@ use crate::torture::millis;
 use disk::FaultDisk;
 use inject::{Done, Injector};
 use kind::Need;
+use mend::Mender;
 use network::Network;
 use report::Round;
 use schedule::{Fault, Plan, Schedule};
@@ -42,11 +44,9 @@ use volumes::Loads;
 
 /// Of each node, bytes: where disks are to become full they are small.
 const DISK_SIZE: u64 = 16 << 30;
-const SMALL_DISK_SIZE: u64 = 1 << 30;
+const SMALL_DISK_SIZE: u64 = 3 << 29;
 /// How long the cluster may take to become whole after a round.
 const WHOLE_LIMIT: Duration = Duration::from_secs(90);
-/// A daemon whose disk failed is started again if the cluster is not whole after so long.
-const MEND_LIMIT: Duration = Duration::from_secs(20);
 /// How long a started gateway may take to serve its volume again.
 const RESTART_LIMIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at a socket.
@@ -63,6 +63,8 @@ pub struct FaultOptions {
     pub kinds: BTreeSet<Kind>,
     pub nodes: usize,
     pub metas: usize,
+    /// How long a node may be silent before copies are made elsewhere.
+    pub repair_after: Duration,
     pub volumes: usize,
     pub volume_size: u64,
     /// Bytes of each volume under load.
@@ -105,6 +107,7 @@ pub fn run(options: &FaultOptions) -> Result<FaultReport> {
         metas: options.metas,
         disk_size: options.disk_size(),
         network: network.as_ref().map(Network::argument),
+        repair_after: Some(options.repair_after),
     };
     let cluster = Cluster::create_shaped(&folder, &shape)?;
     let disks = disks_if_possible(options, &cluster)?;
@@ -116,7 +119,7 @@ pub fn run(options: &FaultOptions) -> Result<FaultReport> {
         nodes: options.nodes,
         metas: options.metas,
         disk_size: options.disk_size(),
-        filling: Mutex::new(()),
+        filling: Mutex::new(0),
     };
     let checked = Run { options, cluster: &cluster, injector, report: &mut report }.everything();
     if let Err(e) = checked {
@@ -149,8 +152,8 @@ fn network_if_possible(options: &FaultOptions) -> Option<Network> {
 /// What the last rounds may have left.
 #[derive(Default)]
 struct Doubts {
-    /// Daemons whose disk failed.
-    disks: Vec<String>,
+    /// A disk failed, and may have been given up.
+    disk: bool,
     /// Copies may differ.
     rot: bool,
 }
@@ -231,7 +234,7 @@ impl Run<'_> {
         check_alive(known, &running, &done)?;
         *known = running;
         loads.wait_for_progress()?;
-        doubts.disks.extend(done.iter().filter_map(|done| done.disk.clone()));
+        doubts.disk |= done.iter().any(|done| done.disk);
         doubts.rot |= done.iter().any(|done| done.rot);
         let mut settled = None;
         if plan.settle || doubts.rot {
@@ -256,16 +259,11 @@ impl Run<'_> {
 
     /// Waits until all copies are there, compares them, and reads everything back.
     fn settle(&self, loads: &Loads, doubts: &mut Doubts) -> Result<Settled> {
-        let mut restarted = Vec::new();
-        let mut whole = health::wait_until_whole(self.cluster, loads, MEND_LIMIT);
-        if whole.is_err() && !doubts.disks.is_empty() {
-            restarted = std::mem::take(&mut doubts.disks);
-            self.injector.restart(&restarted)?;
-        }
-        if whole.is_err() {
-            let more = health::wait_until_whole(self.cluster, loads, WHOLE_LIMIT - MEND_LIMIT);
-            whole = more.map(|time| time + MEND_LIMIT);
-        }
+        let mut mender = doubts.disk.then(|| Mender::new(&self.injector));
+        let whole = health::wait_until_whole(self.cluster, loads, WHOLE_LIMIT, || {
+            mender.as_mut().map_or(Ok(None), Mender::mend)
+        })?;
+        let restarted = mender.map(|mender| mender.restarted).unwrap_or_default();
         for name in loads.names() {
             // What rotted is found by the first comparison, and replaced.
             let first = self.cluster.verify(&name);
@@ -277,7 +275,7 @@ impl Run<'_> {
         }
         loads.read_back()?;
         *doubts = Doubts::default();
-        Ok(Settled { whole: whole?, restarted })
+        Ok(Settled { whole, restarted })
     }
 
     fn tell(&self, round: &Round) {

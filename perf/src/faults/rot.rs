@@ -40,7 +40,7 @@ pub fn flip_bits(disk: &Path, blocks: u32, rng: &mut Rng) -> Result<u32> {
 
 fn find_stamped(file: &File, stretches: &[(u64, u64)], rng: &mut Rng) -> Result<Option<u64>> {
     let total: u64 = stretches.iter().map(|(start, end)| (end - start) / BLOCK).sum();
-    for _ in 0..ATTEMPTS.min(total.try_into().unwrap_or(ATTEMPTS)) {
+    for _ in 0..if total == 0 { 0 } else { ATTEMPTS } {
         let block = nth_block(stretches, rng.below(total));
         let mut word = [0; 8];
         file.read_exact_at(&mut word, block)?;

@@ -3,6 +3,7 @@
 use super::layout::{Binaries, ClusterFile, DEFAULT_BASE_PORT, Layout, Meta, Node, Shape};
 use super::place::Place;
 use super::process::PidFile;
+use super::spawn;
 use crate::cli::Up;
 use crate::client::wait_for;
 use crate::errors::Usage;
@@ -179,12 +180,19 @@ async fn is_running(pid_file: &PidFile) -> anyhow::Result<bool> {
     }
 }
 
-/// Makes sure that the daemons will get their ports. A network namespace is theirs alone.
+fn bind(place: &Place, port: u16) -> std::io::Result<TcpListener> {
+    let bind = || TcpListener::bind((place.host, port));
+    match place.namespace_file() {
+        Some(namespace) => spawn::within(&namespace, bind),
+        None => bind(),
+    }
+}
+
+/// Makes sure that the daemons will get their ports.
 pub async fn check_ports(daemons: &[Daemon]) -> anyhow::Result<()> {
-    let shared = daemons.iter().filter(|daemon| daemon.place.namespace.is_none());
-    let ports = shared.flat_map(|daemon| daemon.ports.iter().map(move |port| (daemon, *port)));
+    let ports = daemons.iter().flat_map(|daemon| daemon.ports.iter().map(move |port| (daemon, *port)));
     for (Daemon { name, place, .. }, port) in ports {
-        let free = wait_for(PORT_TIMEOUT, async || match TcpListener::bind((place.host, port)) {
+        let free = wait_for(PORT_TIMEOUT, async || match bind(place, port) {
             Ok(_) => Ok(Some(())),
             Err(e) if e.kind() == ErrorKind::AddrInUse => Ok(None),
             Err(e) => Err(e),

@@ -24,11 +24,23 @@ pub fn detached(program: &Path, args: &[OsString], log: &Path, namespace: Option
     command.spawn()
 }
 
+/// Does something in the network namespace of a file, on a thread of its own.
+pub fn within<T: Send>(namespace: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let namespace = open_namespace(namespace)?;
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            enter(&namespace)?;
+            work()
+        });
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the network namespace panicked")))
+    })
+}
+
 fn open_namespace(path: &Path) -> io::Result<File> {
     File::open(path).map_err(|e| io::Error::new(e.kind(), format!("network namespace {}: {e}", path.display())))
 }
 
-/// Moves the new process into a network namespace.
+/// Moves the calling thread, which is all there is of a new process, into a network namespace.
 fn enter(namespace: &File) -> io::Result<()> {
     // SAFETY: takes a descriptor that is open; no memory is touched.
     match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {

@@ -1,11 +1,11 @@
 //! Faults of disks.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use super::{Done, Injector, last, node_name};
-use crate::cluster::Attached;
 use crate::faults::disk::FaultDisk;
 use crate::faults::disk::rules::{Access, Trouble};
 use crate::faults::fill::Filler;
@@ -15,8 +15,10 @@ use crate::rng::Rng;
 
 /// How long an access that is to fail is waited for.
 const STRIKE_LIMIT: Duration = Duration::from_secs(2);
-/// The volume that fills disks.
+/// What volumes that fill disks are called.
 const FILLER: &str = "filler";
+/// How long a volume may take to be detached and deleted.
+const DELETE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Injector<'_> {
     pub(super) fn fail_disk(&self, node: usize, error: DiskError) -> Result<Done> {
@@ -55,7 +57,7 @@ impl Injector<'_> {
     fn disk_done(&self, label: &'static str, node: usize, time: Duration, struck: u64) -> Done {
         let name = node_name(node);
         let detail = format!("for {} ms, {struck} accesses struck", time.as_millis());
-        Done { disk: Some(name.clone()), ..Done::new(label, vec![name], detail) }
+        Done { disk: true, ..Done::new(label, vec![name], detail) }
     }
 
     pub(super) fn corrupt(&self, node: usize, blocks: u32, down: bool, choice: u64) -> Result<Done> {
@@ -71,22 +73,19 @@ impl Injector<'_> {
 
     pub(super) fn fill_disks(&self, time: Duration) -> Result<Done> {
         // Two at a time would get into each other's way; the second finds the disks free again.
-        let _alone = self.filling.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let attached = self.filling_volume()?;
+        let mut number = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        *number += 1;
+        let volume = format!("{FILLER}-{number}");
+        // More than fits in two copies.
+        self.cluster.create_volume(&volume, self.disk_size * self.nodes as u64 / 2)?;
+        let attached = self.cluster.attach(&volume)?;
         let mut filler = Filler::connect(&attached.socket)?;
         let filled = filler.fill()?;
         filler.hold(time)?;
         filler.free()?;
+        self.cluster.delete_volume(&volume, DELETE_LIMIT)?;
         let detail = format!("{} MiB written, full for {} ms", filled >> 20, time.as_millis());
         Ok(Done::new("disks full", (0..self.nodes).map(node_name).collect(), detail))
-    }
-
-    fn filling_volume(&self) -> Result<Attached> {
-        if self.cluster.volume(FILLER).is_err() {
-            // More than fits in two copies.
-            self.cluster.create_volume(FILLER, self.disk_size * self.nodes as u64 / 2)?;
-        }
-        self.cluster.attach(FILLER)
     }
 
     fn disk(&self, node: usize) -> Result<&FaultDisk> {

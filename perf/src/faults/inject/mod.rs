@@ -28,8 +28,8 @@ pub struct Injector<'c> {
     pub metas: usize,
     /// Of each node, bytes.
     pub disk_size: u64,
-    /// Held by who uses the filling volume.
-    pub filling: Mutex<()>,
+    /// Volumes that filled the disks so far; held by who fills them.
+    pub filling: Mutex<u32>,
 }
 
 /// What a fault did, for the round's record.
@@ -43,8 +43,8 @@ pub struct Done {
     pub struck: Vec<String>,
     /// How long killed daemons were left down.
     pub down: Option<Duration>,
-    /// Its daemon may have to be started again before it uses its disk.
-    pub disk: Option<String>,
+    /// A disk failed, and may have been given up.
+    pub disk: bool,
     /// Copies may differ until they are compared.
     pub rot: bool,
 }
@@ -52,7 +52,7 @@ pub struct Done {
 impl Done {
     fn new(label: &'static str, struck: Vec<String>, detail: String) -> Done {
         let names = if struck.is_empty() { "nothing runs".into() } else { struck.join(" ") };
-        Done { label, what: format!("{label}: {names}, {detail}"), struck, down: None, disk: None, rot: false }
+        Done { label, what: format!("{label}: {names}, {detail}"), struck, down: None, disk: false, rot: false }
     }
 }
 
