@@ -19,7 +19,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench sim mutants clean
+.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -63,7 +63,11 @@ kill: build ## The same, but daemons are only killed or halted
 sim: ## Simulate SEEDS clusters under faults, from seed FROM on
 	MIMALLOC_PURGE_DELAY=-1 $(CARGO) run --release -q -p levee-sim -- --seeds $(SEEDS) --from $(FROM)
 
-mutants: ## Switch every rule off in turn: the simulator has to notice
+model: ## Explore every execution of the protocol within larger bounds than `make test` does (tens of minutes)
+	$(CARGO) run --release -q -p levee-model -- check --large
+
+mutants: ## Switch every rule off in turn: the simulator and the model have to notice
+	$(CARGO) run --release -q -p levee-model -- mutants
 	MIMALLOC_PURGE_DELAY=-1 RUSTFLAGS="--cfg levee_mutants" $(CARGO) run --release -q -p levee-sim --target-dir $(TARGET)/mutants -- mutants
 
 bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one run, TIME seconds per point
