@@ -45,8 +45,9 @@ lint: format ## Format and lints, warnings being errors
 unit: ## The crates' own tests
 	$(CARGO_TEST) --workspace
 
+# The seed is one whose few rounds have kills, all daemons killed, two at once, a cut, rot and a stalled disk.
 faults-short: build deps
-	$(BIN)/levee-faults --rounds 6 --seed 1 --dir $(TARGET)/faults-short --base-port 18500 >/dev/null
+	$(BIN)/levee-faults --rounds 7 --seed 2862 --dir $(TARGET)/faults-short --base-port 18500 >/dev/null
 
 guest-short: build deps
 	scripts/demo --quick
