@@ -420,12 +420,15 @@ impl Chunk {
         others().find(|(_, m)| m.is_current()).or_else(|| others().next()).map(|(j, _)| j)
     }
 
-    /// Blocks of which it is not known that the member holds them.
+    /// Blocks of which it is not known that the member holds them: it misses them, or owes a write of them.
     pub fn doubtful(&self, i: usize) -> BlockSet {
-        match &self.state.borrow().members[i].sync {
+        let member = &self.state.borrow().members[i];
+        let mut blocks = match &member.sync {
             Sync::Current => BlockSet::default(),
             Sync::Behind(missing) => missing.doubtful(),
-        }
+        };
+        member.owes.values().for_each(|op| blocks.insert_range(op.blocks()));
+        blocks
     }
 
     /// What a member misses and another holds: at most `blocks` blocks in at most `runs` runs, and who. The others are
