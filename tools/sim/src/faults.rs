@@ -63,7 +63,7 @@ async fn one(world: &World, fault: Fault) {
         Fault::Storm => storm(world).await,
         Fault::Failover => failover(world).await,
         Fault::Takeovers => takeovers(world).await,
-        Fault::Corruption => damage::strike(world),
+        Fault::Corruption => corruption(world).await,
         Fault::Evacuate => evacuate(world, &node).await,
         Fault::LoseNode => lose_node(world, &node),
         Fault::Restart => restart(world, &node),
@@ -119,7 +119,7 @@ fn set_disk(world: &World, disk: &SimDisk, state: DiskState) {
     }
 }
 
-/// A disk is drained or given up, or back in service; and perhaps more.
+/// A disk is drained or given up, or back in service; and often something else happens while replicas are being moved.
 async fn evacuate(world: &World, node: &Rc<Node>) {
     let disk = &node.disks[world.below(node.disks.len() as u64) as usize];
     let state = match world.below(5) {
@@ -127,14 +127,32 @@ async fn evacuate(world: &World, node: &Rc<Node>) {
         2..4 => DiskState::Dead,
         _ => DiskState::InService,
     };
+    if world.one_in(2) {
+        // Another copy lags behind, and its gateway does not know yet.
+        let gateway = world.guests().first().and_then(|g| g.device()).map(|d| d.process.node);
+        world.net().cut(gateway.unwrap_or(node.id), world.some_node().id);
+        world.rt().sleep(world.some_time(50)).await;
+    }
     set_disk(world, disk, state);
-    // Often something happens while replicas are being moved.
-    world.rt().sleep(world.some_time(150)).await;
+    world.rt().sleep(Duration::from_millis(5) + world.some_time(300)).await;
     match world.below(4) {
-        0 => failover(world).await,
-        1 => takeovers(world).await,
-        2 => down(world, &world.some_node(), true, 2000),
-        _ => {}
+        0 | 1 => failover(world).await,
+        2 => takeovers(world).await,
+        _ => down(world, &world.some_node(), true, 2000),
+    }
+    world.net().heal();
+}
+
+/// A disk has damaged what it holds; often that is found at once, by a restart, and there are takeovers.
+async fn corruption(world: &World) {
+    damage::strike(world);
+    let nodes = world.nodes();
+    let struck = nodes.iter().find(|n| n.disks.iter().any(|d| d.tainted.get()));
+    if let Some(node) = struck.filter(|_| world.one_in(2)) {
+        world.kill(node, true);
+        world.start(node);
+        world.rt().sleep(world.some_time(100)).await;
+        takeovers(world).await;
     }
 }
 

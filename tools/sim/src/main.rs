@@ -6,6 +6,7 @@ use levee_sim::campaign::{Plan, campaign, run_caught};
 use levee_sim::{coverage, mutants};
 use std::num::NonZero;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,9 +41,12 @@ struct Args {
 enum Command {
     /// Switch deliberate bugs on, one by one, and see whether they are found; needs a build for that: make mutants
     Mutants {
-        /// Seeds for each at most
-        #[arg(long, default_value_t = 3000)]
+        /// Seeds for each in the first round; twice as many in the next
+        #[arg(long, default_value_t = 100)]
         seeds: u64,
+        /// Seconds after which what is left counts as not found
+        #[arg(long, default_value_t = 150)]
+        limit: u64,
         /// Only those whose names contain this
         #[arg(long, default_value = "")]
         only: String,
@@ -62,8 +66,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<bool> {
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
-    if let Some(Command::Mutants { seeds, only }) = &args.command {
-        return mutants::hunt_all(Plan { from: args.from, seeds: *seeds, jobs, limit: None, keep_going: false }, only);
+    if let Some(Command::Mutants { seeds, limit, only }) = &args.command {
+        let limit = Some(Duration::from_secs(*limit));
+        return mutants::hunt_all(Plan { from: args.from, seeds: *seeds, jobs, limit, keep_going: false }, only);
     }
     if let Ok(name) = std::env::var("LEVEE_MUTANT") {
         mutants::switch_on(&name)?;

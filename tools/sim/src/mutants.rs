@@ -6,7 +6,7 @@ use crate::campaign::{Plan, campaign};
 use anyhow::{Result, bail, ensure};
 use levee_core::probe;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Every deliberate bug, by name.
 pub const MUTANTS: &[&str] = &[
@@ -19,7 +19,6 @@ pub const MUTANTS: &[&str] = &[
     "adoptions forgotten at a restart",
     "attested copies not waited for",
     "checkpoint published before it is durable",
-    "commit point without absent copies",
     "compaction puts old over new",
     "copies attested unseen",
     "every process gets the same epoch",
@@ -74,28 +73,36 @@ pub fn prepare() {
     probe::set_mutant(index.checked_sub(1).and_then(|i| MUTANTS.get(i)).copied());
 }
 
-/// Runs each until it is found. Whether all were.
+/// Runs each until it is found: all for a few seeds, those that are left for twice as many, and so on, until the time is
+/// over. Whether all were found.
 pub fn hunt_all(plan: Plan, only: &str) -> Result<bool> {
     ensure!(probe::MUTABLE, "this build has no mutants: make mutants builds one that has");
     // What they break is not news.
     std::panic::set_hook(Box::new(|_| {}));
-    let (mut found, mut survived) = (0, vec![]);
-    for name in MUTANTS.iter().filter(|m| m.contains(only)) {
-        switch_on(name)?;
-        let report = campaign(plan, prepare, |_, _: Duration| {});
-        let seconds = report.took.as_secs_f64();
-        match report.failures.first_key_value() {
-            Some((seed, failure)) => {
-                found += 1;
-                let seeds = report.seeds;
-                println!("{name:<46} {seeds:>5} seeds {seconds:>6.1} s  {} (seed {seed})", failure.check);
-            }
-            None => {
-                println!("{name:<46} {:>5} seeds {seconds:>6.1} s  SURVIVED", report.seeds);
-                survived.push(*name);
+    let begun = Instant::now();
+    let mut left: Vec<&str> = MUTANTS.iter().copied().filter(|m| m.contains(only)).collect();
+    let (all, mut plan) = (left.len(), plan);
+    while !left.is_empty() && plan.limit.is_none_or(|limit| begun.elapsed() < limit) {
+        for name in std::mem::take(&mut left) {
+            let limit = plan.limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+            if !hunt(name, Plan { limit, ..plan })? {
+                left.push(name);
             }
         }
+        plan = Plan { from: plan.from + plan.seeds, seeds: plan.seeds * 2, ..plan };
     }
-    println!("{found} deliberate bugs found, {} not: {survived:?}", survived.len());
-    Ok(survived.is_empty())
+    for name in &left {
+        println!("{name:<46} SURVIVED {} seeds", plan.from);
+    }
+    println!("{} deliberate bugs, {} not found, {:.0} s", all, left.len(), begun.elapsed().as_secs_f64());
+    Ok(left.is_empty())
+}
+
+/// Whether it is found.
+fn hunt(name: &str, plan: Plan) -> Result<bool> {
+    switch_on(name)?;
+    let report = campaign(plan, prepare, |_, _: Duration| {});
+    let Some((seed, failure)) = report.failures.first_key_value() else { return Ok(false) };
+    println!("{name:<46} {:>5} seeds  {} (seed {seed})", plan.from + report.seeds, failure.check);
+    Ok(true)
 }
