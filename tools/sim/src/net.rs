@@ -21,6 +21,9 @@ use std::time::Duration;
 /// How long a peer that says nothing is waited for.
 const SILENCE: (u64, u64) = (500_000, 4_000_000);
 
+/// The process that calls, and the node and core that are called.
+type Ends = (u64, NodeId, u16);
+
 /// All links. A cheap handle.
 #[derive(Clone)]
 pub struct Net(Rc<Inner>);
@@ -34,7 +37,7 @@ struct Inner {
     healed: Event,
     /// By calling process, and node and core that are called: the present link, and broken ones on which something is
     /// still under way.
-    links: RefCell<BTreeMap<(u64, NodeId, u16), Vec<Rc<Link>>>>,
+    links: RefCell<BTreeMap<Ends, Vec<Rc<Link>>>>,
     /// The living process of each node.
     processes: RefCell<BTreeMap<NodeId, Rc<Process>>>,
 }

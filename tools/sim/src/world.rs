@@ -106,7 +106,7 @@ impl World {
         let setup = self.setup();
         let mut disks = vec![];
         for d in 0..setup.disks_per_node {
-            let uuid = Uuid::from_u128(u128::from(id.0) << 32 | u128::from(d) + 1);
+            let uuid = Uuid::from_u128((u128::from(id.0) << 32) | (u128::from(d) + 1));
             let segments = if setup.nearly_full { FEW_SEGMENTS } else { SEGMENTS };
             let size = store::limits::SHARDS_START
                 + u64::from(setup.shards) * (store::limits::ROOT_AREA + u64::from(SEGMENT) * u64::from(segments));
@@ -283,8 +283,8 @@ impl World {
         }
         let number = self.0.processes.replace(self.0.processes.get() + 1);
         let drift = self.setup().drift;
-        let rt = self.0.rt.process(if node.id.0 % 2 == 0 { drift } else { -drift });
-        let incarnation = Uuid::from_u128(u128::from(self.next_u64()) << 64 | u128::from(number));
+        let rt = self.0.rt.process(if node.id.0.is_multiple_of(2) { drift } else { -drift });
+        let incarnation = Uuid::from_u128((u128::from(self.next_u64()) << 64) | u128::from(number));
         let process = Process::new(number, node.id, rt, incarnation, node.disks.clone());
         *node.process.borrow_mut() = Some(process.clone());
         self.log(|| format!("{}: started", node.id));
