@@ -74,10 +74,11 @@ impl Repairs {
         let scan = view.state.scan_for_repair(self.cursor, REPAIR_SCAN);
         let mut todo = scan.volumes.into_iter().filter(|id| !self.resting.contains_key(id));
         let begun: Vec<VolumeId> = todo.by_ref().take(slots).collect();
-        let more = todo.next().is_some();
-        if !more {
-            self.cursor = scan.next.unwrap_or_default();
-        }
+        // The search goes on where it stopped, so that each has its turn, however many get nowhere.
+        self.cursor = match (todo.next(), begun.last()) {
+            (Some(_), Some(last)) => *last,
+            _ => scan.next.unwrap_or_default(),
+        };
         let mut nodes = view.observed.best(view.state, view.now);
         for volume in begun {
             let Some(node) = view.state.repairer(&nodes) else { return };
@@ -110,5 +111,85 @@ impl Watched {
 impl Progress {
     fn is_done(&self) -> bool {
         self.state == ServeState::Serving && self.degraded == 0 && self.leaving == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Observed;
+    use crate::repair::Policy;
+    use levee_meta_state::{Answer, Decider, State};
+    use levee_proto::api::*;
+    use levee_proto::{CHUNK_SIZE, DiskId, NodeId};
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    fn apply(state: &mut State, command: Command) -> Answer {
+        state.apply(&command).expect("a command that is fine")
+    }
+
+    /// A node whose only disk is drained, and `volumes` detached volumes with a chunk on it.
+    fn drained(volumes: usize) -> State {
+        let mut state = State::default();
+        apply(&mut state, Command::Found { cluster: Uuid::from_u128(1) });
+        let disk = RegisterDisk { uuid: Uuid::from_u128(2), path: "/d".into(), capacity: 100 * CHUNK_SIZE, shards: 1 };
+        let incarnation = Uuid::from_u128(3);
+        let node = RegisterNode {
+            name: "n1".into(),
+            incarnation,
+            admin_url: "http://h:1".into(),
+            cores: vec!["h:2".into()],
+            cluster: None,
+            disks: vec![disk],
+        };
+        apply(&mut state, Command::RegisterNode(node));
+        let alive = BTreeSet::from([NodeId(1)]);
+        for i in 0..volumes {
+            let name = format!("v{i}");
+            let create = CreateVolume { name: name.clone(), size: CHUNK_SIZE, copies: 1, min_copies: 1 };
+            apply(&mut state, Command::CreateVolume(create));
+            let attached = Command::Attach { name: name.clone(), node: None, alive: alive.clone() };
+            let Answer::Volume(info) = apply(&mut state, attached) else { panic!("not a volume") };
+            let attachment = info.attachment.expect("attached").attachment;
+            let request = OpenVolume { node: NodeId(1), incarnation, attachment };
+            let Answer::Opened(opened) = apply(&mut state, Command::Open { name: name.clone(), request }) else {
+                panic!("not opened")
+            };
+            let request = AllocateChunks { epoch: opened.epoch, indexes: vec![0] };
+            apply(&mut state, Command::Allocate { name: name.clone(), request, alive: alive.clone() });
+            apply(&mut state, Command::Detach { name });
+        }
+        let (disk, to, by) = (DiskId(1), DiskState::Draining, Decider::Operator);
+        apply(&mut state, Command::SetDisk { disk, state: to, reason: None, by });
+        state
+    }
+
+    #[test]
+    fn repairs_that_get_nowhere_keep_up_nobody() {
+        let mut state = drained(MAX_REPAIRS + 2);
+        let policy = Policy { down_after: Duration::from_secs(3600), after: Duration::from_secs(3600), rate: None };
+        let start = Instant::now();
+        let mut observed = Observed::new(1, start, policy.down_after);
+        observed.registered(NodeId(1), start);
+        let mut repairs = Repairs::default();
+        let mut tend = |state: &mut State, now: Instant| {
+            let mut commands = Vec::new();
+            repairs.tend(&View { state, observed: &observed, policy, now }, &mut commands);
+            commands.iter().for_each(|c| drop(apply(state, c.clone())));
+            let attached = |c: &Command| match c {
+                Command::AttachRepair { volume, .. } => Some(volume.0),
+                _ => None,
+            };
+            (commands.len(), commands.iter().filter_map(attached).collect::<Vec<_>>())
+        };
+        assert_eq!(tend(&mut state, start), (4, vec![1, 2, 3, 4]));
+        assert_eq!(tend(&mut state, start), (0, vec![]));
+        let later = start + REPAIR_STALL;
+        assert_eq!(tend(&mut state, later), (4, vec![]), "they make room");
+        assert_eq!(tend(&mut state, later), (2, vec![5, 6]));
+        assert_eq!(tend(&mut state, later), (0, vec![]), "the first ones rest");
+        assert_eq!(tend(&mut state, later + REPAIR_REST).1, [1, 2]);
     }
 }
