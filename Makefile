@@ -69,7 +69,10 @@ model: ## Explore every execution of the protocol within larger bounds than `mak
 
 mutants: ## Switch every rule off in turn: the simulator and the model have to notice
 	$(CARGO) run --release -q -p levee-model -- mutants
-	MIMALLOC_PURGE_DELAY=-1 RUSTFLAGS="--cfg levee_mutants" $(CARGO) run --release -q -p levee-sim --target-dir $(TARGET)/mutants -- mutants
+	@tests=$$(RUSTFLAGS="--cfg levee_mutants" $(CARGO) test --release --no-run -p levee-core --target-dir $(TARGET)/mutants 2>&1 | \
+		sed -n 's/.*Executable .*(\(.*\))/\1/p' | tac); \
+	MIMALLOC_PURGE_DELAY=-1 RUSTFLAGS="--cfg levee_mutants" \
+		$(CARGO) run --release -q -p levee-sim --target-dir $(TARGET)/mutants -- mutants $$tests
 
 bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one run, TIME seconds per point
 	$(BIN)/levee-bench suite --time $(TIME) --dir $(TARGET)/bench --out $(TARGET)/bench/latest.json

@@ -88,17 +88,20 @@ fn a_disk_that_was_never_here_is_refused() {
     assert!(said.contains("there is no disk") && said.contains("typo"), "{said}");
 }
 
+/// Does it to a disk, and what the daemon then says of it.
+type Damage<'a> = (&'a dyn Fn(&File), &'a str);
+
 /// What a shard cannot be recovered from is a failure of its disk alone; so is anything else that may be written there.
 #[test]
 fn whatever_is_on_a_disk_the_others_are_served() {
     let (node, meta) = (Node::new(2), FakeMeta::start());
     let damaged = &node.disks[1];
-    let garbage: Vec<u8> = (0..MIB as usize).map(|i| (i * 7919 >> 3) as u8).collect();
+    let garbage: Vec<u8> = (0..MIB as usize).map(|i| ((i * 7919) >> 3) as u8).collect();
     let roots = |file: &File| file.write_all_at(&garbage[..64 << 10], MIB).unwrap();
     let superblock = |file: &File| file.write_all_at(&garbage[..8192], 0).unwrap();
     let nothing = |file: &File| file.set_len(0).unwrap();
     let zeros = |file: &File| file.write_all_at(&vec![0; 2 * MIB as usize], 0).unwrap();
-    let damages: [(&dyn Fn(&File), &str); 4] = [
+    let damages: [Damage; 4] = [
         (&roots, "both roots are damaged"),
         (&superblock, "cannot be used"),
         (&nothing, "cannot be used"),

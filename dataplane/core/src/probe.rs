@@ -16,6 +16,8 @@ pub const MUTABLE: bool = cfg!(levee_mutants);
 thread_local! {
     static COUNTS: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
     static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
+    /// For tests, which do not switch them on themselves.
+    static NAMED: Option<String> = std::env::var("LEVEE_MUTANT").ok();
 }
 
 /// Counts that this place was reached.
@@ -53,5 +55,8 @@ pub fn set_mutant(name: Option<&'static str>) {
 
 /// See [`mutant!`](crate::mutant).
 pub fn is_mutant(name: &str) -> bool {
-    MUTANT.get().is_some_and(|on| on == name)
+    match MUTANT.get() {
+        Some(on) => on == name,
+        None => NAMED.with(|named| named.as_deref() == Some(name)),
+    }
 }

@@ -120,6 +120,7 @@ async fn scrub(State(asks): State<Asks>, Path(volume): Path<String>) -> Result<R
 }
 
 /// Events as they come, one JSON document a line.
+#[expect(clippy::result_large_err, reason = "as with axum's handlers, the error is the response itself")]
 fn stream<E: Serialize + Send + 'static>(volume: &str, events: Started<E>) -> Result<Response, Response> {
     let detail = format!("volume '{volume}' is not served by this daemon: ask the node that it is attached to");
     let events = events.ok_or_else(|| problem(ProblemKind::NotFound, &detail))?;

@@ -31,7 +31,7 @@ pub fn unfinished(world: &World) -> Option<String> {
         }
         let health = device.gateway.health();
         if health.degraded + health.waiting > 0 {
-            return Some(format!("{} does not become whole: {health:?}", guest.name()));
+            return Some(format!("{} does not become whole: {:?}", guest.name(), device.gateway.report()));
         }
         replicas_to_move(world, guest)
     })

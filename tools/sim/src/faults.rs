@@ -133,7 +133,8 @@ async fn evacuate(world: &World, node: &Rc<Node>) {
         world.net().cut(gateway.unwrap_or(node.id), world.some_node().id);
         world.rt().sleep(world.some_time(50)).await;
     }
-    set_disk(world, disk, state);
+    // It may have been lost meanwhile: no operator puts such a disk back.
+    set_disk(world, disk, if node.lost.get() { DiskState::Dead } else { state });
     world.rt().sleep(Duration::from_millis(5) + world.some_time(300)).await;
     match world.below(4) {
         0 | 1 => failover(world).await,
@@ -256,7 +257,9 @@ fn disk_error(world: &World, node: &Rc<Node>) {
     let when = world.below(SOON);
     match world.below(3) {
         0 => disk.fail_write(when),
-        1 => disk.fail_sync(when),
+        // A disk tells each of its users, once, that a sync failed; the one in memory tells only who asked.
+        1 if world.setup().shards == 1 => disk.fail_sync(when),
+        1 => disk.fail_write(when),
         _ => disk.fail_read(when),
     }
     // Somebody looks after failed shards, as an operator would.

@@ -5,6 +5,7 @@ use clap::Parser;
 use levee_sim::campaign::{Plan, campaign, run_caught};
 use levee_sim::{coverage, mutants};
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -44,12 +45,14 @@ enum Command {
         /// Seeds for each in the first round; twice as many in the next
         #[arg(long, default_value_t = 100)]
         seeds: u64,
-        /// Seconds after which what is left counts as not found
-        #[arg(long, default_value_t = 150)]
+        /// Seconds after which what is left is left to the tests
+        #[arg(long, default_value_t = 60)]
         limit: u64,
         /// Only those whose names contain this
         #[arg(long, default_value = "")]
         only: String,
+        /// Executables of the core's own tests, built in the same way: what is left has to be found by them
+        tests: Vec<PathBuf>,
     },
 }
 
@@ -66,9 +69,9 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<bool> {
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
-    if let Some(Command::Mutants { seeds, limit, only }) = &args.command {
+    if let Some(Command::Mutants { seeds, limit, only, tests }) = &args.command {
         let limit = Some(Duration::from_secs(*limit));
-        return mutants::hunt_all(Plan { from: args.from, seeds: *seeds, jobs, limit, keep_going: false }, only);
+        return mutants::hunt_all(Plan { from: args.from, seeds: *seeds, jobs, limit, keep_going: false }, only, tests);
     }
     if let Ok(name) = std::env::var("LEVEE_MUTANT") {
         mutants::switch_on(&name)?;
