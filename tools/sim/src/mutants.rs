@@ -54,6 +54,10 @@ pub const MUTANTS: &[&str] = &[
     "write below the fence accepted",
 ];
 
+/// Those that need executions which random faults do not bring about, and the rule that the model checker then finds
+/// broken: `levee-model mutants`, which `make mutants` runs first, fails if it does not.
+const FOUND_BY_MODEL: &[(&str, &str)] = &[("the source of a comparison is whole", "owed-is-doubtful")];
+
 /// One more than the index of the one that is switched on in all threads.
 static SWITCHED: AtomicUsize = AtomicUsize::new(0);
 
@@ -95,6 +99,10 @@ pub fn hunt_all(plan: Plan, only: &str, tests: &[PathBuf]) -> Result<bool> {
     }
     let mut survivors = 0;
     for name in &left {
+        if let Some((_, rule)) = FOUND_BY_MODEL.iter().find(|(of, _)| of == name) {
+            println!("{name:<46}      model  {rule}");
+            continue;
+        }
         match found_by(name, tests)? {
             Some(test) => println!("{name:<46}      test   {test}"),
             None => {

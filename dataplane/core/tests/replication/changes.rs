@@ -182,6 +182,34 @@ fn the_dead_are_replaced_after_a_takeover_although_too_few_are_left_to_serve() {
 }
 
 #[test]
+fn a_write_while_the_set_changes_is_answered_only_when_all_that_stay_have_it() {
+    scenario(4, 2, |world| async move {
+        let (gateway, _) = world.attach();
+        fill(&world, &gateway, 10).await;
+        world.mute_changes(true);
+        let before = world.changes();
+        gateway.evacuate(world.set_disk(N3, DiskState::Dead));
+        until(&world, "a change", || world.changes() > before && !has(&world, N3)).await;
+        // The gateway has not heard of it: nodes 2 and 3 alone would be enough for the old set.
+        let slow = Rc::new(Cell::new(true));
+        let is_slow = slow.clone();
+        world.rule(move |_, node, r| match r {
+            Request::Write { .. } if node == N4 && is_slow.get() => Fate::Hold,
+            _ => Fate::Deliver,
+        });
+        let done = put_later(&world, &gateway, 2, content(80));
+        pass(&world, 300).await;
+        assert!(!done.get(), "node 4 stays, and does not have it");
+        slow.set(false);
+        world.mute_changes(false);
+        until(&world, "the write", || done.get()).await;
+        world.no_rule();
+        assert_eq!(get(&world, &gateway, 2).await, 80);
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
 fn a_change_whose_answer_is_lost_is_found_out() {
     scenario(4, 2, |world| async move {
         let (first, number) = world.attach();

@@ -149,6 +149,45 @@ fn a_fence_is_answered_behind_every_earlier_write_and_outlives_a_crash() {
 }
 
 #[test]
+fn a_replica_that_was_made_outlives_a_crash() {
+    use levee_core::ports::Runtime as _;
+    for seed in 0..10 {
+        test(seed, async move |rt, disk| {
+            let service = open(&rt, &disk).await;
+            ask(&rt, &service, fence(1)).await;
+            let after: Rc<RefCell<Option<MemDisk>>> = Rc::default();
+            let (at_answer, live) = (after.clone(), disk.clone());
+            let create = Request::Create { target: target(1, 1), adopted: true };
+            let made = send(&service, (create, Bytes::new()), move || {
+                *at_answer.borrow_mut() = Some(live.fork(CrashStyle::LoseAll, 1));
+            });
+            rt.sleep(Duration::from_secs(2)).await;
+            assert_eq!(made.take(), Some(Reply::Done));
+            let again = open(&rt, &after.take().unwrap()).await;
+            let Reply::Fenced { replicas, .. } = ask(&rt, &again, fence(2)).await else { panic!("not fenced") };
+            assert_eq!(replicas.len(), 1, "it was made");
+        });
+    }
+}
+
+#[test]
+fn requests_for_an_earlier_replica_set_are_refused() {
+    test(1, async |rt, disk| {
+        let service = in_use(&rt, &disk).await;
+        let with_config = |config: u32, seq| {
+            let (mut request, data) = write(1, 1, seq);
+            if let Request::Write { target, .. } = &mut request {
+                target.config = levee_proto::ConfigNo(config);
+            }
+            (request, data)
+        };
+        assert_eq!(status(&ask(&rt, &service, with_config(2, 1)).await), Status::Ok);
+        assert_eq!(status(&ask(&rt, &service, with_config(1, 2)).await), Status::StaleConfig);
+        assert_eq!(status(&ask(&rt, &service, with_config(2, 3)).await), Status::Ok);
+    });
+}
+
+#[test]
 fn only_the_fenced_epoch_is_served_and_from_the_arrival_of_the_fence_on() {
     test(1, async |rt, disk| {
         let service = in_use(&rt, &disk).await;
