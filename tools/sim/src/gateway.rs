@@ -5,7 +5,6 @@ use crate::process::{Process, core_of_shard};
 use crate::world::World;
 use bytes::Bytes;
 use levee_core::gateway::{AllocError, Cluster, Done, Gateway};
-use levee_core::mutant;
 use levee_core::testing::TestRuntime;
 use levee_meta_state::{Answer, Command};
 use levee_proto::api::{AllocateChunks, ChangeReplicas, ChangedReplicas, ChunkInfo, ProblemKind, ReplicaChange};
@@ -49,8 +48,6 @@ impl Cluster for Links {
     ) -> impl Future<Output = Result<ChangedReplicas, AllocError>> + 'static {
         let (world, process, name, epoch) = (self.world.clone(), self.process.clone(), self.volume.clone(), self.epoch);
         async move {
-            let changes =
-                if mutant!("stale config accepted") { world.meta().renumbered(&name, changes) } else { changes };
             let request = ChangeReplicas { epoch, changes };
             let alive = world.meta().alive();
             match world.meta().ask(&process, Command::ChangeReplicas { name, request, alive }).await {

@@ -9,7 +9,7 @@ use levee_core::ports::Runtime;
 use levee_core::sync::{Event, Listener};
 use levee_core::testing::TestRng;
 use levee_meta_state::{Answer, Command, Outcome, State};
-use levee_proto::api::{Intent, Problem, ReplicaChange};
+use levee_proto::api::{Intent, Problem};
 use levee_proto::{NodeId, VolumeId};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
@@ -125,15 +125,6 @@ impl Meta {
     /// Nodes that are not known to be down.
     pub fn alive(&self) -> BTreeSet<NodeId> {
         self.world().alive()
-    }
-
-    /// Changes as if they were about the present configs: what a meta server without compare-and-set would make.
-    pub fn renumbered(&self, volume: &str, changes: Vec<ReplicaChange>) -> Vec<ReplicaChange> {
-        let state = self.0.state.borrow();
-        let id = state.volume_named(volume).map(|v| v.id).unwrap_or_default();
-        let config = |index: &u32| state.volume(id).and_then(|v| v.chunks.get(index)).map(|c| c.config);
-        let renumber = |c: ReplicaChange| ReplicaChange { config: config(&c.index).unwrap_or(c.config), ..c };
-        changes.into_iter().map(renumber).collect()
     }
 
     /// The volume's newest epoch.
