@@ -46,7 +46,7 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         seeds: u64,
         /// Seconds after which what is left is left to the tests
-        #[arg(long, default_value_t = 60)]
+        #[arg(long, default_value_t = 900)]
         limit: u64,
         /// Only those whose names contain this
         #[arg(long, default_value = "")]
