@@ -231,6 +231,17 @@ impl Volume {
         self.0.gateway.set_background_rate(background.rate);
     }
 
+    /// Gives the volume a larger size, and has its guest told. Sizes that are not larger change nothing.
+    #[allow(dead_code, reason = "the control thread learns of new sizes with the versions of a volume")]
+    pub fn grow(&self, size: u64) -> Result<(), String> {
+        if self.0.gateway.grow(size)?
+            && let State::Serving(Some(server)) = &*self.0.state.borrow()
+        {
+            server.resized();
+        }
+        Ok(())
+    }
+
     pub fn name(&self) -> &str {
         &self.0.opened.name
     }

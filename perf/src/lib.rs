@@ -1,7 +1,6 @@
 //! Load, verification and benchmarks for Levee volumes, as programs outside of the daemons.
 //!
-//! - [`frontend`]: a vhost-user-blk front end that outlives its daemon, as a virtual machine does.
-//! - [`torture`]: verified random load over that front end: every read is checked.
+//! - [`torture`]: verified random load over a front end that outlives its daemon: every read is checked.
 //! - [`faults`]: a cluster under torture while faults are done to it, chosen by a seed.
 //! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
 //! - [`suite`]: Levee beside raw disks and qemu-storage-daemon, in one run.
@@ -10,7 +9,6 @@
 
 pub mod cluster;
 pub mod faults;
-pub mod frontend;
 pub mod limits;
 pub mod load;
 pub mod process;

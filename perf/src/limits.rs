@@ -2,26 +2,10 @@
 
 use std::time::Duration;
 
-/// Descriptors in a virtqueue of the front end.
-pub const RING_SIZE: u16 = 256;
-/// Most virtqueues of one front end.
-pub const MAX_QUEUES: usize = 16;
-/// Descriptors that each request slot of a queue owns: header, data pieces, status.
-pub const SLOT_DESCRIPTORS: u16 = 8;
-/// Requests that one queue can have in flight.
-pub const SLOTS_PER_QUEUE: usize = (RING_SIZE / SLOT_DESCRIPTORS) as usize;
-/// Most data of one request, bytes.
+pub use levee_frontend::limits::{MAX_QUEUES, SLOTS_PER_QUEUE};
+
+/// Most data of one request under torture, bytes.
 pub const MAX_DATA: usize = 64 << 10;
-/// Most pieces that the data of one request is split into.
-pub const MAX_PIECES: usize = SLOT_DESCRIPTORS as usize - 2;
-/// Largest payload of a vhost-user message that is accepted.
-pub const MAX_MESSAGE: usize = 4096;
-/// How long a daemon may take to answer one vhost-user message.
-pub const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
-/// Pause between attempts to reach a daemon that is gone.
-pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
-/// Largest in-flight region that is accepted from a daemon, bytes.
-pub const MAX_INFLIGHT_REGION: u64 = 16 << 20;
 /// Overlapping writes of one unit that may be in flight at a time.
 pub const MAX_WRITES_PER_UNIT: usize = 2;
 /// Findings that a report spells out; all are counted.

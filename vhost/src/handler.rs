@@ -134,6 +134,7 @@ impl VhostUserBackendReqHandlerMut for Handler {
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
         Ok(VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS
@@ -213,8 +214,14 @@ impl VhostUserBackendReqHandlerMut for Handler {
         self.vring(u32::from(index)).map(|_| ())
     }
 
+    /// A front end that starts its device may have asked for the configuration long ago: QEMU asks when the device is
+    /// plugged in, ignores notices until it is started, and does not ask again after a reconnection.
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
-        self.set_enabled(index, enable)
+        self.set_enabled(index, enable)?;
+        if index == 0 && enable {
+            self.device.shared.notify();
+        }
+        Ok(())
     }
 
     fn get_config(&mut self, offset: u32, size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {

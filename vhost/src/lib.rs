@@ -32,6 +32,7 @@ mod inflight;
 mod kick;
 pub mod limits;
 mod memory;
+mod notice;
 mod queue;
 mod request;
 mod ring;

@@ -21,6 +21,7 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 use crate::device::BlockDevice;
 use crate::handler::{Device, Handler};
 use crate::limits::{MAX_QUEUE_SIZE, MAX_QUEUES};
+use crate::notice::NoticeChannel;
 use crate::queue::{self, Pace, Start};
 use crate::socket::{ServeError, Socket};
 use crate::vring::Stopping;
@@ -74,6 +75,8 @@ pub(crate) struct Shared {
     /// Wakes the thread while it waits for a connection.
     wake: EventFd,
     connection: Mutex<Option<UnixStream>>,
+    /// Where this connection's front end wants to be told of changes.
+    notices: Mutex<Option<NoticeChannel>>,
 }
 
 impl Shared {
@@ -84,11 +87,25 @@ impl Shared {
             stopping: AtomicBool::new(false),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             connection: Mutex::new(None),
+            notices: Mutex::new(None),
         })
     }
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    fn set_notices(&self, channel: Option<NoticeChannel>) {
+        *self.notices.lock().unwrap_or_else(PoisonError::into_inner) = channel;
+    }
+
+    /// Has the front end look at the configuration again, if it has said where to tell it.
+    pub fn notify(&self) {
+        if let Some(channel) = &*self.notices.lock().unwrap_or_else(PoisonError::into_inner)
+            && !channel.config_changed()
+        {
+            tracing::debug!("the front end does not take its notices");
+        }
     }
 
     fn set_connection(&self, connection: Option<UnixStream>) {
@@ -136,9 +153,11 @@ impl ServerHandle {
         self.shared.is_connected()
     }
 
-    /// The device's capacity has changed: front ends that ask from now on see the new one.
+    /// The device's capacity has changed: whoever asks from now on sees the new one, and a front end that is connected is
+    /// told to ask.
     pub fn resized(&self) {
         self.shared.capacity.store((self.capacity)(), Ordering::Release);
+        self.shared.notify();
     }
 }
 
@@ -194,6 +213,7 @@ fn serve_connections(socket: &Socket, device: &Device) {
         if let Err(e) = serve_connection(stream, device) {
             tracing::warn!(device = %device.name, "connection not served: {e}");
         }
+        device.shared.set_notices(None);
         device.shared.set_connection(None);
     }
 }
@@ -227,12 +247,16 @@ fn serve_connection(stream: UnixStream, device: &Device) -> Result<(), Error> {
         return Ok(());
     }
     let connection = Arc::new(OwnedFd::from(clone()?));
-    let handler = Arc::new(Mutex::new(Handler::new(device.clone(), connection)?));
+    let handler = Arc::new(Mutex::new(Handler::new(device.clone(), connection.clone())?));
     tracing::info!(device = %device.name, "front end connected");
     let mut messages = BackendReqHandler::from_stream(stream, handler.clone());
     let end = loop {
+        let channel = NoticeChannel::peek(connection.as_fd());
         if let Err(e) = messages.handle_request() {
             break e;
+        }
+        if channel.is_some() {
+            device.shared.set_notices(channel);
         }
     };
     // The front end learns at once, and does not wait for an answer while the queues end.

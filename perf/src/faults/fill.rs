@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::interrupt;
-use crate::frontend::{Completion, FrontEnd, FrontEndOptions, Operation, Shape, Tag};
 use crate::limits::{MAX_DATA, SLOTS_PER_QUEUE};
+use levee_frontend::{Completion, FrontEnd, FrontEndOptions, Operation, Shape, Tag};
 
 /// Disks count as full when no write was answered for so long.
 const QUIET: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ pub struct Filler {
 
 impl Filler {
     pub fn connect(socket: &Path) -> Result<Filler> {
-        let front = FrontEnd::connect(FrontEndOptions { socket: socket.into(), queues: 1 })?;
+        let front = FrontEnd::connect(FrontEndOptions { socket: socket.into(), queues: 1, max_data: MAX_DATA })?;
         Ok(Filler { front, submitted: 0, in_flight: 0, discards: HashSet::new() })
     }
 

@@ -14,9 +14,9 @@ use virtio_driver::{
 
 use super::latency::Latencies;
 use super::{LoadOptions, Pattern, Until};
-use crate::frontend::GuestMemory;
 use crate::limits::{LOAD_MAX_DEPTH, LOAD_RING_SIZE, LOAD_STALL, MAX_QUEUES};
 use crate::rng::Rng;
+use levee_frontend::GuestMemory;
 
 /// A request's buffer and when it was submitted.
 type Mark = (usize, Instant);

@@ -10,9 +10,9 @@ use super::plan::{Ground, Kind, Step, next_step};
 use super::report::{Report, millis};
 use super::state::State;
 use super::{Control, Options, pattern};
-use crate::frontend::{Completion, FrontEnd, FrontEndOptions, Operation, Shape, Tag};
 use crate::limits::{MAX_DATA, MAX_UNITS, MAX_WRITES_PER_UNIT, SLOTS_PER_QUEUE};
 use crate::rng::{Rng, mix};
+use levee_frontend::{Completion, FrontEnd, FrontEndOptions, Operation, Shape, Tag};
 
 /// Longest sleep within a run: how late a stop or a stall is noticed.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,7 +50,11 @@ impl<'o> Engine<'o> {
             "the queue depth must be 1 to {most} with {} queues",
             options.queues
         );
-        let front = FrontEnd::connect(FrontEndOptions { socket: options.socket.clone(), queues: options.queues })?;
+        let front = FrontEnd::connect(FrontEndOptions {
+            socket: options.socket.clone(),
+            queues: options.queues,
+            max_data: MAX_DATA,
+        })?;
         let config = front.config();
         let units = config.capacity.min(options.size_limit) / options.unit as u64;
         ensure!((1..=MAX_UNITS).contains(&units), "{units} units of {} bytes are not 1 to {MAX_UNITS}", options.unit);

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::model::{Value, Verdict};
 use super::pattern::{Foreign, Found};
-use crate::frontend::Reconnect;
 use crate::limits::MAX_FINDINGS;
+use levee_frontend::Reconnect;
 
 /// Completed operations by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! What a virtual machine does to its disk: plain requests, and verified load in the background.
 
 use crate::cluster::PATIENCE;
-use levee_perf::frontend::{Completion, FrontEnd, FrontEndOptions, Operation, Shape, Tag};
+use levee_frontend::{Completion, FrontEnd, FrontEndOptions, Operation, Shape, Tag};
 use levee_perf::torture::{self, Control, Options, Report};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub struct Guest {
 
 impl Guest {
     pub fn connect(socket: &Path) -> Guest {
-        let options = FrontEndOptions { socket: socket.to_path_buf(), queues: 1 };
+        let options = FrontEndOptions { socket: socket.to_path_buf(), queues: 1, max_data: 64 << 10 };
         Guest { front: FrontEnd::connect(options).unwrap(), in_flight: BTreeSet::new() }
     }
 

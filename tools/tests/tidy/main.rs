@@ -20,15 +20,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("levee-dataplane", &["levee-core", "levee-vhost", "levee-rdma", "levee-proto"]),
     ("levee-metaserver", &["levee-meta-state", "levee-proto"]),
     ("levee-tools", &["levee-proto"]),
+    ("levee-frontend", &[]),
     ("levee-sim", &["levee-core", "levee-meta-state", "levee-proto"]),
-    ("levee-perf", &["levee-proto"]),
+    ("levee-perf", &["levee-frontend", "levee-proto"]),
     ("levee-model", &[]),
 ];
 
 /// Which more they may have in tests.
 const TEST_ARROWS: &[(&str, &[&str])] = &[
+    // Its devices are tested with our own front end, too.
+    ("levee-vhost", &["levee-frontend"]),
     // The tests with real clusters put load on them.
-    ("levee-tools", &["levee-perf"]),
+    ("levee-tools", &["levee-frontend", "levee-perf"]),
 ];
 
 /// Crates whose every decision must be repeatable: the simulator and every replica of the meta
@@ -73,12 +76,13 @@ const IMPURE_BUT_FINE: &[(&str, &str)] = &[];
 /// Files that may contain `unsafe`, and what for.
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("dataplane/src/watchdog.rs", "a signal that wakes an executor"),
-    ("perf/src/frontend/memory.rs", "guest memory shared with the device"),
+    ("vhost/frontend/src/memory.rs", "guest memory shared with the device"),
     ("perf/src/load/driver.rs", "buffers handed to the user-space block driver"),
     ("perf/tests/backend/channel.rs", "descriptors received over a socket"),
     ("rdma/src/recv.rs", "receiving into uninitialised memory"),
     ("rdma/src/tcp.rs", "raw sockets under glommio's"),
     ("tools/src/local/spawn.rs", "setsid between fork and exec"),
+    ("vhost/src/notice.rs", "a descriptor received over a socket"),
     ("vhost/src/kick.rs", "the kick's descriptor is handed to glommio"),
     ("vhost/tests/common/driver.rs", "plays a guest's driver in shared memory"),
     ("vhost/tests/common/front.rs", "plays QEMU: shared memory and descriptors"),

@@ -28,7 +28,8 @@ const PREEMPT_TIMER: Duration = Duration::from_secs(60);
 /// A device served by an executor on a thread of its own.
 pub struct Served {
     executor: Option<JoinHandle<()>>,
-    stop: async_channel::Sender<()>,
+    /// An order tells that the disk has another size; the end of orders is the end of the service.
+    orders: async_channel::Sender<()>,
     config: ServerConfig,
     _dir: TempDir,
 }
@@ -45,7 +46,7 @@ impl Served {
         let dir = tempfile::tempdir().unwrap();
         let mut config = ServerConfig::new(dir.path().join("disk.sock"));
         configure(&mut config);
-        let (stop, stopped) = async_channel::bounded(1);
+        let (orders, received) = async_channel::bounded(1);
         let (ready, is_ready) = std::sync::mpsc::channel();
         let serving = config.clone();
         let executor = LocalExecutorBuilder::new(Placement::Unbound)
@@ -54,22 +55,29 @@ impl Served {
                 glommio::spawn_local(tick()).detach();
                 let server = serve(Rc::new(disk()), serving).await.unwrap();
                 ready.send(()).unwrap();
-                let _ = stopped.recv().await;
+                while received.recv().await.is_ok() {
+                    server.resized();
+                }
                 server.stop().await;
             })
             .unwrap();
         is_ready.recv().unwrap();
         let executor = std::thread::spawn(move || executor.join().map(|_| ()).unwrap());
-        Served { executor: Some(executor), stop, config, _dir: dir }
+        Served { executor: Some(executor), orders, config, _dir: dir }
     }
 
     pub fn socket(&self) -> &Path {
         &self.config.socket
     }
 
+    /// Has the device told that its disk has another size.
+    pub fn resized(&self) {
+        self.orders.send_blocking(()).unwrap();
+    }
+
     /// Ends the service and checks that nothing is left of it.
     pub fn stop(mut self) {
-        self.stop.close();
+        self.orders.close();
         self.executor.take().unwrap().join().unwrap();
         assert!(!PathBuf::from(self.socket()).exists(), "the socket file is still there");
     }
@@ -77,7 +85,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.stop.close();
+        self.orders.close();
     }
 }
 

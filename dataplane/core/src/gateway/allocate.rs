@@ -78,7 +78,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Whether the chunks are those asked for, each once.
     fn check_answer(&self, indexes: &[u32], chunks: &[ChunkInfo]) -> Result<(), String> {
-        super::check_chunks(&self.0.volume, chunks)?;
+        super::check_chunks(&self.0.volume, self.size(), chunks)?;
         let got: BTreeSet<u32> = chunks.iter().map(|c| c.index).collect();
         if got.len() != chunks.len() || !got.iter().eq(indexes) {
             return Err(format!("asked for {indexes:?}, it gave {got:?}"));

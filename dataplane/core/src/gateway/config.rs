@@ -294,7 +294,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Whether the answer is about the chunks asked for, and what stays is what was attested.
     fn check_changed(&self, changes: &[ReplicaChange], chunks: &[ChunkInfo]) -> Result<(), String> {
-        super::check_chunks(&self.0.volume, chunks)?;
+        super::check_chunks(&self.0.volume, self.size(), chunks)?;
         if !chunks.iter().map(|c| c.index).eq(changes.iter().map(|c| c.index)) {
             return Err("other chunks were asked for".into());
         }

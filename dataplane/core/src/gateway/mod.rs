@@ -38,7 +38,7 @@ use background::Background;
 use bytes::Bytes;
 use chunk::{Chunk, Stage};
 use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ReplicaChange, ReplicaPlace};
-use levee_proto::units::Extent;
+use levee_proto::units::{Extent, MAX_VOLUME_SIZE};
 use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
 use levee_proto::{ChunkId, DiskId, NodeId, ReplicaId};
 use report::Counters;
@@ -140,6 +140,8 @@ struct Inner<R: Runtime, C: Cluster> {
     /// The node we run on: its copies are read first.
     node: NodeId,
     volume: OpenedVolume,
+    /// Bytes; grows while the volume is served.
+    size: Cell<u64>,
     options: Options,
     /// By index; `None`: not allocated, as far as we know.
     chunks: RefCell<Vec<Option<Rc<Chunk>>>>,
@@ -177,6 +179,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             rt,
             cluster,
             node,
+            size: Cell::new(volume.size),
             volume,
             options,
             chunks,
@@ -204,7 +207,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Bytes.
     pub fn size(&self) -> u64 {
-        self.0.volume.size
+        self.0.size.get()
+    }
+
+    /// Lets requests reach up to `size` bytes, at once; whether that is more than before. A volume never shrinks: a
+    /// smaller size is an older one.
+    ///
+    /// What lies between was never written, so it reads as zeros; its chunks are allocated when they are written.
+    pub fn grow(&self, size: u64) -> Result<bool, String> {
+        check_size(size)?;
+        let before = self.0.size.get();
+        if size > before {
+            info!(volume = %self.0.volume.name, "grows from {before} to {size} bytes");
+            self.0.size.set(size);
+        }
+        Ok(size > before)
     }
 
     /// Whether both are handles to one gateway.
@@ -338,10 +355,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     fn extents(&self, offset: u64, len: u64) -> impl Iterator<Item = Extent> + use<R, C> {
-        assert!(
-            offset.checked_add(len).is_some_and(|end| end <= self.0.volume.size),
-            "request beyond the volume's end"
-        );
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.size()), "request beyond the volume's end");
         self.0.volume.geometry.extents(offset, len)
     }
 
@@ -362,23 +376,27 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
 /// Whether an opened volume, as the meta server described it, can be served at all.
 pub fn check(volume: &OpenedVolume) -> Result<(), String> {
-    let blocks = levee_proto::BLOCK_SIZE as u64;
-    if !volume.geometry.is_valid()
-        || volume.geometry.stripe_unit > MAX_STRIPE_UNIT
-        || volume.size == 0
-        || !volume.size.is_multiple_of(blocks)
-    {
-        return Err("size or geometry is unusable".into());
+    check_size(volume.size)?;
+    if !volume.geometry.is_valid() || volume.geometry.stripe_unit > MAX_STRIPE_UNIT {
+        return Err("geometry is unusable".into());
     }
     if !(1..=5).contains(&volume.copies) || !(1..=volume.copies).contains(&volume.min_copies) {
         return Err("copies are out of range".into());
     }
-    check_chunks(volume, &volume.chunks)
+    check_chunks(volume, volume.size, &volume.chunks)
 }
 
-/// Whether chunks fit the volume.
-pub fn check_chunks(volume: &OpenedVolume, chunks: &[ChunkInfo]) -> Result<(), String> {
-    let count = volume.geometry.chunk_count(volume.size);
+/// Whether a volume can have that many bytes.
+fn check_size(size: u64) -> Result<(), String> {
+    if size == 0 || size > MAX_VOLUME_SIZE || !size.is_multiple_of(levee_proto::BLOCK_SIZE as u64) {
+        return Err(format!("a size of {size} bytes is unusable"));
+    }
+    Ok(())
+}
+
+/// Whether chunks fit the volume, which has `size` bytes by now.
+pub fn check_chunks(volume: &OpenedVolume, size: u64, chunks: &[ChunkInfo]) -> Result<(), String> {
+    let count = volume.geometry.chunk_count(size);
     for c in chunks {
         // One more while a copy is moved.
         let copies = usize::from(volume.copies)..=usize::from(volume.copies) + 1;

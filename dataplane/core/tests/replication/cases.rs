@@ -27,7 +27,7 @@ pub fn content(stamp: u64) -> Vec<u8> {
     crate::model::content(stamp, BLOCK_SIZE)
 }
 
-fn scenario<F: Future<Output = ()>>(min_copies: u8, story: impl FnOnce(World) -> F) {
+pub fn scenario<F: Future<Output = ()>>(min_copies: u8, story: impl FnOnce(World) -> F) {
     let rt = TestRuntime::new(5);
     rt.block_on(async {
         let world = World::new(&rt, 5, 3, min_copies).await;

@@ -3,6 +3,7 @@
 mod cases;
 mod changes;
 mod corruption;
+mod grow;
 mod model;
 mod replica;
 mod upkeep;

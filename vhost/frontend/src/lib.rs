@@ -10,8 +10,10 @@
 
 mod device;
 mod layout;
+pub mod limits;
 mod memory;
 mod message;
+mod notices;
 mod request;
 mod ring;
 mod session;

@@ -4,9 +4,9 @@ use std::sync::atomic::{Ordering, fence};
 
 use anyhow::{Result, ensure};
 
-use super::layout::Layout;
-use super::memory::GuestMemory;
+use crate::layout::Layout;
 use crate::limits::RING_SIZE;
+use crate::memory::GuestMemory;
 
 pub const DESC_NEXT: u16 = 1;
 pub const DESC_WRITE: u16 = 2;
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     fn ring() -> (GuestMemory, Layout, Ring) {
-        let layout = Layout::new(1);
+        let layout = Layout::new(1, 4096);
         let memory = GuestMemory::new(layout.size()).unwrap();
         (memory, layout, Ring::new(&layout, 0))
     }

@@ -29,14 +29,17 @@ pub enum Request {
     SetProtocolFeatures = 16,
     GetQueueNum = 17,
     SetVringEnable = 18,
+    SetBackendReqFd = 21,
     GetConfig = 24,
     GetInflightFd = 31,
     SetInflightFd = 32,
 }
 
-const VERSION: u32 = 1;
-const FLAG_REPLY: u32 = 4;
-const FLAG_NEED_REPLY: u32 = 8;
+pub const VERSION: u32 = 1;
+pub const FLAG_REPLY: u32 = 4;
+pub const FLAG_NEED_REPLY: u32 = 8;
+/// Bytes of a message before its payload.
+pub const HEADER_LEN: usize = 12;
 
 /// Collects a payload's fields in native byte order, as the protocol wants them.
 #[derive(Default)]
@@ -99,7 +102,7 @@ impl Channel {
     }
 
     fn send(&self, request: Request, flags: u32, payload: &Payload, fds: &[RawFd]) -> Result<()> {
-        let mut message = Vec::with_capacity(12 + payload.0.len());
+        let mut message = Vec::with_capacity(HEADER_LEN + payload.0.len());
         for word in [request as u32, VERSION | flags, payload.0.len() as u32] {
             message.extend_from_slice(&word.to_ne_bytes());
         }
@@ -113,7 +116,7 @@ impl Channel {
 
     fn receive(&mut self, request: Request) -> Result<Answer> {
         let context = || format!("no answer to {request:?}");
-        let mut header = [0u8; 12];
+        let mut header = [0u8; HEADER_LEN];
         // Files come with the first byte of a message.
         let (mut have, file) = self.stream.recv_with_fd(&mut header).with_context(context)?;
         ensure!(have > 0, "the daemon closed the connection instead of answering {request:?}");

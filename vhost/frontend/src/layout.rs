@@ -8,7 +8,7 @@
 //! Two regions with a hole between, and guest physical addresses unlike the user addresses, so that a
 //! daemon which confuses them is found out. Both lie in one memfd, one after the other.
 
-use crate::limits::{MAX_DATA, RING_SIZE, SLOTS_PER_QUEUE};
+use crate::limits::{RING_SIZE, SLOTS_PER_QUEUE};
 
 const PAGE: usize = 4096;
 const REGION_ADDRESSES: [u64; 2] = [0x0010_0000, 0x8000_0000];
@@ -34,6 +34,8 @@ pub struct Region {
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     queues: usize,
+    /// Bytes of each slot's data buffer.
+    slot_data: usize,
 }
 
 /// Offsets of one slot's parts.
@@ -47,8 +49,8 @@ pub struct SlotPlace {
 }
 
 impl Layout {
-    pub fn new(queues: usize) -> Layout {
-        Layout { queues }
+    pub fn new(queues: usize, slot_data: usize) -> Layout {
+        Layout { queues, slot_data }
     }
 
     fn slots(&self) -> usize {
@@ -65,7 +67,7 @@ impl Layout {
 
     /// Bytes of guest memory.
     pub fn size(&self) -> usize {
-        self.data_start() + self.slots() * MAX_DATA
+        self.data_start() + self.slots() * self.slot_data
     }
 
     pub fn regions(&self) -> [Region; 2] {
@@ -102,7 +104,7 @@ impl Layout {
             range: control + 16,
             status: control + 48,
             table: control + 64,
-            data: self.data_start() + index * MAX_DATA,
+            data: self.data_start() + index * self.slot_data,
         }
     }
 }
@@ -114,12 +116,13 @@ mod tests {
 
     #[test]
     fn slots_do_not_overlap_and_addresses_follow_the_regions() {
-        let l = Layout::new(3);
+        const DATA: usize = 8192;
+        let l = Layout::new(3, DATA);
         let (a, b) = (l.slot(0, SLOTS_PER_QUEUE - 1), l.slot(1, 0));
         assert!(a.table + 16 * (MAX_PIECES + 2) <= b.header);
-        assert_eq!(a.data + MAX_DATA, b.data);
+        assert_eq!(a.data + DATA, b.data);
         assert!(l.used(2) + PAGE <= l.slot(0, 0).header);
-        assert_eq!(l.slot(2, SLOTS_PER_QUEUE - 1).data + MAX_DATA, l.size());
+        assert_eq!(l.slot(2, SLOTS_PER_QUEUE - 1).data + DATA, l.size());
         assert_eq!(l.guest_address(0), REGION_ADDRESSES[0]);
         assert_eq!(l.guest_address(l.slot(0, 0).data), REGION_ADDRESSES[1]);
     }

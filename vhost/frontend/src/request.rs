@@ -1,8 +1,8 @@
 //! virtio-blk requests and how they are laid out as descriptor chains.
 
-use super::layout::{Layout, SlotPlace};
-use super::ring::{DESC_NEXT, DESC_WRITE, Descriptor};
+use crate::layout::{Layout, SlotPlace};
 use crate::limits::MAX_PIECES;
+use crate::ring::{DESC_NEXT, DESC_WRITE, Descriptor};
 
 /// Status byte before the device has written one.
 pub const STATUS_NONE: u8 = 0xff;
@@ -136,13 +136,14 @@ pub fn link(chain: &mut [Descriptor], first: u16) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{MAX_DATA, SLOT_DESCRIPTORS};
+    use crate::limits::SLOT_DESCRIPTORS;
 
     #[test]
     fn a_chain_covers_its_data_and_fits_its_slot() {
-        let layout = Layout::new(1);
+        const DATA: usize = 64 << 10;
+        let layout = Layout::new(1, DATA);
         let place = layout.slot(0, 3);
-        for len in [512, 4096, 5 * 512, MAX_DATA] {
+        for len in [512, 4096, 5 * 512, DATA] {
             for pieces in [0, 1, 3, 100] {
                 let mut chain = Operation::Read { offset: 8192, len }.chain(&layout, &place, pieces);
                 assert!(chain.len() <= usize::from(SLOT_DESCRIPTORS));

@@ -7,17 +7,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::layout::Layout;
-use super::memory::GuestMemory;
-use super::request::{Operation, STATUS_NONE, Shape, link};
-use super::ring::{DESC_INDIRECT, Descriptor, Ring};
-use super::session::{DeviceConfig, F_EVENT_IDX, F_INDIRECT, Guest, Inflight, Session};
-use crate::limits::{MAX_DATA, MAX_QUEUES, RECONNECT_PAUSE, SLOT_DESCRIPTORS, SLOTS_PER_QUEUE};
+use crate::layout::Layout;
+use crate::limits::{MAX_QUEUES, MAX_SLOT_DATA, RECONNECT_PAUSE, SLOT_DESCRIPTORS, SLOTS_PER_QUEUE};
+use crate::memory::GuestMemory;
+use crate::request::{Operation, STATUS_NONE, Shape, link};
+use crate::ring::{DESC_INDIRECT, Descriptor, Ring};
+use crate::session::{DeviceConfig, F_EVENT_IDX, F_INDIRECT, Guest, Inflight, Session};
+
+/// How many polls of busy queues there may be before the daemon's own messages are looked at.
+const NOTICES_EVERY: u32 = 256;
 
 #[derive(Clone, Debug)]
 pub struct FrontEndOptions {
     pub socket: PathBuf,
     pub queues: usize,
+    /// Most data of one request, bytes: whole pages. Guest memory holds as much for each slot.
+    pub max_data: usize,
 }
 
 /// Names a request from submission to completion.
@@ -66,13 +71,19 @@ pub struct FrontEnd {
     next_attempt: Instant,
     last_error: Option<String>,
     reconnects: Vec<Reconnect>,
+    /// Polls until the daemon's own messages are looked at next, however busy the queues are.
+    until_notices: u32,
 }
 
 impl FrontEnd {
     /// Connects for the first time: a daemon must be there.
     pub fn connect(options: FrontEndOptions) -> Result<FrontEnd> {
         ensure!((1..=MAX_QUEUES).contains(&options.queues), "the number of queues must be 1 to {MAX_QUEUES}");
-        let layout = Layout::new(options.queues);
+        ensure!(
+            (4096..=MAX_SLOT_DATA).contains(&options.max_data) && options.max_data.is_multiple_of(4096),
+            "the most data of a request must be whole pages up to {MAX_SLOT_DATA} bytes"
+        );
+        let layout = Layout::new(options.queues, options.max_data);
         let memory = GuestMemory::new(layout.size())?;
         let queues: Vec<Queue> = (0..options.queues)
             .map(|queue| Queue {
@@ -99,9 +110,11 @@ impl FrontEnd {
             next_attempt: now,
             last_error: None,
             reconnects: Vec::new(),
+            until_notices: NOTICES_EVERY,
         })
     }
 
+    /// What the device last said about itself; its capacity may grow while it is in use.
     pub fn config(&self) -> DeviceConfig {
         self.config
     }
@@ -132,19 +145,22 @@ impl FrontEnd {
 
     /// Puts data into a free slot's buffer, for a write.
     pub fn put_data(&self, tag: Tag, at: usize, bytes: &[u8]) {
-        assert!(at + bytes.len() <= MAX_DATA, "more data than a slot holds");
+        assert!(at + bytes.len() <= self.options.max_data, "more data than a slot holds");
         self.memory.write(self.layout.slot(tag.queue, tag.slot).data + at, bytes);
     }
 
     /// Takes data out of a slot's buffer, after a read.
     pub fn take_data(&self, tag: Tag, at: usize, into: &mut [u8]) {
-        assert!(at + into.len() <= MAX_DATA, "more data than a slot holds");
+        assert!(at + into.len() <= self.options.max_data, "more data than a slot holds");
         self.memory.read(self.layout.slot(tag.queue, tag.slot).data + at, into);
     }
 
     /// Hands a request to the device. `tag` is what [`FrontEnd::free_slot`] gave last for the queue.
     pub fn submit(&mut self, tag: Tag, operation: Operation, shape: Shape) {
         let place = self.layout.slot(tag.queue, tag.slot);
+        if let Operation::Read { len, .. } | Operation::Write { len, .. } = operation {
+            assert!(len <= self.options.max_data, "more data than a slot holds");
+        }
         let queue = &mut self.queues[tag.queue];
         assert_eq!(queue.free.pop(), Some(tag.slot), "the slot is not the free one");
         queue.slots[tag.slot] = Some(operation);
@@ -192,6 +208,10 @@ impl FrontEnd {
     /// Waits up to `timeout` for completions and appends them to `done`. Connects again where the
     /// daemon is gone; that alone is no error.
     pub fn poll(&mut self, timeout: Duration, done: &mut Vec<Completion>) -> Result<()> {
+        self.until_notices -= 1;
+        if self.until_notices == 0 {
+            self.take_notices()?;
+        }
         if self.drain(done)? {
             return Ok(());
         }
@@ -203,22 +223,56 @@ impl FrontEnd {
         if !pending && !self.wait(timeout)? {
             // Entries that the daemon published before it went are as good as any.
             self.drain(done)?;
-            self.session = None;
-            self.lost_at = Instant::now();
-            self.next_attempt = self.lost_at;
+            self.lose();
             return Ok(());
         }
         self.drain(done)?;
         Ok(())
     }
 
-    /// Sleeps until a queue is called, the time is over (true) or the connection is lost (false).
+    fn lose(&mut self) {
+        self.session = None;
+        self.lost_at = Instant::now();
+        self.next_attempt = self.lost_at;
+    }
+
+    /// Takes the daemon's own messages; learns a new configuration.
+    fn take_notices(&mut self) -> Result<()> {
+        self.until_notices = NOTICES_EVERY;
+        let Some(session) = &mut self.session else { return Ok(()) };
+        match session.take_notices() {
+            Ok(true) => {
+                let config = session.config;
+                self.learn(config)
+            }
+            Ok(false) => Ok(()),
+            Err(e) => {
+                self.last_error = Some(format!("{e:#}"));
+                self.lose();
+                Ok(())
+            }
+        }
+    }
+
+    /// A device may grow, and change in nothing else.
+    fn learn(&mut self, config: DeviceConfig) -> Result<()> {
+        let before = DeviceConfig { capacity: config.capacity, ..self.config };
+        if config != before || config.capacity < self.config.capacity {
+            bail!("the device has become another one: {config:?} instead of {:?}", self.config);
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    /// Sleeps until a queue is called, the daemon says something, the time is over (all true) or the connection is
+    /// lost (false).
     fn wait(&mut self, timeout: Duration) -> Result<bool> {
         let Some(session) = &self.session else { return Ok(false) };
         let mut fds = vec![PollFd::new(session.socket(), PollFlags::POLLIN)];
         for doorbell in &session.doorbells {
             fds.push(PollFd::new(doorbell.call.as_fd(), PollFlags::POLLIN));
         }
+        fds.extend(session.notices().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
@@ -228,8 +282,13 @@ impl FrontEnd {
             // Empty where the queue was not called.
             let _ = doorbell.call.read();
         }
-        // The daemon says nothing unasked, so anything on the socket is its end.
-        Ok(!fds[0].any().unwrap_or(false))
+        // The daemon says nothing unasked here, so anything on the socket is its end.
+        let lost = fds[0].any().unwrap_or(false);
+        let said = fds.get(1 + session.doorbells.len()).is_some_and(|fd| fd.any().unwrap_or(false));
+        if said && !lost {
+            self.take_notices()?;
+        }
+        Ok(!lost)
     }
 
     fn try_connect(&mut self, timeout: Duration) -> Result<()> {
@@ -254,15 +313,11 @@ impl FrontEnd {
     }
 
     fn connected(&mut self, session: Session, since: Instant) -> Result<()> {
-        if session.features != self.features || session.config.capacity != self.config.capacity {
-            bail!(
-                "the device came back as another one: features {:#x} instead of {:#x}, {} bytes instead of {}",
-                session.features,
-                self.features,
-                session.config.capacity,
-                self.config.capacity
-            );
+        if session.features != self.features {
+            let (now, before) = (session.features, self.features);
+            bail!("the device came back as another one: features {now:#x} instead of {before:#x}");
         }
+        self.learn(session.config)?;
         // The daemon may have completed something before the last message was answered.
         self.connected_at = since;
         self.reconnects.push(Reconnect { away: self.connected_at - self.lost_at, first_completion: None });

@@ -10,10 +10,11 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::layout::Layout;
-use super::memory::GuestMemory;
-use super::message::{Channel, Payload, Request};
+use crate::layout::Layout;
 use crate::limits::{MAX_INFLIGHT_REGION, RING_SIZE};
+use crate::memory::GuestMemory;
+use crate::message::{Channel, Payload, Request};
+use crate::notices::Notices;
 
 pub const F_FLUSH: u64 = 1 << 9;
 pub const F_MQ: u64 = 1 << 12;
@@ -37,6 +38,7 @@ const WANTED_FEATURES: u64 = (1 << 2) // SEG_MAX
 
 const P_MQ: u64 = 1;
 const P_REPLY_ACK: u64 = 1 << 3;
+const P_BACKEND_REQ: u64 = 1 << 5;
 const P_CONFIG: u64 = 1 << 9;
 const P_INFLIGHT: u64 = 1 << 12;
 
@@ -81,6 +83,8 @@ impl Doorbell {
 /// A live connection whose queues run.
 pub struct Session {
     channel: Channel,
+    /// What the daemon says unasked, if it offers to say anything.
+    notices: Option<Notices>,
     pub doorbells: Vec<Doorbell>,
     pub features: u64,
     pub config: DeviceConfig,
@@ -100,6 +104,10 @@ impl Session {
     pub fn open(path: &Path, guest: &Guest<'_>, inflight: &mut Option<Inflight>, bases: &[u16]) -> Result<Session> {
         let mut channel = Channel::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
         let (features, protocol) = negotiate(&mut channel)?;
+        let notices = match protocol & P_BACKEND_REQ {
+            0 => None,
+            _ => Some(open_notices(&mut channel)?),
+        };
         let config = read_config(&mut channel, features)?;
         ensure!(
             guest.queues <= usize::from(config.queues),
@@ -125,11 +133,27 @@ impl Session {
         for doorbell in &doorbells {
             doorbell.kick.write(1).context("cannot kick a queue")?;
         }
-        Ok(Session { channel, doorbells, features, config })
+        Ok(Session { channel, notices, doorbells, features, config })
     }
 
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.channel.stream().as_fd()
+    }
+
+    /// What tells that the daemon has said something unasked.
+    pub fn notices(&self) -> Option<BorrowedFd<'_>> {
+        self.notices.as_ref().and_then(Notices::fd)
+    }
+
+    /// Takes what the daemon has said unasked. True if that has changed `config`.
+    pub fn take_notices(&mut self) -> Result<bool> {
+        let Some(notices) = &mut self.notices else { return Ok(false) };
+        if !notices.take()? {
+            return Ok(false);
+        }
+        let before = self.config;
+        self.config = read_config(&mut self.channel, self.features)?;
+        Ok(self.config != before)
     }
 
     /// Stops the queues as a guest does that shuts down.
@@ -146,7 +170,7 @@ fn negotiate(channel: &mut Channel) -> Result<(u64, u64)> {
     let features = channel.ask_u64(Request::GetFeatures)? & WANTED_FEATURES;
     ensure!(features & F_VERSION_1 != 0, "the device does not offer VIRTIO_F_VERSION_1");
     ensure!(features & F_PROTOCOL_FEATURES != 0, "the device does not offer vhost-user protocol features");
-    let wanted = P_MQ | P_REPLY_ACK | P_CONFIG | P_INFLIGHT;
+    let wanted = P_MQ | P_REPLY_ACK | P_BACKEND_REQ | P_CONFIG | P_INFLIGHT;
     let protocol = channel.ask_u64(Request::GetProtocolFeatures)? & wanted;
     ensure!(protocol & P_CONFIG != 0, "the daemon does not offer the configuration space");
     channel.tell(Request::SetProtocolFeatures, Payload::default().u64(protocol), &[])?;
@@ -156,6 +180,12 @@ fn negotiate(channel: &mut Channel) -> Result<(u64, u64)> {
     }
     channel.tell(Request::SetOwner, Payload::default(), &[])?;
     Ok((features, protocol))
+}
+
+fn open_notices(channel: &mut Channel) -> Result<Notices> {
+    let (notices, theirs) = Notices::pair()?;
+    channel.tell(Request::SetBackendReqFd, Payload::default(), &[theirs.as_raw_fd()])?;
+    Ok(notices)
 }
 
 fn read_config(channel: &mut Channel, features: u64) -> Result<DeviceConfig> {
