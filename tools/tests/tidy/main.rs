@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("levee-dataplane", &["levee-core", "levee-vhost", "levee-rdma", "levee-proto"]),
     ("levee-metaserver", &["levee-meta-state", "levee-proto"]),
     ("levee-tools", &["levee-proto"]),
+    ("levee-image", &[]),
     ("levee-frontend", &[]),
     ("levee-sim", &["levee-core", "levee-meta-state", "levee-proto"]),
     ("levee-perf", &["levee-frontend", "levee-proto"]),
