@@ -1,5 +1,9 @@
 //! The command line's grammar and its help.
 
+mod transfer;
+
+pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
+
 use crate::limits::{MAX_CORES, MAX_DISKS_PER_NODE, MAX_NODES};
 use crate::local::Network;
 use crate::values;
@@ -210,6 +214,43 @@ pub enum Volume {
         /// Name of the volume
         #[arg(value_parser = values::name)]
         name: String,
+    },
+    /// Fill a volume with the disk in a file; the volume must be detached
+    #[command(after_help = "\
+This runs on a machine with a storage daemon: the volume is attached there for the time of the import.
+What is zero in the file takes no space in the volume. A file is taken for qcow2 if it begins as such.
+
+Examples:
+  levee volume create vm1 --size 20G
+  levee volume import debian-12.qcow2 vm1
+  levee volume import disk.raw vm1 --overwrite")]
+    Import {
+        #[command(flatten)]
+        source: SourceFile,
+        /// Name of the volume
+        #[arg(value_parser = values::name)]
+        volume: String,
+        /// Replace what the volume holds
+        #[arg(long)]
+        overwrite: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Write the disk of a volume to a file; the volume must be detached
+    #[command(after_help = "\
+This runs on a machine with a storage daemon: the volume is attached there for the time of the export.
+
+Examples:
+  levee volume export vm1 vm1.qcow2
+  levee volume export vm1 vm1.raw --format raw")]
+    Export {
+        /// Name of the volume
+        #[arg(value_parser = values::name)]
+        volume: String,
+        #[command(flatten)]
+        target: TargetFile,
+        #[command(flatten)]
+        place: Place,
     },
     /// Compare all copies of a volume, block by block
     #[command(after_help = "\

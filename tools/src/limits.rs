@@ -19,6 +19,19 @@ pub const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Most pages of a list that are followed.
 pub const MAX_PAGES: usize = 100_000;
 
+/// Data of one request while a disk is moved between a file and a volume, bytes.
+pub const TRANSFER_PIECE: usize = 1 << 20;
+/// What is tested for zeros, and left out, while a volume is filled, bytes.
+pub const TRANSFER_GRAIN: usize = 64 << 10;
+/// Pieces that may wait between a file and a volume.
+pub const TRANSFER_QUEUE: usize = 16;
+/// How far a volume is read ahead of what is handed on, bytes.
+pub const TRANSFER_WINDOW: u64 = 64 << 20;
+/// Longest wait for an answer of a volume before something else is looked at.
+pub const TRANSFER_TICK: Duration = Duration::from_millis(50);
+/// Silence of a volume that is told to whoever watches.
+pub const STALL_NOTICE: Duration = Duration::from_secs(5);
+
 /// Ports of one node in an embedded cluster: its admin endpoint and its cores.
 pub const PORTS_PER_NODE: u16 = 10;
 /// Where the nodes' ports begin, counted from the base port.

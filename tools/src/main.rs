@@ -14,6 +14,7 @@ mod limits;
 mod local;
 mod output;
 mod signals;
+mod transfer;
 mod values;
 
 use clap::Parser;

@@ -76,6 +76,15 @@ pub fn measure(bar: &ProgressBar, total: u64) {
     bar.set_length(total);
 }
 
+/// Turns a spinner into a bar of `total` bytes.
+pub fn measure_bytes(bar: &ProgressBar, total: u64) {
+    let template = "{msg} {bar:30} {binary_bytes}/{binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_length(total);
+}
+
 fn trim_padding(line: &str, ruled: bool) -> String {
     if ruled { line.to_string() } else { line.strip_prefix(' ').unwrap_or(line).trim_end().to_string() }
 }

@@ -40,7 +40,7 @@ fn wrong_usage_is_told_from_failure() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 21] = [
         &[],
         &["up"],
         &["down"],
@@ -51,6 +51,8 @@ fn every_command_has_help_with_examples() {
         &["volume", "delete"],
         &["volume", "attach"],
         &["volume", "detach"],
+        &["volume", "import"],
+        &["volume", "export"],
         &["volume", "verify"],
         &["node", "list"],
         &["disk", "list"],

@@ -1,7 +1,10 @@
-//! A disk that grows while it is used.
+//! A disk that grows while it is used: by our own front end, and by a Linux guest under QEMU where one can be booted.
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -126,5 +129,74 @@ fn a_disk_that_grows_often_ends_with_its_last_size() {
     }
     until_capacity(&mut front, AFTER);
     front.close().unwrap();
+    served.stop();
+}
+
+/// What the guest does: tells its disk's size whenever that changes, until it is the last; then uses the last sector.
+const GUEST: &str = r#"
+size() { cat /sys/block/vda/size; }
+last=none waited=0
+while [ "$last" != "$AFTER" ]; do
+    now=$(size)
+    if [ "$now" != "$last" ]; then
+        echo "@size $now"
+        last=$now
+    fi
+    sleep 0.1
+    waited=$((waited + 1))
+    [ "$waited" -lt 600 ] || exit 9
+done
+head -c 512 /dev/urandom >/tmp-sector
+dd if=/tmp-sector of=/dev/vda bs=512 seek=$((AFTER - 1)) oflag=direct 2>/dev/null || exit 10
+dd if=/dev/vda of=/tmp-read bs=512 skip=$((AFTER - 1)) count=1 iflag=direct 2>/dev/null || exit 11
+cmp /tmp-sector /tmp-read || exit 12
+"#;
+
+/// Ends the guest with the test.
+struct Booted(Child);
+
+impl Drop for Booted {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            // The script ends its QEMU when it is asked to.
+            let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            let _ = self.0.wait();
+        }
+    }
+}
+
+fn boot(socket: &Path, script: &Path) -> Option<Booted> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    if !root.join("target/guest/vmlinux").exists() {
+        eprintln!("skipped: there is no guest to boot; scripts/guest-image makes one");
+        return None;
+    }
+    let mut command = Command::new(root.join("scripts/guest"));
+    command.arg("--socket").arg(socket).args(["--env", &format!("AFTER={}", AFTER / 512), "--limit", "300"]);
+    command.arg(script).stdin(Stdio::null()).stdout(Stdio::piped());
+    Some(Booted(command.spawn().unwrap()))
+}
+
+#[test]
+fn linux_sees_its_disk_grow() {
+    let (served, capacity) = served();
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("guest.sh");
+    std::fs::write(&script, GUEST).unwrap();
+    let Some(mut guest) = boot(served.socket(), &script) else { return };
+    let lines = BufReader::new(guest.0.stdout.take().unwrap()).lines();
+    let mut sizes = Vec::new();
+    for line in lines.map_while(Result::ok) {
+        let Some(size) = line.trim().strip_prefix("@size ") else { continue };
+        sizes.push(size.parse::<u64>().unwrap() * 512);
+        if sizes == [BEFORE] {
+            capacity.store(AFTER, Ordering::Release);
+            served.resized();
+        }
+    }
+    assert_eq!(guest.0.wait().unwrap().code(), Some(0), "sizes seen: {sizes:?}");
+    assert_eq!(sizes, [BEFORE, AFTER]);
+    drop(guest);
     served.stop();
 }

@@ -1,6 +1,7 @@
 //! The commands that speak to a cluster, one file each.
 
 mod attach;
+mod borrow;
 mod disk;
 mod doctor;
 mod lists;
@@ -8,6 +9,7 @@ mod qemu;
 mod qemu_probe;
 mod redundancy;
 mod status;
+mod transfer;
 mod verify;
 mod volume;
 
@@ -54,6 +56,10 @@ async fn run_volume(command: &Volume, cli: &Cli, out: &Output) -> anyhow::Result
         Volume::Delete { name } => volume::delete(&meta, name, out).await,
         Volume::Attach { name, node, timeout } => attach::attach(&meta, name, node.as_deref(), *timeout, out).await,
         Volume::Detach { name } => volume::detach(&meta, name, out).await,
+        Volume::Import { source, volume, overwrite, place } => {
+            transfer::import(&meta, source, volume, *overwrite, place, out).await
+        }
+        Volume::Export { volume, target, place } => transfer::export(&meta, volume, target, place, out).await,
         Volume::Verify { name, timeout } => verify::verify(&meta, name, *timeout, out).await,
     }
 }

@@ -45,6 +45,13 @@ impl Cluster {
         Ran::of(command(&self.dir).args(args).arg("--json"))
     }
 
+    /// A command to this cluster, to be started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = command(&self.dir);
+        command.args(args);
+        command
+    }
+
     /// A command that succeeds; its document.
     #[track_caller]
     pub fn ok(&self, args: &[&str]) -> Value {

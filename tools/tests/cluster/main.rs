@@ -5,6 +5,7 @@ mod bit_rot;
 mod cluster;
 mod crash;
 mod guest;
+mod images;
 mod metas;
 mod node_loss;
 mod repair;

@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("levee-rdma", &["levee-proto"]),
     ("levee-dataplane", &["levee-core", "levee-vhost", "levee-rdma", "levee-proto"]),
     ("levee-metaserver", &["levee-meta-state", "levee-proto"]),
-    ("levee-tools", &["levee-proto"]),
+    ("levee-tools", &["levee-frontend", "levee-image", "levee-proto"]),
     ("levee-image", &[]),
     ("levee-frontend", &[]),
     ("levee-sim", &["levee-core", "levee-meta-state", "levee-proto"]),
@@ -32,7 +32,7 @@ const TEST_ARROWS: &[(&str, &[&str])] = &[
     // Its devices are tested with our own front end, too.
     ("levee-vhost", &["levee-frontend"]),
     // The tests with real clusters put load on them.
-    ("levee-tools", &["levee-frontend", "levee-perf"]),
+    ("levee-tools", &["levee-perf"]),
 ];
 
 /// Crates whose every decision must be repeatable: the simulator and every replica of the meta

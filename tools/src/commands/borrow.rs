@@ -1,0 +1,98 @@
+//! Uses a volume on this machine for the time of one command: attached before, detached after, whatever happens.
+
+use super::attach::wait_served;
+use super::redundancy;
+use crate::client::MetaClient;
+use crate::signals::Signals;
+use crate::transfer::Job;
+use anyhow::Context;
+use levee_proto::api::{AttachVolume, NodeInfo, NodeState, VolumeInfo};
+use std::net::{IpAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Which volume, and where and how long its gateway is waited for.
+pub struct Borrow<'a> {
+    pub meta: &'a MetaClient,
+    pub volume: &'a str,
+    pub node: Option<&'a str>,
+    pub timeout: Duration,
+}
+
+impl Borrow<'_> {
+    /// Has `work` done with the volume's socket, on a thread that may block. Signals cancel the job.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        signals: &mut Signals,
+        job: &Job,
+        work: impl FnOnce(PathBuf) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let volume = self.attach().await?;
+        let outcome = tokio::select! {
+            socket = self.socket(&volume, job) => Some(socket),
+            () = signals.next() => None,
+        };
+        let outcome = match outcome {
+            Some(Ok(socket)) => finish(signals, job, move || work(socket)).await,
+            Some(Err(e)) => Err(e),
+            None => Err(anyhow::anyhow!("interrupted")),
+        };
+        let detached = self.meta.detach(self.volume).await;
+        let outcome = outcome?;
+        detached.with_context(|| format!("all is done, but volume {} cannot be detached again", self.volume))?;
+        Ok(outcome)
+    }
+
+    async fn attach(&self) -> anyhow::Result<VolumeInfo> {
+        let name = self.volume;
+        let before = self.meta.volume(name).await?;
+        if let Some(attachment) = redundancy::user(&before) {
+            let node = &attachment.node_name;
+            anyhow::bail!("volume {name} is in use on {node}: shut its user down and `levee volume detach {name}`");
+        }
+        let node = match self.node {
+            Some(node) => Some(node.to_string()),
+            None => self.meta.nodes().await?.into_iter().find(is_here).map(|node| node.name),
+        };
+        Ok(self.meta.attach(name, &AttachVolume { node }).await?)
+    }
+
+    async fn socket(&self, volume: &VolumeInfo, job: &Job) -> anyhow::Result<PathBuf> {
+        let served = wait_served(self.meta, volume, self.timeout, &job.bar).await?;
+        let socket = PathBuf::from(&served.socket);
+        let is_socket = std::fs::metadata(&socket).is_ok_and(|found| found.file_type().is_socket());
+        if !is_socket {
+            let (name, node, path) = (self.volume, &served.node, socket.display());
+            anyhow::bail!(
+                "volume {name} was served by {node}, but its socket {path} is not on this machine: run this on a machine \
+                 with a storage daemon, and name it with --node"
+            );
+        }
+        Ok(socket)
+    }
+}
+
+/// Waits for the work to end; a signal makes it end soon.
+async fn finish<T: Send + 'static>(
+    signals: &mut Signals,
+    job: &Job,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let mut work = tokio::task::spawn_blocking(work);
+    let outcome = tokio::select! {
+        outcome = &mut work => outcome,
+        () = signals.next() => {
+            job.cancel();
+            work.await
+        }
+    };
+    outcome.context("the transfer broke off")?
+}
+
+/// Whether a node runs on this machine: only here can its address be listened at.
+fn is_here(node: &NodeInfo) -> bool {
+    let host = reqwest::Url::parse(&node.admin_url).ok().and_then(|url| url.host_str().map(String::from));
+    let address = host.and_then(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().ok());
+    node.state == NodeState::Up && address.is_some_and(|address| TcpListener::bind((address, 0)).is_ok())
+}
