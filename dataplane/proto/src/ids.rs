@@ -70,6 +70,8 @@ impl Epoch {
 impl Version {
     /// The version of a volume that was never snapshotted.
     pub const FIRST: Version = Version(1);
+    /// Above every version: where a listing of all begins.
+    pub const MAX: Version = Version(u32::MAX);
 }
 
 impl ConfigNo {
