@@ -119,7 +119,7 @@ impl State {
                 name.volume
             )));
         }
-        let view = snapshot.view(version).continued_after(volume.version).ok_or_else(|| {
+        let view = snapshot.view(version).rolled_back(volume.version).ok_or_else(|| {
             conflict(format!(
                 "volume '{}' was rolled back too often: clone the snapshot with `levee volume create NAME --from {name}`",
                 name.volume

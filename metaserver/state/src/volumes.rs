@@ -114,7 +114,7 @@ impl State {
         let name = std::mem::replace(&mut volume.name, hidden.clone());
         let newest = volume.history().snapshots.last_key_value().map(|(version, s)| s.view(*version));
         // The head is to keep nothing of its own.
-        let view = newest.and_then(|view| view.continued_after(volume.version));
+        let view = newest.and_then(|view| view.rolled_back(volume.version));
         if let Some(view) = &view {
             volume.version = view.version;
         }

@@ -9,6 +9,7 @@ use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{Sender, join_all, timeout};
 use bytes::{Bytes, BytesMut};
+use levee_proto::View;
 use levee_proto::units::{BLOCK_SIZE, Extent};
 use levee_proto::wire::{BlockEntry, BlockKind, Reply, Request, Status};
 use std::ops::Range;
@@ -90,7 +91,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     ) -> Option<(Vec<BlockEntry>, Bytes)> {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
-        let request = Request::Read { target, block: blocks.start, count: blocks.end - blocks.start, reconcile };
+        let (block, count, view) = (blocks.start, blocks.end - blocks.start, View::of(self.0.volume.version));
+        let request = Request::Read { target, block, count, view, reconcile };
         match self.ask_soon(&session, &target, request, late).await {
             Ok((Reply::Read { entries }, data)) if answers(&entries, &blocks) => {
                 if is_intact(&entries, &data) {

@@ -16,8 +16,8 @@ use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
-use levee_proto::Seq;
-use levee_proto::wire::{BlockEntry, MAX_LIST, Reply, Request, Status};
+use levee_proto::wire::{BlockEntry, MAX_LIST, Reply, Request, Scope, Status};
+use levee_proto::{Seq, Version};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -223,7 +223,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     pub(super) async fn repair(&self, chunk: &Rc<Chunk>, member: usize, entries: Vec<BlockEntry>, data: Bytes) -> bool {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
-        match self.ask(&session, &target, Request::Repair { target, entries }, data).await {
+        match self.ask(&session, &target, Request::Repair { target, scope: Scope::Named, entries }, data).await {
             Ok((Reply::Done, _)) => true,
             Ok((Reply::Error { status: Status::Full, .. }, _)) | Err(_) => false,
             Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
@@ -248,10 +248,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let target = self.target(chunk, member);
         let (mut all, mut from) = (Vec::<BlockEntry>::new(), 0);
         loop {
-            match self
-                .ask(&session, &target, Request::List { target, from, max: MAX_LIST as u32, above }, Bytes::new())
-                .await
-            {
+            let (from_version, max) = (Version::MAX, MAX_LIST as u32);
+            let request = Request::List { target, from, from_version, max, above };
+            match self.ask(&session, &target, request, Bytes::new()).await {
                 Ok((Reply::List { entries, more }, _)) if is_ordered(&entries, from) => {
                     from = entries.last().map_or(from, |e| e.block + 1);
                     let stuck = more && entries.is_empty();

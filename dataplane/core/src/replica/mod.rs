@@ -63,16 +63,17 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     pub fn handle(&self, request: Request, data: Bytes, reply: ReplyFn) {
         match request {
             Request::Write { .. } => self.write(request, data, reply),
-            Request::Read { target, block, count, reconcile } => self.read(target, block, count, reconcile, reply),
+            Request::Read { target, block, count, reconcile, .. } => self.read(target, block, count, reconcile, reply),
             Request::Repair { .. } => self.repair(request, data, reply),
             Request::Fence { volume, epoch, disks } => self.fence(volume, epoch, &disks, reply),
             Request::Create { target, adopted } => self.create(target, adopted, reply),
-            Request::List { target, from, max, above } => self.list(target, from, max, above, reply),
+            Request::List { target, from, max, above, .. } => self.list(target, from, max, above, reply),
             Request::Adopt { volume, epoch, replicas } => self.adopt(volume, epoch, replicas, reply),
             Request::Commit { volume, epoch, points } => self.commit(volume, epoch, points, reply),
             Request::Scan { target, block, count } => self.scan(target, block..block + count, reply),
             Request::Ping => reply(Reply::Done, Bytes::new()),
             Request::Hello { .. } => refuse(reply, Status::Invalid, "hello on an open link"),
+            _ => refuse(reply, Status::Invalid, "snapshots are not served here"),
         }
     }
 
@@ -93,7 +94,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     }
 
     fn repair(&self, request: Request, data: Bytes, reply: ReplyFn) {
-        let Request::Repair { target, entries } = request else { unreachable!() };
+        let Request::Repair { target, entries, .. } = request else { unreachable!() };
         let shard = match self.admit(&target) {
             Ok((shard, _)) => shard,
             Err(refusal) => return reply(refusal, Bytes::new()),
