@@ -101,7 +101,7 @@ pub struct Listing {
 
 impl Listing {
     fn position(&self) -> Result<(VolumeId, Version), Failure> {
-        let Some(text) = &self.after else { return Ok(Default::default()) };
+        let Some(text) = self.after.as_ref().filter(|text| !text.is_empty()) else { return Ok(Default::default()) };
         let parts = text.split_once('.').and_then(|(v, n)| Some((VolumeId(v.parse().ok()?), Version(n.parse().ok()?))));
         parts.ok_or_else(|| Failure::new(ProblemKind::Invalid, "after must be the 'next' of an earlier page"))
     }
