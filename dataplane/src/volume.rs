@@ -214,6 +214,7 @@ impl Volume {
             leaving_replicas: gateway.leaving_replicas,
             full: gateway.full,
             copied_bytes: gateway.copied_bytes,
+            versions_progress: 0,
             degraded: gateway.degraded,
         };
         let counts = Counts {

@@ -141,6 +141,7 @@ fn serving(volume: VolumeId, epoch: Epoch) -> VolumeReport {
         leaving_replicas: 0,
         full: false,
         copied_bytes: 0,
+        versions_progress: 0,
         degraded: vec![],
     }
 }

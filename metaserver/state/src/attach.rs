@@ -7,8 +7,8 @@
 use crate::command::{Answer, Outcome};
 use crate::state::State;
 use crate::tables::{Volume, VolumeAttachment};
-use levee_proto::api::{OpenVolume, OpenedVolume, Problem, ProblemKind};
-use levee_proto::{NodeId, VolumeId};
+use levee_proto::api::{OpenVolume, OpenedVolume, Problem, ProblemKind, VolumeVersions};
+use levee_proto::{NodeId, Version, View, VolumeId};
 use std::collections::BTreeSet;
 
 impl State {
@@ -146,5 +146,10 @@ fn opened(id: VolumeId, volume: &Volume) -> OpenedVolume {
         min_copies: volume.min_copies,
         geometry: volume.geometry,
         chunks: volume.chunks.iter().map(|(index, chunk)| chunk.info(*index)).collect(),
+        view: View::of(volume.version),
+        snapshots: Vec::new(),
+        sealed: Version(0),
+        parent: None,
+        versions: VolumeVersions { version: volume.version, size: volume.size, ..VolumeVersions::default() },
     }
 }

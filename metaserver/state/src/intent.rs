@@ -37,7 +37,7 @@ impl State {
                 let volume = self.tables.volumes.get(id)?;
                 let attachment = volume.attachment.as_ref()?;
                 let (attachment, repair) = (attachment.id, attachment.repair);
-                Some(AttachIntent { volume: *id, name: volume.name.clone(), attachment, repair })
+                Some(AttachIntent { volume: *id, name: volume.name.clone(), attachment, repair, versions: 0 })
             })
             .collect()
     }

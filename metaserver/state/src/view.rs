@@ -89,6 +89,9 @@ impl State {
             geometry: volume.geometry,
             chunks: u32::try_from(volume.chunks.len()).unwrap_or(u32::MAX),
             attachment,
+            parent: None,
+            snapshots: 0,
+            flattening: false,
         })
     }
 

@@ -10,9 +10,11 @@ use levee_core::ports::Runtime;
 use levee_core::replica::{DiskShards, ReplicaService};
 use levee_core::store::{self, Options as StoreOptions, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
-use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ReplicaChange, ReplicaPlace};
+use levee_proto::api::{
+    ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ReplicaChange, ReplicaPlace, VolumeVersions,
+};
 use levee_proto::wire::{Reply, Request, Status};
-use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, VolumeId};
+use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, View, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Not;
@@ -218,6 +220,11 @@ impl World {
             min_copies: self.0.min_copies,
             geometry: Geometry::default(),
             chunks: self.0.chunks.borrow().values().cloned().collect(),
+            view: View::default(),
+            snapshots: Vec::new(),
+            sealed: Version(0),
+            parent: None,
+            versions: VolumeVersions::default(),
         };
         let links = TestLinks { world: self.clone(), gateway: number, epoch: opened.epoch };
         let options = Options::default();
