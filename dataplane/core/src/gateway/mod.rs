@@ -19,6 +19,8 @@ mod background;
 mod chunk;
 mod commit;
 mod config;
+mod entry_set;
+mod heal;
 mod hedge;
 mod locks;
 mod member;
@@ -30,6 +32,7 @@ mod scrub;
 mod session;
 mod takeover;
 mod verify;
+mod versions;
 mod write;
 
 use crate::ports::Runtime;
@@ -51,6 +54,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
+use versions::Versions;
 
 /// An extent fits one request.
 const MAX_STRIPE_UNIT: u32 = MAX_BLOCKS * levee_proto::BLOCK_SIZE as u32;
@@ -140,6 +144,7 @@ struct Inner<R: Runtime, C: Cluster> {
     /// The node we run on: its copies are read first.
     node: NodeId,
     volume: OpenedVolume,
+    versions: Versions,
     options: Options,
     /// By index; `None`: not allocated, as far as we know.
     chunks: RefCell<Vec<Option<Rc<Chunk>>>>,
@@ -173,11 +178,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// If the meta server's answer contradicts itself; [`check`] it first.
     pub fn open(rt: R, cluster: C, node: NodeId, volume: OpenedVolume, options: Options) -> Self {
         let chunks = RefCell::new(Vec::new());
+        let versions = Versions::new(&volume);
         let gateway = Gateway(Rc::new(Inner {
             rt,
             cluster,
             node,
             volume,
+            versions,
             options,
             chunks,
             sessions: RefCell::default(),
@@ -373,6 +380,7 @@ pub fn check(volume: &OpenedVolume) -> Result<(), String> {
     if !(1..=5).contains(&volume.copies) || !(1..=volume.copies).contains(&volume.min_copies) {
         return Err("copies are out of range".into());
     }
+    versions::check(&volume.versions)?;
     check_chunks(volume, &volume.chunks)
 }
 

@@ -124,7 +124,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let (answer, answered) = oneshot();
         let op = Rc::new(WriteOp {
             seq: chunk.next_seq(self.0.volume.epoch),
-            version: self.0.volume.version,
+            version: self.head(),
             kind,
             block: blocks.start,
             count: blocks.end - blocks.start,

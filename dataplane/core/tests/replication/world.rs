@@ -224,7 +224,7 @@ impl World {
             snapshots: Vec::new(),
             sealed: Version(0),
             parent: None,
-            versions: VolumeVersions::default(),
+            versions: VolumeVersions { version: Version::FIRST, view: View::default(), ..VolumeVersions::default() },
         };
         let links = TestLinks { world: self.clone(), gateway: number, epoch: opened.epoch };
         let options = Options::default();
