@@ -70,7 +70,7 @@ impl Epoch {
 impl Version {
     /// The version of a volume that was never snapshotted.
     pub const FIRST: Version = Version(1);
-    /// Above every version that is ever opened.
+    /// Above every version: where a listing of all begins.
     pub const MAX: Version = Version(u32::MAX);
 
     /// The version that follows, or `None` when the numbers are used up.

@@ -16,17 +16,16 @@ use utoipa::ToSchema;
 pub const MAX_HIDDEN: usize = 32;
 
 /// Which versions of a volume a reader sees: those up to `version` but the hidden ones.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct View {
     pub version: Version,
     /// Ranges, both ends included: what was written in them has been rolled back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Vec<u32>>)]
     pub hidden: Vec<(Version, Version)>,
 }
 
 impl Default for View {
-    /// That of a volume that was never snapshotted.
+    /// That of the head of a volume that was never snapshotted.
     fn default() -> View {
         View::of(Version::FIRST)
     }
@@ -40,8 +39,8 @@ impl View {
 
     /// What was written at exactly this version.
     pub fn only(version: Version) -> View {
-        let below = version.0.checked_sub(1).filter(|last| *last > 0);
-        View { version, hidden: below.map(|last| (Version::FIRST, Version(last))).into_iter().collect() }
+        let below = version.0.checked_sub(1).map(|last| (Version(0), Version(last)));
+        View { version, hidden: below.into_iter().collect() }
     }
 
     /// Whether the ranges are sorted, disjoint, not too many, and below the version.
@@ -49,7 +48,7 @@ impl View {
         let in_order = self.hidden.iter().all(|(first, last)| first <= last);
         let disjoint = self.hidden.windows(2).all(|w| w[0].1 < w[1].0);
         let below = self.hidden.last().is_none_or(|(_, last)| *last < self.version);
-        self.version >= Version::FIRST && self.hidden.len() <= MAX_HIDDEN && in_order && disjoint && below
+        self.hidden.len() <= MAX_HIDDEN && in_order && disjoint && below
     }
 
     /// Whether an entry of this version is visible.
@@ -80,21 +79,6 @@ impl View {
             _ => hidden.push((first, head)),
         }
         Some(View { version, hidden }).filter(View::is_valid)
-    }
-
-    /// The view of a head at version `head` + 1 that continues from this view, with all that was written since left
-    /// out; none when the version numbers or the hidden ranges are used up.
-    pub fn continued_after(&self, head: Version) -> Option<View> {
-        let version = head.next()?;
-        let mut hidden = self.hidden.clone();
-        if self.version < head {
-            let first = Version(self.version.0 + 1);
-            match hidden.last_mut() {
-                Some(last) if last.1 == self.version => last.1 = head,
-                _ => hidden.push((first, head)),
-            }
-        }
-        Some(View { version, hidden }).filter(|view| view.hidden.len() <= MAX_HIDDEN)
     }
 
     fn hiding(&self, version: Version) -> Option<(Version, Version)> {

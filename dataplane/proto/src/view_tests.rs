@@ -61,20 +61,3 @@ fn what_a_set_of_views_reads_is_what_one_of_them_reads() {
         }
     }
 }
-
-#[test]
-fn a_view_of_one_version_sees_no_other() {
-    for version in 1..5 {
-        let only = View::only(Version(version));
-        assert!(only.is_valid());
-        assert_eq!((1..9).filter(|n| only.sees(Version(*n))).collect::<Vec<_>>(), [version]);
-    }
-}
-
-#[test]
-fn a_head_goes_on_from_what_a_snapshot_saw() {
-    assert_eq!(view(3, &[]).continued_after(Version(7)), Some(view(8, &[(4, 7)])));
-    assert_eq!(view(4, &[(2, 3)]).continued_after(Version(7)), Some(view(8, &[(2, 3), (5, 7)])));
-    assert_eq!(view(7, &[]).continued_after(Version(7)), Some(view(8, &[])));
-    assert_eq!(view(3, &[]).continued_after(Version::MAX), None);
-}
