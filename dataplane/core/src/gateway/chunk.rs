@@ -6,8 +6,10 @@
 //! which each misses something can so heal each other.
 
 use super::entry_set::EntrySet;
+use super::layered::Presence;
 use super::locks::RangeLocks;
 use super::member::{Member, Missing, Slots, Sync, WriteOp};
+use super::prune::PruneState;
 use crate::bitmap::BlockSet;
 use crate::sync::Event;
 use levee_proto::api::{ChunkInfo, ReplicaPlace};
@@ -120,6 +122,7 @@ pub(super) struct Found {
     pub damaged: bool,
     /// The largest seq that it holds.
     pub max_seq: Seq,
+    pub sealed: Version,
 }
 
 /// What may be copied to a member in one step.
@@ -153,6 +156,10 @@ pub(super) struct Chunk {
     pub committed: Cell<Seq>,
     pub locks: Rc<RangeLocks>,
     pub state: RefCell<ChunkState>,
+    /// How far it has been pruned.
+    pub pruned: PruneState,
+    /// Of a clone: which blocks the volume has itself.
+    pub presence: Presence,
     /// A member or the stage changed.
     pub changed: Event,
 }
@@ -174,6 +181,8 @@ impl Chunk {
             committed: Cell::new(Seq::ZERO),
             locks: Rc::default(),
             state: RefCell::new(state),
+            pruned: PruneState::default(),
+            presence: if fresh { Presence::of_new_chunk() } else { Presence::default() },
             changed: Event::new(),
         })
     }
@@ -349,6 +358,7 @@ impl Chunk {
         }
         member.live = found.is_some();
         member.made |= found.is_some();
+        member.sealed = found.filter(|_| !is_lost).map_or(Version(0), |f| f.sealed);
         let live = member.live;
         if is_lost {
             member.acked = Seq::ZERO;
@@ -410,6 +420,11 @@ impl Chunk {
         others
     }
 
+    /// What a replica said of its seal when it was fenced.
+    pub fn found_sealed(&self, i: usize, version: Version) {
+        self.state.borrow_mut().members[i].sealed = version;
+    }
+
     /// Changes what a member is known to miss. False if it misses nothing.
     pub fn update_missing(&self, i: usize, change: impl FnOnce(&mut Missing)) -> bool {
         match &mut self.state.borrow_mut().members[i].sync {
@@ -436,6 +451,12 @@ impl Chunk {
         let state = self.state.borrow();
         let others = || state.present().filter(|(j, m)| *j != i && m.is_known());
         others().find(|(_, m)| m.is_current()).or_else(|| others().next()).map(|(j, _)| j)
+    }
+
+    /// A member that has everything.
+    pub fn some_current(&self) -> Option<usize> {
+        let state = self.state.borrow();
+        state.present().find(|(_, m)| m.live && m.is_current()).map(|(i, _)| i)
     }
 
     /// Entries of which it is not known that the member holds them: it misses them, or owes a write of them.

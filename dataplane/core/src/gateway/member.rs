@@ -91,14 +91,25 @@ pub(super) struct Member {
     pub sync: Sync,
     /// The largest seq that it acknowledged in this epoch.
     pub acked: Seq,
+    /// It holds everything that was ever written at versions up to this one, and knows that.
+    pub sealed: Version,
     /// Writes sent in this session that it has not acknowledged.
     pub owes: BTreeMap<Seq, Rc<WriteOp>>,
 }
 
 impl Member {
     pub fn new(place: ReplicaPlace, missing: Missing) -> Member {
-        let (sync, acked) = (Sync::Behind(missing), Seq::ZERO);
-        Member { place, gone: None, made: false, live: false, busy: false, sync, acked, owes: BTreeMap::new() }
+        Member {
+            place,
+            gone: None,
+            made: false,
+            live: false,
+            busy: false,
+            sync: Sync::Behind(missing),
+            acked: Seq::ZERO,
+            sealed: Version(0),
+            owes: BTreeMap::new(),
+        }
     }
 
     pub fn is_gone(&self) -> bool {

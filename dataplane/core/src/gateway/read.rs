@@ -41,7 +41,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn read_extent(&self, e: Extent) -> Result<Bytes, Stopped> {
         let Some(chunk) = self.chunk(e.chunk_index) else {
             self.check_stopped()?;
-            return Ok(Bytes::from(vec![0; e.len as usize]));
+            return self.read_unallocated(e).await;
         };
         let blocks = blocks_of(&e);
         let _held = chunk.locks.acquire(blocks.clone(), Mode::Shared).await;
@@ -50,8 +50,32 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(whole.slice(at..at + e.len as usize))
     }
 
-    /// Reads whole blocks that the caller holds. Asks one copy after the other for as long as it takes.
+    /// Nothing of the chunk was ever written to this volume.
+    async fn read_unallocated(&self, e: Extent) -> Result<Bytes, Stopped> {
+        if !self.0.ancestors.have(e.chunk_index) {
+            return Ok(Bytes::from(vec![0; e.len as usize]));
+        }
+        let blocks = blocks_of(&e);
+        let at = e.offset as usize - blocks.start as usize * BLOCK;
+        let whole = self.read_layered(None, e.chunk_index, blocks).await?;
+        Ok(whole.slice(at..at + e.len as usize))
+    }
+
+    /// Reads whole blocks, of one stripe unit, that the caller holds.
     pub(super) async fn read_locked(&self, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Bytes, Stopped> {
+        if self.is_clone() {
+            return self.read_layered(Some(chunk), chunk.index, blocks).await;
+        }
+        let (entries, data) = self.read_entries(chunk, blocks).await?;
+        Ok(assemble(&entries, data))
+    }
+
+    /// What the volume itself has of blocks that the caller holds. Asks one copy after the other for as long as it takes.
+    pub(super) async fn read_entries(
+        &self,
+        chunk: &Rc<Chunk>,
+        blocks: Range<u32>,
+    ) -> Result<(Vec<BlockEntry>, Bytes), Stopped> {
         self.until_served(chunk).await?;
         let mut tried: Slots = 0;
         loop {
@@ -63,8 +87,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 continue;
             };
             tried |= 1 << member;
-            if let Some((entries, data)) = self.read_soon(chunk, member, &blocks, &mut tried).await {
-                return Ok(assemble(&entries, data));
+            if let Some(read) = self.read_soon(chunk, member, &blocks, &mut tried).await {
+                return Ok(read);
             }
         }
     }
@@ -94,7 +118,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let (block, count) = (blocks.start, blocks.end - blocks.start);
         let at = view.version;
         let is_one_version =
-            view.hidden.first().is_some_and(|(first, _)| *first == Version::FIRST) || at == Version::FIRST;
+            view.hidden.first().is_some_and(|(first, _)| *first <= Version::FIRST) || at == Version::FIRST;
         let request = Request::Read { target, block, count, view, reconcile };
         match self.ask_soon(&session, &target, request, late).await {
             Ok((Reply::Read { entries }, data)) if answers(&entries, &blocks) => {
@@ -140,6 +164,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 /// Whether the entries are those of `blocks`, in order.
 fn answers(entries: &[BlockEntry], blocks: &Range<u32>) -> bool {
     entries.len() == blocks.len() && entries.iter().zip(blocks.clone()).all(|(e, b)| e.block == b)
+}
+
+/// Whether this answers a read of `blocks`, intact.
+pub(super) fn is_answer(entries: &[BlockEntry], data: &[u8], blocks: &Range<u32>) -> bool {
+    answers(entries, blocks) && is_intact(entries, data)
 }
 
 /// Whether the data is what the entries say.

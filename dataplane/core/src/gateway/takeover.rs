@@ -16,7 +16,7 @@ use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::api::{DiskState, ReplicaPlace};
 use levee_proto::wire::{BlockKind, MAX_BLOCKS, MAX_LIST, ReplicaSummary, Reply, Request};
-use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq};
+use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, Version};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -302,6 +302,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let all: Vec<usize> = holders.iter().map(|(i, _)| *i).collect();
         holders.retain(|(i, generation)| self.session_of(chunk, *i).is_live(*generation));
         chunk.decided(&all, |i| holders.iter().any(|(live, _)| *live == i));
+        for i in &all {
+            let sealed = self.summary(chunk, *i).map_or(Version(0), |s| if s.damaged { Version(0) } else { s.sealed });
+            chunk.found_sealed(*i, sealed);
+        }
         for (i, place) in chunk.members() {
             let session = self.session(place);
             let is_out = !chunk.state.borrow().members[i].live;

@@ -8,7 +8,6 @@
 
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
-use crate::sync::Event;
 use levee_proto::api::{OpenedVolume, VolumeVersions};
 use levee_proto::view::Keep;
 use levee_proto::{Version, View};
@@ -26,8 +25,8 @@ pub(super) struct Versions {
     keep: RefCell<Rc<Keep>>,
     /// As the meta server told them last.
     told: RefCell<Rc<VolumeVersions>>,
-    /// They have changed, or something was done about them.
-    pub changed: Event,
+    /// Moves while something is done about them.
+    progress: Cell<u64>,
 }
 
 impl Versions {
@@ -38,7 +37,7 @@ impl Versions {
             view: RefCell::new(told.view.clone()),
             keep: RefCell::new(Rc::new(keep(&told))),
             told: RefCell::new(Rc::new(told)),
-            changed: Event::new(),
+            progress: Cell::new(1),
         }
     }
 }
@@ -90,8 +89,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         known.view.replace(versions.view.clone());
         known.keep.replace(Rc::new(keep(&versions)));
         known.told.replace(Rc::new(versions));
-        known.changed.notify();
+        self.0.changed.notify();
         Ok(())
+    }
+
+    /// Moves while snapshots are completed, entries dropped, or ancestors' blocks copied; 0 while there is nothing to do.
+    pub fn versions_progress(&self) -> u64 {
+        let told = self.0.versions.told.borrow();
+        let is_busy = told.pending.is_some() || told.prune || told.flatten;
+        if is_busy { self.0.versions.progress.get() } else { 0 }
+    }
+
+    pub(super) fn advance_versions(&self, by: u64) {
+        let progress = &self.0.versions.progress;
+        progress.set(progress.get() + by);
     }
 
     /// The version at which writes are made.
