@@ -5,7 +5,9 @@ use crate::links::{Links, VolumeLinks};
 use crate::ports::GlommioRuntime;
 use crate::stats::{IoSnapshot, IoStats};
 use levee_core::gateway::{Gateway, GatewayReport, Options};
-use levee_proto::api::{DiskState, OpenedVolume, ScrubEvent, ScrubReport, ServeState, VerifyEvent, VolumeReport};
+use levee_proto::api::{
+    DiskState, OpenedVolume, ScrubEvent, ScrubReport, ServeState, VerifyEvent, VolumeReport, VolumeVersions,
+};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_vhost::{ServerConfig, ServerHandle};
 use std::cell::{Cell, RefCell};
@@ -214,7 +216,7 @@ impl Volume {
             leaving_replicas: gateway.leaving_replicas,
             full: gateway.full,
             copied_bytes: gateway.copied_bytes,
-            versions_progress: 0,
+            versions_progress: self.0.gateway.versions_progress(),
             degraded: gateway.degraded,
         };
         let counts = Counts {
@@ -230,6 +232,14 @@ impl Volume {
     pub fn set_background(&self, background: &Background) {
         self.0.gateway.evacuate((*background.evacuate).clone());
         self.0.gateway.set_background_rate(background.rate);
+    }
+
+    /// Follows the volume's versions, as the meta server tells them now.
+    pub fn set_versions(&self, versions: VolumeVersions) {
+        if let Err(why) = self.0.gateway.set_versions(versions) {
+            warn!(volume = %self.name(), "the meta server's versions are refused: {why}");
+        }
+        let _ = self.0.news.try_send(());
     }
 
     pub fn name(&self) -> &str {

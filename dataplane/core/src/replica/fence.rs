@@ -13,7 +13,7 @@ use crate::store::{ReplicaMeta, Shard};
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{MAX_FENCED_DISKS, MAX_SUMMARIES, ReplicaSummary, Reply, Status};
-use levee_proto::{DiskId, Epoch, Version, VolumeId};
+use levee_proto::{DiskId, Epoch, VolumeId};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -99,6 +99,6 @@ fn summary(m: ReplicaMeta) -> ReplicaSummary {
         entries: m.entries,
         max_seq: m.max_seq,
         commit: m.commit,
-        sealed: Version(0),
+        sealed: m.sealed,
     }
 }
