@@ -1,8 +1,8 @@
 //! What a core asks of the meta server, through the control thread.
 
-use levee_core::gateway::AllocError;
+use levee_core::gateway::{Accomplished, AllocError};
 use levee_proto::Epoch;
-use levee_proto::api::{ChangedReplicas, ChunkInfo, ReplicaChange};
+use levee_proto::api::{ChangedReplicas, ChunkInfo, ParentInfo, ReplicaChange, VolumeVersions};
 use std::future::Future;
 
 /// Questions that may wait for the control thread.
@@ -27,24 +27,45 @@ pub struct ChangeAsk {
     pub answer: async_channel::Sender<Answer<ChangedReplicas>>,
 }
 
+/// What was done about a volume's versions.
+pub struct VersionsAsk {
+    pub volume: String,
+    pub epoch: Epoch,
+    pub what: Accomplished,
+    pub answer: async_channel::Sender<Answer<VolumeVersions>>,
+}
+
+/// Where a volume's ancestors are.
+pub struct ParentAsk {
+    pub volume: String,
+    pub answer: async_channel::Sender<Answer<Option<ParentInfo>>>,
+}
+
 /// A core's way to the control thread. A cheap handle.
 #[derive(Clone)]
 pub struct Asks {
     allocate: async_channel::Sender<AllocateAsk>,
     change: async_channel::Sender<ChangeAsk>,
+    versions: async_channel::Sender<VersionsAsk>,
+    parent: async_channel::Sender<ParentAsk>,
 }
 
 /// The control thread's end.
 pub struct Asked {
     pub allocate: async_channel::Receiver<AllocateAsk>,
     pub change: async_channel::Receiver<ChangeAsk>,
+    pub versions: async_channel::Receiver<VersionsAsk>,
+    pub parent: async_channel::Receiver<ParentAsk>,
 }
 
-/// The two ends.
+/// Both ends.
 pub fn channel() -> (Asks, Asked) {
     let (allocate, allocates) = async_channel::bounded(QUEUE);
     let (change, changes) = async_channel::bounded(QUEUE);
-    (Asks { allocate, change }, Asked { allocate: allocates, change: changes })
+    let (versions, versions_asked) = async_channel::bounded(QUEUE);
+    let (parent, parents) = async_channel::bounded(QUEUE);
+    let asked = Asked { allocate: allocates, change: changes, versions: versions_asked, parent: parents };
+    (Asks { allocate, change, versions, parent }, asked)
 }
 
 impl Asks {
@@ -70,6 +91,24 @@ impl Asks {
         let (answer, answered) = async_channel::bounded(1);
         let ask = ChangeAsk { volume: volume.to_string(), epoch, changes, answer };
         outcome(self.change.clone(), ask, answered)
+    }
+
+    /// Tells what was done about a volume's versions; answers what they are then.
+    pub fn accomplished(
+        &self,
+        volume: &str,
+        epoch: Epoch,
+        what: Accomplished,
+    ) -> impl Future<Output = Answer<VolumeVersions>> + use<> {
+        let (answer, answered) = async_channel::bounded(1);
+        let ask = VersionsAsk { volume: volume.to_string(), epoch, what, answer };
+        outcome(self.versions.clone(), ask, answered)
+    }
+
+    /// Asks where a volume's ancestors are.
+    pub fn parent(&self, volume: &str) -> impl Future<Output = Answer<Option<ParentInfo>>> + use<> {
+        let (answer, answered) = async_channel::bounded(1);
+        outcome(self.parent.clone(), ParentAsk { volume: volume.to_string(), answer }, answered)
     }
 }
 

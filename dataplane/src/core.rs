@@ -9,7 +9,7 @@ use crate::ports::GlommioRuntime;
 use crate::service::{ReplicaLink, Replicas};
 use crate::volume::{Background, ServeOptions, Volume, VolumeStatus};
 use levee_core::store::Superblock;
-use levee_proto::api::{DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, VerifyEvent};
+use levee_proto::api::{DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, VerifyEvent, VolumeVersions};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_rdma::{Identity, Server, ServerLimits};
 use std::cell::RefCell;
@@ -39,6 +39,11 @@ pub enum Command {
     Open {
         volume: Box<OpenedVolume>,
         serve: ServeOptions,
+    },
+    /// A served volume's versions have changed.
+    Versions {
+        volume: VolumeId,
+        versions: Box<VolumeVersions>,
     },
     Close {
         volume: VolumeId,
@@ -143,6 +148,11 @@ impl Core {
                 }
             }
             Command::Open { volume, serve } => self.open(*volume, serve),
+            Command::Versions { volume, versions } => {
+                if let Some(volume) = self.volumes.borrow().get(&volume) {
+                    volume.set_versions(*versions);
+                }
+            }
             Command::Close { volume, done } => {
                 let volume = self.volumes.borrow_mut().remove(&volume);
                 glommio::spawn_local(async move {

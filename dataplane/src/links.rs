@@ -3,8 +3,8 @@
 
 use crate::asks::Asks;
 use bytes::Bytes;
-use levee_core::gateway::{AllocError, Cluster, Done, LinkDown};
-use levee_proto::api::{ChangedReplicas, ChunkInfo, PeerInfo, ReplicaChange};
+use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, LinkDown};
+use levee_proto::api::{ChangedReplicas, ChunkInfo, ParentInfo, PeerInfo, ReplicaChange, VolumeVersions};
 use levee_proto::wire::Request;
 use levee_proto::{ChunkId, DiskId, Epoch, NodeId};
 use levee_rdma::{Client, ClientConfig, ClientLimits, Service};
@@ -112,6 +112,14 @@ impl Cluster for VolumeLinks {
 
     fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static {
         self.links.0.asks.allocate(&self.volume, self.epoch, indexes)
+    }
+
+    fn accomplished(&self, what: Accomplished) -> impl Future<Output = Result<VolumeVersions, AllocError>> + 'static {
+        self.links.0.asks.accomplished(&self.volume, self.epoch, what)
+    }
+
+    fn parent(&self) -> impl Future<Output = Result<Option<ParentInfo>, AllocError>> + 'static {
+        self.links.0.asks.parent(&self.volume)
     }
 }
 

@@ -5,7 +5,9 @@ use crate::links::{Links, VolumeLinks};
 use crate::ports::GlommioRuntime;
 use crate::stats::{IoSnapshot, IoStats};
 use levee_core::gateway::{Gateway, GatewayReport, Options};
-use levee_proto::api::{DiskState, OpenedVolume, ScrubEvent, ScrubReport, ServeState, VerifyEvent, VolumeReport};
+use levee_proto::api::{
+    DiskState, OpenedVolume, ScrubEvent, ScrubReport, ServeState, VerifyEvent, VolumeReport, VolumeVersions,
+};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_vhost::{ServerConfig, ServerHandle};
 use std::cell::{Cell, RefCell};
@@ -214,6 +216,7 @@ impl Volume {
             leaving_replicas: gateway.leaving_replicas,
             full: gateway.full,
             copied_bytes: gateway.copied_bytes,
+            versions_progress: self.0.gateway.versions_progress(),
             degraded: gateway.degraded,
         };
         let counts = Counts {
@@ -231,9 +234,18 @@ impl Volume {
         self.0.gateway.set_background_rate(background.rate);
     }
 
+    /// Follows the volume's versions and size, as the meta server tells them now.
+    pub fn set_versions(&self, versions: VolumeVersions) {
+        let size = versions.size;
+        let followed = self.0.gateway.set_versions(versions).and_then(|()| self.grow(size));
+        if let Err(why) = followed {
+            warn!(volume = %self.name(), "the meta server's versions are refused: {why}");
+        }
+        let _ = self.0.news.try_send(());
+    }
+
     /// Gives the volume a larger size, and has its guest told. Sizes that are not larger change nothing.
-    #[allow(dead_code, reason = "the control thread learns of new sizes with the versions of a volume")]
-    pub fn grow(&self, size: u64) -> Result<(), String> {
+    fn grow(&self, size: u64) -> Result<(), String> {
         if self.0.gateway.grow(size)?
             && let State::Serving(Some(server)) = &*self.0.state.borrow()
         {

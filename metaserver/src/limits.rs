@@ -37,11 +37,15 @@ pub const FORWARD_WAIT: Duration = Duration::from_secs(15);
 pub const CONNECT_WAIT: Duration = Duration::from_millis(1000);
 /// How long requests in flight may take after the signal to stop.
 pub const STOP_WAIT: Duration = Duration::from_secs(2);
+/// How long a request for snapshots waits until they are complete, if it does not say.
+pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
 
 /// Pause between two looks at what has to be repaired.
 pub const REPAIR_TICK: Duration = Duration::from_secs(1);
 /// Unused volumes that are repaired at a time, in the whole cluster.
 pub const MAX_REPAIRS: usize = 4;
+/// Unused volumes that are opened at a time to complete snapshots, drop what no snapshot needs, or flatten them.
+pub const MAX_CHORES: usize = 8;
 /// Chunks that one look at unused volumes goes through, about: commits wait meanwhile.
 pub const REPAIR_SCAN: usize = 20_000;
 /// How long an unused volume must be whole before its repair ends.

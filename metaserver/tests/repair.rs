@@ -76,6 +76,7 @@ fn serving(opened: &OpenedVolume, leaving_replicas: u32) -> VolumeReport {
         leaving_replicas,
         full: false,
         copied_bytes: 77,
+        versions_progress: 0,
         degraded: vec![],
     }
 }

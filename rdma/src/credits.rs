@@ -2,7 +2,8 @@
 //! requests: the client to stay within its grant, the server to catch one that does not.
 
 use levee_proto::BLOCK_SIZE;
-use levee_proto::wire::{MAX_LIST, MAX_META, Request};
+use levee_proto::view::MAX_HIDDEN;
+use levee_proto::wire::{MAX_BLOCKS, MAX_LIST, MAX_META, MAX_VERSION_ENTRIES, PRESENCE_LEN, Request};
 
 /// Bytes of an entry list per block, and of a replica list per replica: an upper bound.
 const ITEM: usize = 32;
@@ -14,11 +15,15 @@ const FIXED: usize = 512;
 pub(crate) fn cost(request: &Request, data_len: usize) -> usize {
     let lists = match request {
         Request::Write { crcs, .. } => crcs.len() * 4,
-        Request::Read { count, .. } => *count as usize * (BLOCK_SIZE + ITEM),
+        Request::Read { count, .. } | Request::ReadShared { count, .. } => *count as usize * (BLOCK_SIZE + ITEM),
+        Request::ReadVersions { .. } => MAX_BLOCKS as usize * BLOCK_SIZE + MAX_VERSION_ENTRIES * ITEM,
         Request::List { max, .. } => (*max as usize).min(MAX_LIST) * ITEM,
         Request::Repair { entries, .. } => entries.len() * ITEM,
         Request::Adopt { replicas, .. } => replicas.len() * ITEM,
         Request::Commit { points, .. } => points.len() * ITEM,
+        Request::Seal { replicas, .. } => replicas.len() * ITEM,
+        Request::Prune { keep, replicas, .. } => keep.len() * (ITEM + 8 * MAX_HIDDEN) + replicas.len() * ITEM,
+        Request::Presence { .. } => PRESENCE_LEN,
         Request::Scan { .. } => MAX_LIST * 4,
         Request::Fence { .. } => MAX_META,
         Request::Hello { .. } | Request::Create { .. } | Request::Ping => 0,

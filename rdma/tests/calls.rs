@@ -4,8 +4,8 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
-use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Reply, Request, Status};
-use levee_proto::{BLOCK_SIZE, Epoch, NodeId, Seq, Version};
+use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Reply, Request, Scope, Status};
+use levee_proto::{BLOCK_SIZE, Epoch, NodeId, Seq, Version, View};
 use levee_rdma::{Client, LinkError, Responder, ServeError, Server, ServerLimits, Service};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -109,7 +109,8 @@ fn large_and_small_data_crosses_both_ways_unharmed() {
                 assert_eq!(answer, Ok((Reply::Done, Bytes::new())));
                 l.set(l.get() - 1);
             });
-            let read = Request::Read { target: target(), block: i, count, reconcile: false };
+            let read =
+                Request::Read { target: target(), block: i, count, view: View::of(Version::FIRST), reconcile: false };
             let l = left.clone();
             client.call(read, Bytes::new(), move |answer| {
                 let (reply, data) = answer.expect("an answer");
@@ -174,7 +175,7 @@ fn what_cannot_be_sent_is_refused_and_harms_nothing() {
         let huge = Bytes::from(vec![0; 5 << 20]);
         assert!(matches!(client.request(numbered(1), huge).await, Err(LinkError::Invalid(_))));
         let entries = vec![BlockEntry::absent(1); 100_000];
-        let long = Request::Repair { target: target(), entries };
+        let long = Request::Repair { target: target(), scope: Scope::Named, entries };
         assert!(matches!(client.request(long, Bytes::new()).await, Err(LinkError::Invalid(_))));
         assert_eq!(client.request(numbered(5), Bytes::new()).await, Ok((echo(5), Bytes::new())));
         assert_eq!(client.request(Request::Ping, Bytes::new()).await, Ok((Reply::Done, Bytes::new())));

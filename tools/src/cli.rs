@@ -1,13 +1,18 @@
 //! The command line's grammar and its help.
 
+mod image;
+mod snapshot;
 mod transfer;
 
+pub use image::{Image, ImageImport};
+pub use snapshot::Snapshot;
 pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
 
 use crate::limits::{MAX_CORES, MAX_DISKS_PER_NODE, MAX_NODES};
 use crate::local::Network;
 use crate::values;
 use clap::{Args, Parser, Subcommand};
+use levee_proto::api::{MAX_FAMILY, SnapshotName};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +75,12 @@ Examples:
     /// Create, show, attach and check volumes
     #[command(subcommand)]
     Volume(Volume),
+    /// Take snapshots of volumes, list and delete them, go back to one
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+    /// Make images of disks in files, from which volumes continue; write them to files
+    #[command(subcommand)]
+    Image(Image),
     /// Show the storage nodes
     #[command(subcommand)]
     Node(Node),
@@ -152,24 +163,8 @@ pub struct Down {
 
 #[derive(Subcommand)]
 pub enum Volume {
-    /// Create a volume
-    #[command(after_help = "Examples:
-  levee volume create vm1 --size 10G
-  levee volume create scratch --size 512M --copies 2 --min-copies 1")]
-    Create {
-        /// Name of the volume
-        #[arg(value_parser = values::name)]
-        name: String,
-        /// Size, such as 10G or 512M: a multiple of 4 KiB
-        #[arg(long, value_parser = values::volume_size)]
-        size: u64,
-        /// Copies of every block
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=5))]
-        copies: u8,
-        /// Copies that must be durable before a write is answered [default: 2, or 1 with a single copy]
-        #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
-        min_copies: Option<u8>,
-    },
+    /// Create a volume, or many that continue from a snapshot
+    Create(Create),
     /// List all volumes
     #[command(after_help = "Examples:
   levee volume list
@@ -183,13 +178,53 @@ pub enum Volume {
         #[arg(value_parser = values::name)]
         name: String,
     },
-    /// Delete a volume and its data; it must be detached
-    #[command(after_help = "Example:
-  levee volume delete vm1")]
+    /// Delete volumes and their data; they must be detached, and have no snapshots
+    #[command(after_help = "\
+With several names or --count each volume is deleted or refused by itself; exit status 1 if some were refused.
+
+Examples:
+  levee volume delete vm1
+  levee volume delete vm1 vm2
+  levee volume delete desk --count 1000         desk-1 to desk-1000")]
     Delete {
+        /// Names of the volumes
+        #[arg(value_name = "NAME", required = true, value_parser = values::family_name)]
+        names: Vec<String>,
+        /// Delete NAME-1 to NAME-N; `{}` in NAME stands for the number
+        #[arg(long, value_name = "N", value_parser = count())]
+        count: Option<u32>,
+        /// First number
+        #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "count")]
+        first: u32,
+    },
+    /// Make a volume larger, in use or not
+    #[command(after_help = "Examples:
+  levee volume resize vm1 --size 20G
+  levee volume resize vm1 --size 5G --allow-shrink      only where nothing was ever written")]
+    Resize {
         /// Name of the volume
         #[arg(value_parser = values::name)]
         name: String,
+        /// New size, such as 10G or 512M: a multiple of 4 KiB
+        #[arg(long, value_parser = values::volume_size)]
+        size: u64,
+        /// Allow less than it has; it must be detached, and what is cut off unused
+        #[arg(long)]
+        allow_shrink: bool,
+    },
+    /// Make a clone independent of the snapshot that it continues from
+    #[command(after_help = "\
+Copies into it all that it does not have itself. It may be in use meanwhile, but must not have snapshots.
+
+Example:
+  levee volume flatten vm2")]
+    Flatten {
+        /// Name of the volume
+        #[arg(value_parser = values::name)]
+        name: String,
+        /// How long to wait until it is done
+        #[arg(long, value_parser = values::duration, default_value = "1h")]
+        timeout: Duration,
     },
     /// Serve a volume on a node, and wait until it is ready for a virtual machine
     #[command(after_help = "Examples:
@@ -267,6 +302,45 @@ Examples:
         #[arg(long, value_parser = values::duration, default_value = "30s")]
         timeout: Duration,
     },
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+With --from the volumes continue from a snapshot: no data is copied, and --size, --copies and --min-copies are those of the
+snapshot unless given. With --count they are NAME-1 to NAME-N, or have the number where NAME has {}.
+
+Examples:
+  levee volume create vm1 --size 10G
+  levee volume create scratch --size 512M --copies 2 --min-copies 1
+  levee volume create vm2 --from vm1@monday
+  levee volume create desk --from golden@v3 --count 1000        desk-1 to desk-1000
+  levee volume create 'vm-{}-root' --from golden@v3 --count 10 --first 11")]
+pub struct Create {
+    /// Name of the volume
+    #[arg(value_parser = values::family_name)]
+    pub name: String,
+    /// Size, such as 10G or 512M: a multiple of 4 KiB
+    #[arg(long, value_parser = values::volume_size, required_unless_present = "from")]
+    pub size: Option<u64>,
+    /// Copies of every block [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub copies: Option<u8>,
+    /// Copies that must be durable before a write is answered [default: 2, or 1 with a single copy]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub min_copies: Option<u8>,
+    /// Snapshot to continue from
+    #[arg(long, value_name = "VOLUME@NAME", value_parser = values::snapshot)]
+    pub from: Option<SnapshotName>,
+    /// How many volumes
+    #[arg(long, value_name = "N", requires = "from", value_parser = count())]
+    pub count: Option<u32>,
+    /// First number
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "count")]
+    pub first: u32,
+}
+
+fn count() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(MAX_FAMILY))
 }
 
 #[derive(Subcommand)]

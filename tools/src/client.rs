@@ -5,6 +5,8 @@
 //! repeated one that finds its work done has succeeded. One whose answer got lost is not repeated if
 //! it changes something.
 
+mod versions;
+
 use crate::limits::*;
 use levee_proto::api::*;
 use levee_proto::ids::DiskId;
@@ -133,12 +135,18 @@ impl MetaClient {
     }
 
     async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        self.list_with(path, "").await
+    }
+
+    /// `query` narrows the list; empty, or `NAME=VALUE` in the form that goes into a URL.
+    async fn list_with<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<Vec<T>> {
+        let more = if query.is_empty() { String::new() } else { format!("&{query}") };
         let mut items = Vec::new();
         let mut after: Option<String> = None;
         for _ in 0..MAX_PAGES {
             let query = match &after {
-                Some(after) => format!("{path}?limit={MAX_PAGE}&after={}", percent_encode(after)),
-                None => format!("{path}?limit={MAX_PAGE}"),
+                Some(after) => format!("{path}?limit={MAX_PAGE}{more}&after={}", percent_encode(after)),
+                None => format!("{path}?limit={MAX_PAGE}{more}"),
             };
             let page: Page<T> = self.call(Method::GET, &query, None::<&()>).await?;
             items.extend(page.items);

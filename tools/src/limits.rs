@@ -8,6 +8,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a request is repeated while the meta servers have no leader.
 pub const NO_LEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one request for snapshots waits until they are complete; well below [`REQUEST_TIMEOUT`].
+pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
 /// Pause between two looks at something that is waited for.
 pub const POLL_PAUSE: Duration = Duration::from_millis(100);
 /// Largest answer that is read, bytes.

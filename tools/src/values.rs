@@ -3,7 +3,7 @@
 
 use crate::local::Network;
 use levee_proto::BLOCK_SIZE;
-use levee_proto::api::{MAX_NAME, is_valid_name};
+use levee_proto::api::{MAX_NAME, NUMBER_MARK, SnapshotName, is_valid_name};
 use levee_proto::units::{MAX_VOLUME_SIZE, parse_size, show_size};
 use std::time::Duration;
 
@@ -31,6 +31,37 @@ pub fn name(text: &str) -> Result<String, String> {
         return Ok(text.into());
     }
     Err(format!("a name consists of up to {MAX_NAME} letters, digits, '.', '_' and '-', the first a letter or digit"))
+}
+
+/// Name of a volume, or of a family of volumes: `{}` may stand in it for the number.
+pub fn family_name(text: &str) -> Result<String, String> {
+    name(&text.replacen(NUMBER_MARK, "1", 1)).map(|_| text.into())
+}
+
+/// `VOLUME@NAME`.
+pub fn snapshot(text: &str) -> Result<SnapshotName, String> {
+    let complaint = || format!("'{text}' names no snapshot: use VOLUME@NAME, such as vm1@monday");
+    let (volume, snapshot) = text.split_once('@').ok_or_else(complaint)?;
+    if !is_valid_name(volume) || !is_valid_name(snapshot) {
+        return Err(complaint());
+    }
+    Ok(SnapshotName { volume: volume.into(), snapshot: snapshot.into() })
+}
+
+/// Milliseconds since 1970 for a person: `2026-11-22 05:10:22 UTC`.
+pub fn utc(ms: u64) -> String {
+    let (days, second) = (ms / 1000 / 86_400, ms / 1000 % 86_400);
+    // Years that begin in March: the leap day is their last. 719468 days from then in year 0 to 1970.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{:02} UTC", second % 60)
 }
 
 /// Network namespaces for daemons: `PREFIX=A.B.C`.
@@ -81,6 +112,38 @@ mod tests {
         assert_eq!(volume_size("10G"), Ok(10 << 30));
         for bad in ["0", "1", "4097", "x", "", "2P", "-4096"] {
             assert!(volume_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn snapshots_belong_to_volumes() {
+        assert_eq!(snapshot("vm1@a.b").map(|s| s.to_string()), Ok("vm1@a.b".into()));
+        for bad in ["vm1", "vm1@", "@a", "vm1@a@b", "a b@c", ""] {
+            assert!(snapshot(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn families_have_one_place_for_a_number() {
+        for good in ["vm", "vm-{}", "{}", "vm{}-disk"] {
+            assert_eq!(family_name(good), Ok(good.into()));
+        }
+        for bad in ["", "{", "vm-{}-{}", "-{}", "a/{}"] {
+            assert!(family_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_709_164_800, "2024-02-29 00:00:00 UTC"),
+            (1_735_689_599, "2024-12-31 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(utc(seconds * 1000), text);
         }
     }
 

@@ -11,7 +11,7 @@ use support::{Ran, built, levee};
 
 #[test]
 fn wrong_usage_is_told_from_failure() {
-    let refused: [&[&str]; 16] = [
+    let refused: [&[&str]; 37] = [
         &[],
         &["frobnicate"],
         &["volume"],
@@ -23,6 +23,27 @@ fn wrong_usage_is_told_from_failure() {
         &["volume", "create", "v", "--size", "1G", "--copies", "6"],
         &["volume", "create", "v", "--size", "1G", "--copies", "1", "--min-copies", "2"],
         &["volume", "attach", "v", "--timeout", "soon"],
+        &["volume", "create", "v{}", "--size", "1G"],
+        &["volume", "create", "v", "--size", "1G", "--count", "3"],
+        &["volume", "create", "v", "--from", "a"],
+        &["volume", "create", "v", "--from", "a@b@c"],
+        &["volume", "create", "v", "--from", "a@b", "--count", "0"],
+        &["volume", "create", "v", "--from", "a@b", "--count", "65537"],
+        &["volume", "create", "v", "--from", "a@b", "--first", "2"],
+        &["volume", "create", "v{}", "--from", "a@b"],
+        &["volume", "create", "v", "--from", "a@b", "--copies", "1", "--min-copies", "2"],
+        &["volume", "delete"],
+        &["volume", "delete", "v{}"],
+        &["volume", "delete", "v", "a/b"],
+        &["volume", "resize", "v"],
+        &["volume", "resize", "v", "--size", "0"],
+        &["volume", "flatten"],
+        &["snapshot"],
+        &["snapshot", "create"],
+        &["snapshot", "create", "v"],
+        &["snapshot", "create", "v@a", "v@"],
+        &["snapshot", "delete", "v"],
+        &["snapshot", "rollback", "v@a", "w@a"],
         &["up", "--metas", "2"],
         &["up", "--cores", "9"],
         &["up", "--repair-after", "0"],
@@ -40,7 +61,7 @@ fn wrong_usage_is_told_from_failure() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    let commands: [&[&str]; 21] = [
+    let commands: [&[&str]; 31] = [
         &[],
         &["up"],
         &["down"],
@@ -54,6 +75,16 @@ fn every_command_has_help_with_examples() {
         &["volume", "import"],
         &["volume", "export"],
         &["volume", "verify"],
+        &["volume", "resize"],
+        &["volume", "flatten"],
+        &["snapshot", "create"],
+        &["snapshot", "list"],
+        &["snapshot", "delete"],
+        &["snapshot", "rollback"],
+        &["image", "import"],
+        &["image", "export"],
+        &["image", "list"],
+        &["image", "delete"],
         &["node", "list"],
         &["disk", "list"],
         &["disk", "drain"],

@@ -12,6 +12,18 @@ pub struct BlockSet {
 }
 
 impl BlockSet {
+    /// The set with these bits, the lowest of each byte first; `None` if they are not as many as a chunk has blocks.
+    pub fn from_bits(bits: &[u8]) -> Option<BlockSet> {
+        let mut words = Box::new([0; WORDS]);
+        if bits.len() != WORDS * 8 {
+            return None;
+        }
+        for (word, bytes) in words.iter_mut().zip(bits.chunks_exact(8)) {
+            *word = u64::from_le_bytes(bytes.try_into().expect("eight of them"));
+        }
+        Some(BlockSet { words: Some(words) })
+    }
+
     /// Whether `block` is in the set.
     pub fn contains(&self, block: u32) -> bool {
         self.words.as_ref().is_some_and(|w| w[block as usize / 64] & (1 << (block % 64)) != 0)

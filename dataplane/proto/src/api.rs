@@ -17,6 +17,20 @@
 //! | `POST /v1/volumes/{name}/open` | [`OpenVolume`] | [`OpenedVolume`] |
 //! | `POST /v1/volumes/{name}/allocate` | [`AllocateChunks`] | [`AllocatedChunks`] |
 //! | `POST /v1/volumes/{name}/replicas` | [`ChangeReplicas`] | [`ChangedReplicas`] |
+//! | `POST /v1/volumes/{name}/rollback` | [`Rollback`] | [`VolumeInfo`] |
+//! | `POST /v1/volumes/{name}/resize` | [`ResizeVolume`] | [`VolumeInfo`] |
+//! | `POST /v1/volumes/{name}/flatten` | | [`VolumeInfo`] |
+//! | `GET /v1/volumes/{name}/versions` | | [`VolumeVersions`] |
+//! | `GET /v1/volumes/{name}/parent` | | [`VolumeParent`] |
+//! | `POST /v1/volumes/{name}/sealed` | [`Sealed`] | [`VolumeVersions`] |
+//! | `POST /v1/volumes/{name}/pruned` | [`Pruned`] | [`VolumeVersions`] |
+//! | `POST /v1/volumes/{name}/flattened` | [`Flattened`] | [`VolumeVersions`] |
+//! | `POST /v1/clones` | [`CreateClones`] | [`CreatedClones`] (201) |
+//! | `POST /v1/deletions` | [`DeleteVolumes`] | [`DeletedVolumes`] |
+//! | `POST /v1/snapshots?wait_ms=N` | [`CreateSnapshots`] | [`CreatedSnapshots`] (201; 202 while some are pending) |
+//! | `GET /v1/snapshots?volume=&after=&limit=` | | [`Page`]`<`[`SnapshotInfo`]`>` |
+//! | `GET /v1/volumes/{name}/snapshots/{snapshot}` | | [`SnapshotInfo`] |
+//! | `DELETE /v1/volumes/{name}/snapshots/{snapshot}` | | [`SnapshotInfo`] as it was, or as it stays |
 //! | `POST /v1/disks/{id}/state` | [`SetDiskState`] | [`DiskInfo`] |
 //! | `GET /v1/repair` | | [`RepairInfo`] |
 //!
@@ -31,8 +45,13 @@
 //!
 //! Errors are RFC 9457 problem details: [`Problem`].
 
+mod versions;
+
+pub use versions::*;
+
 use crate::ids::*;
 use crate::units::Geometry;
+use crate::view::View;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -323,6 +342,9 @@ pub struct VolumeReport {
     /// Bytes that were copied to make members whole since the volume was opened.
     #[serde(default)]
     pub copied_bytes: u64,
+    /// Moves while snapshots are completed, entries dropped, or ancestors' blocks copied; 0 while there is nothing to do.
+    #[serde(default)]
+    pub versions_progress: u64,
     /// Chunks that do not have all their copies, at most [`MAX_CHUNK_REPORTS`].
     #[serde(default)]
     pub degraded: Vec<ChunkReport>,
@@ -415,9 +437,13 @@ pub struct AttachIntent {
     pub name: String,
     /// Distinguishes this attachment from an earlier one of the same volume to the same node.
     pub attachment: u64,
-    /// Nobody uses the volume: it is opened to make its copies whole, without a socket.
+    /// Nobody uses the volume: it is opened without a socket, to make its copies whole, to complete its snapshots, to
+    /// drop what no snapshot needs, or to flatten it.
     #[serde(default)]
     pub repair: bool,
+    /// Moves when the volume's [`VolumeVersions`] do: they are to be fetched then.
+    #[serde(default)]
+    pub versions: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -482,6 +508,15 @@ pub struct VolumeInfo {
     /// Chunks that have been allocated.
     pub chunks: u32,
     pub attachment: Option<Attachment>,
+    /// What it was cloned from, unless it was flattened since.
+    #[serde(default)]
+    pub parent: Option<ParentName>,
+    /// How many snapshots it has.
+    #[serde(default)]
+    pub snapshots: u32,
+    /// It is being made independent of its parent.
+    #[serde(default)]
+    pub flattening: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -513,6 +548,21 @@ pub struct OpenedVolume {
     pub geometry: Geometry,
     /// Every allocated chunk as of the commit of `epoch`, in index order.
     pub chunks: Vec<ChunkInfo>,
+    /// Of the head.
+    #[serde(default)]
+    pub view: View,
+    /// Of the snapshots that are to be kept, oldest first.
+    #[serde(default)]
+    pub snapshots: Vec<View>,
+    /// The highest version whose snapshot is complete; 0: none.
+    #[serde(default)]
+    pub sealed: Version,
+    /// What it was cloned from.
+    #[serde(default)]
+    pub parent: Option<ParentInfo>,
+    /// As of the commit of `epoch`; says the same of versions, views and size.
+    #[serde(default)]
+    pub versions: VolumeVersions,
 }
 
 /// One chunk's place.

@@ -70,6 +70,13 @@ impl Epoch {
 impl Version {
     /// The version of a volume that was never snapshotted.
     pub const FIRST: Version = Version(1);
+    /// Above every version: where a listing of all begins.
+    pub const MAX: Version = Version(u32::MAX);
+
+    /// The version that follows, or `None` when the numbers are used up.
+    pub fn next(self) -> Option<Version> {
+        self.0.checked_add(1).map(Version).filter(|next| *next < Self::MAX)
+    }
 }
 
 impl ConfigNo {

@@ -5,7 +5,9 @@
 pub mod api;
 pub mod ids;
 pub mod units;
+pub mod view;
 pub mod wire;
 
 pub use ids::{ChunkId, ConfigNo, DiskId, Epoch, NodeId, ReplicaId, Seq, Version, VolumeId};
 pub use units::{BLOCK_SIZE, BLOCKS_PER_CHUNK, CHUNK_SIZE, Geometry};
+pub use view::View;

@@ -80,6 +80,14 @@ impl Geometry {
         }
     }
 
+    /// Where in the volume a byte of a chunk is: the inverse of [`Geometry::locate`].
+    pub fn address(&self, chunk_index: u32, offset: u32) -> u64 {
+        let (unit, chunks) = (u64::from(self.stripe_unit), u64::from(self.group_chunks));
+        let (group, chunk) = (u64::from(chunk_index) / chunks, u64::from(chunk_index) % chunks);
+        let (stripe, in_unit) = (u64::from(offset) / unit, u64::from(offset) % unit);
+        group * self.group_size() + (stripe * chunks + chunk) * unit + in_unit
+    }
+
     /// Splits a range of the volume (bytes) into extents, in address order.
     pub fn extents(self, mut pos: u64, len: u64) -> impl Iterator<Item = Extent> {
         let end = pos + len;
@@ -136,6 +144,7 @@ mod tests {
             let e = g.locate(stripe * unit, unit);
             assert_eq!(u64::from(e.len), unit);
             assert!(u64::from(e.offset) + unit <= CHUNK_SIZE);
+            assert_eq!(g.address(e.chunk_index, e.offset + 512), stripe * unit + 512);
             assert!(seen.insert((e.chunk_index, e.offset)));
         }
         assert_eq!(seen.len() as u64, g.group_size() / unit);

@@ -9,6 +9,7 @@
 
 use crate::ids::*;
 use crate::units::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
+use crate::view::{MAX_HIDDEN, View};
 use bytes::Bytes;
 use thiserror::Error;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -26,6 +27,15 @@ pub const MAX_DATA: usize = 4 << 20;
 pub const MAX_BLOCKS: u32 = 256;
 /// Most replicas named in one [`Request::Adopt`], and blocks in one [`Request::Repair`].
 pub const MAX_LIST: usize = BLOCKS_PER_CHUNK as usize;
+/// Most entries in one [`Reply::ReadVersions`].
+pub const MAX_VERSION_ENTRIES: usize = 1024;
+/// Most views that one [`Request::Prune`] keeps: a volume has fewer snapshots.
+pub const MAX_KEEP: usize = 2048;
+/// Most replicas in one [`Request::Prune`]: each may be a walk over all of its entries.
+pub const MAX_PRUNE: usize = 64;
+/// Bytes of a [`Reply::Presence`]: one bit per block.
+pub const PRESENCE_LEN: usize = BLOCKS_PER_CHUNK as usize / 8;
+const _: () = assert!(MAX_KEEP * (5 + 8 * MAX_HIDDEN) + MAX_PRUNE * 20 + 64 < MAX_META);
 
 /// The fixed start of every frame, 40 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -154,6 +164,8 @@ codes!(
         Invalid = 10,
         /// The daemon is stopping or not ready.
         Unavailable = 11,
+        /// The replica does not know that it holds the whole snapshot: ask another.
+        NotSealed = 12,
     }
 );
 
@@ -213,12 +225,23 @@ pub struct ReplicaSummary {
     pub damaged: bool,
     /// Sum over its entries: equal digests mean equal entries.
     pub digest: Digest,
-    /// Blocks that have an entry.
+    /// Its entries, of all versions.
     pub entries: u32,
     /// The largest seq that it holds.
     pub max_seq: Seq,
     /// Its commit point: every member of its config holds exactly the same entries up to here.
     pub commit: Seq,
+    /// It holds everything that was ever written at versions up to this one; 0: nothing is known.
+    pub sealed: Version,
+}
+
+/// Which entries a [`Request::Repair`] speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those that it names, each by block and version.
+    Named,
+    /// Also all others of these blocks with versions from `first` to `last`, both included: there is nothing.
+    Versions { block: u32, count: u32, first: Version, last: Version },
 }
 
 /// Incremental digest over `(block, kind, version, seq, crc)` entries: a sum of 128-bit hashes, so
@@ -324,20 +347,41 @@ pub enum Request {
     Fence { volume: VolumeId, epoch: Epoch, disks: Vec<DiskId> },
     /// Make an empty replica. `adopted`: it is new with the chunk, so there is nothing to reconcile.
     Create { target: Target, adopted: bool },
-    /// Write `count` blocks from `block` on. `Data` carries the blocks and their CRCs, `Zero` none.
+    /// Write `count` blocks from `block` on, at a version. `Data` carries the blocks and their CRCs, `Zero` none.
     Write { target: Target, kind: BlockKind, version: Version, seq: Seq, block: u32, count: u32, crcs: Crcs },
-    /// Read `count` blocks from `block` on. `reconcile`: for a takeover, from a replica that has not
+    /// Read `count` blocks from `block` on, as `view` sees them. `reconcile`: for a takeover, from a replica that has not
     /// adopted the epoch yet; what it says is evidence then, never an answer to a guest.
-    Read { target: Target, block: u32, count: u32, reconcile: bool },
-    /// List the entries from block `from` on whose seq is larger than `above`, at most `max`.
-    List { target: Target, from: u32, max: u32, above: Seq },
-    /// Bring blocks to the given states; the data of those with kind `Data` follows in order.
-    Repair { target: Target, entries: Vec<BlockEntry> },
+    Read { target: Target, block: u32, count: u32, view: View, reconcile: bool },
+    /// Read all versions of `count` blocks from `block` on, beginning in the first with `from_version` and going down: to
+    /// copy them. `reconcile`: as in `Read`.
+    ReadVersions { target: Target, block: u32, count: u32, from_version: Version, reconcile: bool },
+    /// List the entries of all versions whose seq is larger than `above`, at most `max`: by block, of each the newest first,
+    /// beginning at version `from_version` of block `from`.
+    List { target: Target, from: u32, from_version: Version, max: u32, above: Seq },
+    /// Bring entries to the given states; the data of those with kind `Data` follows in order. An `Absent` one removes the
+    /// entry of that block and version; at version 0, the block's entries of all versions.
+    Repair { target: Target, scope: Scope, entries: Vec<BlockEntry> },
     /// These replicas hold exactly the reconciled state of `epoch`.
     Adopt { volume: VolumeId, epoch: Epoch, replicas: Vec<(DiskId, ChunkId, ReplicaId)> },
     /// Up to these seqs all members hold exactly the same entries. Durable some time later.
     Commit { volume: VolumeId, epoch: Epoch, points: Vec<(DiskId, ChunkId, ReplicaId, Seq)> },
-    /// Read and check the blocks from `block` on, `count` of them (none: only tell the digest); answer what was found.
+    /// Drop the entries that no view of `keep` reads, as far as the commit point tells that this stays so.
+    Prune { volume: VolumeId, epoch: Epoch, keep: Vec<View>, replicas: Vec<(DiskId, ChunkId, ReplicaId)> },
+    /// These replicas hold everything that was ever written at versions up to `version`. Durable when answered.
+    Seal { volume: VolumeId, epoch: Epoch, version: Version, replicas: Vec<(DiskId, ChunkId, ReplicaId)> },
+    /// Read a snapshot, whoever asks: there is no writer any more that could be fenced.
+    ReadShared {
+        volume: VolumeId,
+        chunk: ChunkId,
+        replica: ReplicaId,
+        disk: DiskId,
+        view: View,
+        block: u32,
+        count: u32,
+    },
+    /// Which blocks of a snapshot have an entry. Admitted like `ReadShared`.
+    Presence { volume: VolumeId, chunk: ChunkId, replica: ReplicaId, disk: DiskId, view: View },
+    /// Read and check the blocks from `block` on, `count` of them, in all versions (none: only tell the digest); answer what was found.
     Scan { target: Target, block: u32, count: u32 },
     /// Are you there?
     Ping,
@@ -359,10 +403,17 @@ pub enum Reply {
     Fenced { disks: Vec<DiskId>, replicas: Vec<ReplicaSummary>, gaps: Vec<DiskId> },
     /// One entry per block asked for; the data of those with kind `Data` follows in order.
     Read { entries: Vec<BlockEntry> },
-    /// Entries in block order, absent ones left out; `more` if the listing goes on.
+    /// Entries by block, of each the newest version first, absent ones left out; `more` if the listing goes on.
     List { entries: Vec<BlockEntry>, more: bool },
-    /// Digest over all entries of the replica, number of blocks read, and the blocks that failed their check.
-    Scan { digest: Digest, blocks: u32, bad: Vec<u32> },
+    /// Like a listing; the data of those with kind `Data` follows in order. At most [`MAX_BLOCKS`] of these.
+    ReadVersions { entries: Vec<BlockEntry>, more: bool },
+    /// This many entries were dropped.
+    Pruned { dropped: u64 },
+    /// A bit per block, the lowest of each byte first: whether the view reads an entry there, be it of zeros.
+    Presence { bits: Bytes },
+    /// Digest over all entries of the replica, entries with data in it (of all versions), number of blocks read, and the
+    /// blocks of which a version failed its check.
+    Scan { digest: Digest, data: u32, blocks: u32, bad: Vec<u32> },
     /// The request failed.
     Error { status: Status, detail: String },
 }
@@ -379,6 +430,11 @@ mod kind {
     pub const SCAN: u16 = 9;
     pub const PING: u16 = 10;
     pub const COMMIT: u16 = 11;
+    pub const READ_VERSIONS: u16 = 12;
+    pub const PRUNE: u16 = 13;
+    pub const SEAL: u16 = 14;
+    pub const READ_SHARED: u16 = 15;
+    pub const PRESENCE: u16 = 16;
 }
 
 /// Writes little-endian fields one after the other.
@@ -403,6 +459,27 @@ impl Out<'_> {
     }
     fn target(&mut self, t: &Target) -> &mut Self {
         self.u64(t.volume.0).u64(t.chunk.0).u64(t.replica.0).u32(t.disk.0).u32(t.epoch.0).u32(t.config.0)
+    }
+    fn view(&mut self, v: &View) -> &mut Self {
+        self.u32(v.version.0).u8(v.hidden.len() as u8);
+        for (first, last) in &v.hidden {
+            self.u32(first.0).u32(last.0);
+        }
+        self
+    }
+    fn scope(&mut self, s: &Scope) -> &mut Self {
+        match s {
+            Scope::Named => self.u8(0),
+            Scope::Versions { block, count, first, last } => {
+                self.u8(1).u32(*block).u32(*count).u32(first.0).u32(last.0)
+            }
+        }
+    }
+    fn replicas(&mut self, list: &[(DiskId, ChunkId, ReplicaId)]) {
+        self.u32(list.len() as u32);
+        for (disk, chunk, replica) in list {
+            self.u32(disk.0).u64(chunk.0).u64(replica.0);
+        }
     }
     fn entry(&mut self, e: &BlockEntry) {
         self.u64(e.seq.0).u32(e.version.0).u32(e.crc).u32(e.block).u32(e.kind as u32);
@@ -466,6 +543,27 @@ impl In {
             _ => Err(Malformed("block range")),
         }
     }
+    fn view(&mut self) -> Decoded<View> {
+        let (version, n) = (Version(self.u32()?), self.u8()?);
+        let range = |i: &mut In| Ok((Version(i.u32()?), Version(i.u32()?)));
+        let hidden = (0..n).map(|_| range(self)).collect::<Decoded<_>>()?;
+        let view = View { version, hidden };
+        if view.is_valid() { Ok(view) } else { Err(Malformed("view")) }
+    }
+    fn scope(&mut self) -> Decoded<Scope> {
+        if !self.bool()? {
+            return Ok(Scope::Named);
+        }
+        let (block, count) = (self.u32()?, self.u32()?);
+        let (first, last) = (Version(self.u32()?), Version(self.u32()?));
+        match block.checked_add(count) {
+            Some(end) if end <= BLOCKS_PER_CHUNK && first <= last => Ok(Scope::Versions { block, count, first, last }),
+            _ => Err(Malformed("scope")),
+        }
+    }
+    fn replicas(&mut self, max: usize) -> Decoded<Vec<(DiskId, ChunkId, ReplicaId)>> {
+        self.list(20, max, |i| Ok((DiskId(i.u32()?), ChunkId(i.u64()?), ReplicaId(i.u64()?))))
+    }
     fn entry(&mut self) -> Decoded<BlockEntry> {
         let (seq, version, crc, block, kind) = (self.u64()?, self.u32()?, self.u32()?, self.u32()?, self.u32()?);
         let kind = u8::try_from(kind).ok().and_then(BlockKind::from_code).ok_or(Malformed("block kind"))?;
@@ -488,7 +586,7 @@ impl In {
 }
 
 const ENTRY_LEN: usize = 24;
-const SUMMARY_LEN: usize = 61;
+const SUMMARY_LEN: usize = 65;
 
 /// Most replicas in one [`Reply::Fenced`]: what fits a message.
 pub const MAX_SUMMARIES: usize = (MAX_META - 8 * MAX_FENCED_DISKS) / SUMMARY_LEN - 1;
@@ -504,10 +602,15 @@ impl Request {
             Request::Create { .. } => kind::CREATE,
             Request::Write { .. } => kind::WRITE,
             Request::Read { .. } => kind::READ,
+            Request::ReadVersions { .. } => kind::READ_VERSIONS,
             Request::List { .. } => kind::LIST,
             Request::Repair { .. } => kind::REPAIR,
             Request::Adopt { .. } => kind::ADOPT,
             Request::Commit { .. } => kind::COMMIT,
+            Request::Prune { .. } => kind::PRUNE,
+            Request::Seal { .. } => kind::SEAL,
+            Request::ReadShared { .. } => kind::READ_SHARED,
+            Request::Presence { .. } => kind::PRESENCE,
             Request::Scan { .. } => kind::SCAN,
             Request::Ping => kind::PING,
         }
@@ -534,19 +637,17 @@ impl Request {
                 o.target(target).u8(*kind as u8).u32(version.0).u64(seq.0).u32(*block).u32(*count);
                 o.0.extend_from_slice(&crcs.0);
             }
-            Request::Read { target, block, count, reconcile } => {
-                o.target(target).u32(*block).u32(*count).u8(u8::from(*reconcile));
+            Request::Read { target, block, count, view, reconcile } => {
+                o.target(target).u32(*block).u32(*count).view(view).u8(u8::from(*reconcile));
             }
-            Request::List { target, from, max, above } => {
-                o.target(target).u32(*from).u32(*max).u64(above.0);
+            Request::ReadVersions { target, block, count, from_version, reconcile } => {
+                o.target(target).u32(*block).u32(*count).u32(from_version.0).u8(u8::from(*reconcile));
             }
-            Request::Repair { target, entries } => o.target(target).entries(entries),
-            Request::Adopt { volume, epoch, replicas } => {
-                o.u64(volume.0).u32(epoch.0).u32(replicas.len() as u32);
-                for (disk, chunk, replica) in replicas {
-                    o.u32(disk.0).u64(chunk.0).u64(replica.0);
-                }
+            Request::List { target, from, from_version, max, above } => {
+                o.target(target).u32(*from).u32(from_version.0).u32(*max).u64(above.0);
             }
+            Request::Repair { target, scope, entries } => o.target(target).scope(scope).entries(entries),
+            Request::Adopt { volume, epoch, replicas } => o.u64(volume.0).u32(epoch.0).replicas(replicas),
             Request::Commit { volume, epoch, points } => {
                 o.u64(volume.0).u32(epoch.0).u32(points.len() as u32);
                 for (disk, chunk, replica, seq) in points {
@@ -557,6 +658,32 @@ impl Request {
                 o.target(target).u32(*block).u32(*count);
             }
             Request::Ping => {}
+            Request::Prune { .. } | Request::Seal { .. } | Request::ReadShared { .. } | Request::Presence { .. } => {
+                self.encode_versions(&mut o);
+            }
+        }
+    }
+
+    /// What concerns snapshots alone.
+    fn encode_versions(&self, o: &mut Out) {
+        match self {
+            Request::Prune { volume, epoch, keep, replicas } => {
+                o.u64(volume.0).u32(epoch.0).u32(keep.len() as u32);
+                keep.iter().for_each(|v| {
+                    o.view(v);
+                });
+                o.replicas(replicas);
+            }
+            Request::Seal { volume, epoch, version, replicas } => {
+                o.u64(volume.0).u32(epoch.0).u32(version.0).replicas(replicas);
+            }
+            Request::ReadShared { volume, chunk, replica, disk, view, block, count } => {
+                o.u64(volume.0).u64(chunk.0).u64(replica.0).u32(disk.0).view(view).u32(*block).u32(*count);
+            }
+            Request::Presence { volume, chunk, replica, disk, view } => {
+                o.u64(volume.0).u64(chunk.0).u64(replica.0).u32(disk.0).view(view);
+            }
+            _ => unreachable!("encoded by itself"),
         }
     }
 
@@ -580,15 +707,22 @@ impl Request {
             kind::READ => {
                 let target = i.target()?;
                 let (block, count) = i.range()?;
-                Request::Read { target, block, count, reconcile: i.bool()? }
+                Request::Read { target, block, count, view: i.view()?, reconcile: i.bool()? }
             }
-            kind::LIST => Request::List { target: i.target()?, from: i.u32()?, max: i.u32()?, above: Seq(i.u64()?) },
+            kind::READ_VERSIONS => {
+                let target = i.target()?;
+                let (block, count) = i.range()?;
+                let from_version = Version(i.u32()?);
+                Request::ReadVersions { target, block, count, from_version, reconcile: i.bool()? }
+            }
+            kind::LIST => {
+                let (target, from, from_version) = (i.target()?, i.u32()?, Version(i.u32()?));
+                Request::List { target, from, from_version, max: i.u32()?, above: Seq(i.u64()?) }
+            }
             kind::REPAIR => return Self::decode_repair(i, data_len),
-            kind::ADOPT => Request::Adopt {
-                volume: VolumeId(i.u64()?),
-                epoch: i.epoch()?,
-                replicas: i.list(20, MAX_LIST, |i| Ok((DiskId(i.u32()?), ChunkId(i.u64()?), ReplicaId(i.u64()?))))?,
-            },
+            kind::ADOPT => {
+                Request::Adopt { volume: VolumeId(i.u64()?), epoch: i.epoch()?, replicas: i.replicas(MAX_LIST)? }
+            }
             kind::COMMIT => Request::Commit {
                 volume: VolumeId(i.u64()?),
                 epoch: i.epoch()?,
@@ -604,12 +738,40 @@ impl Request {
                 Request::Scan { target, block, count }
             }
             kind::PING => Request::Ping,
-            _ => return Err(Malformed("unknown request")),
+            other => Self::decode_versions(other, &mut i)?,
         };
         if data_len != 0 {
             return Err(Malformed("unexpected data"));
         }
         i.end(request)
+    }
+
+    /// What concerns snapshots alone.
+    fn decode_versions(kind: u16, i: &mut In) -> Decoded<Request> {
+        Ok(match kind {
+            kind::PRUNE => Request::Prune {
+                volume: VolumeId(i.u64()?),
+                epoch: i.epoch()?,
+                keep: i.list(5, MAX_KEEP, In::view)?,
+                replicas: i.replicas(MAX_PRUNE)?,
+            },
+            kind::SEAL => Request::Seal {
+                volume: VolumeId(i.u64()?),
+                epoch: i.epoch()?,
+                version: Version(i.u32()?),
+                replicas: i.replicas(MAX_LIST)?,
+            },
+            kind::READ_SHARED | kind::PRESENCE => {
+                let (volume, chunk, replica) = (VolumeId(i.u64()?), ChunkId(i.u64()?), ReplicaId(i.u64()?));
+                let (disk, view) = (DiskId(i.u32()?), i.view()?);
+                if kind == kind::PRESENCE {
+                    return Ok(Request::Presence { volume, chunk, replica, disk, view });
+                }
+                let (block, count) = i.range()?;
+                Request::ReadShared { volume, chunk, replica, disk, view, block, count }
+            }
+            _ => return Err(Malformed("unknown request")),
+        })
     }
 
     fn decode_write(mut i: In, data_len: usize) -> Decoded<Request> {
@@ -628,13 +790,13 @@ impl Request {
     }
 
     fn decode_repair(mut i: In, data_len: usize) -> Decoded<Request> {
-        let target = i.target()?;
+        let (target, scope) = (i.target()?, i.scope()?);
         let entries = i.list(ENTRY_LEN, MAX_LIST, In::entry)?;
         let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
         if data_len != blocks * BLOCK_SIZE {
             return Err(Malformed("length of repair"));
         }
-        i.end(Request::Repair { target, entries })
+        i.end(Request::Repair { target, scope, entries })
     }
 }
 
@@ -669,7 +831,7 @@ impl Reply {
                 for r in replicas {
                     o.u64(r.chunk.0).u64(r.replica.0).u32(r.config.0).u32(r.adopted.0).u8(u8::from(r.damaged));
                     o.u64(r.digest.0 as u64).u64((r.digest.0 >> 64) as u64).u32(r.entries).u64(r.max_seq.0);
-                    o.u64(r.commit.0);
+                    o.u64(r.commit.0).u32(r.sealed.0);
                 }
                 o.u32(gaps.len() as u32);
                 for d in gaps {
@@ -677,12 +839,16 @@ impl Reply {
                 }
             }
             Reply::Read { entries } => o.entries(entries),
-            Reply::List { entries, more } => {
+            Reply::List { entries, more } | Reply::ReadVersions { entries, more } => {
                 o.u8(u8::from(*more));
                 o.entries(entries);
             }
-            Reply::Scan { digest, blocks, bad } => {
-                o.u64(digest.0 as u64).u64((digest.0 >> 64) as u64).u32(*blocks).u32(bad.len() as u32);
+            Reply::Pruned { dropped } => {
+                o.u64(*dropped);
+            }
+            Reply::Presence { bits } => o.0.extend_from_slice(bits),
+            Reply::Scan { digest, data, blocks, bad } => {
+                o.u64(digest.0 as u64).u64((digest.0 >> 64) as u64).u32(*data).u32(*blocks).u32(bad.len() as u32);
                 for b in bad {
                     o.u32(*b);
                 }
@@ -705,30 +871,43 @@ impl Reply {
                 replicas: i.list(SUMMARY_LEN, MAX_SUMMARIES, Self::decode_summary)?,
                 gaps: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
             },
-            kind::READ => {
-                let entries = i.list(ENTRY_LEN, MAX_BLOCKS as usize, In::entry)?;
-                let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
-                if data_len != blocks * BLOCK_SIZE {
-                    return Err(Malformed("length of read"));
-                }
+            kind::READ | kind::READ_SHARED => {
+                let entries = Self::decode_read(&mut i, MAX_BLOCKS as usize, data_len)?;
                 return i.end(Reply::Read { entries });
             }
+            kind::READ_VERSIONS => {
+                let more = i.bool()?;
+                let entries = Self::decode_read(&mut i, MAX_VERSION_ENTRIES, data_len)?;
+                return i.end(Reply::ReadVersions { entries, more });
+            }
+            kind::PRUNE => Reply::Pruned { dropped: i.u64()? },
+            kind::PRESENCE if i.0.len() == PRESENCE_LEN => Reply::Presence { bits: std::mem::take(&mut i.0) },
             kind::LIST => {
                 let more = i.bool()?;
                 Reply::List { entries: i.list(ENTRY_LEN, MAX_LIST, In::entry)?, more }
             }
             kind::SCAN => Reply::Scan {
                 digest: Digest(u128::from(i.u64()?) | (u128::from(i.u64()?) << 64)),
+                data: i.u32()?,
                 blocks: i.u32()?,
                 bad: i.list(4, MAX_LIST, In::u32)?,
             },
-            kind::CREATE | kind::WRITE | kind::REPAIR | kind::ADOPT | kind::COMMIT | kind::PING => Reply::Done,
+            kind::CREATE | kind::WRITE | kind::REPAIR | kind::ADOPT | kind::COMMIT | kind::SEAL | kind::PING => {
+                Reply::Done
+            }
             _ => return Err(Malformed("unknown reply")),
         };
         if data_len != 0 {
             return Err(Malformed("unexpected data"));
         }
         i.end(reply)
+    }
+
+    /// Entries whose data is beside them.
+    fn decode_read(i: &mut In, max: usize, data_len: usize) -> Decoded<Vec<BlockEntry>> {
+        let entries = i.list(ENTRY_LEN, max, In::entry)?;
+        let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
+        if data_len == blocks * BLOCK_SIZE { Ok(entries) } else { Err(Malformed("length of read")) }
     }
 
     fn decode_summary(i: &mut In) -> Decoded<ReplicaSummary> {
@@ -742,6 +921,7 @@ impl Reply {
             entries: i.u32()?,
             max_seq: Seq(i.u64()?),
             commit: Seq(i.u64()?),
+            sealed: Version(i.u32()?),
         };
         Ok(summary)
     }

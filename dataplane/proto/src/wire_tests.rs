@@ -15,6 +15,10 @@ fn entry(block: u32) -> BlockEntry {
     BlockEntry { block, kind: BlockKind::Data, version: Version(1), seq: Seq::new(Epoch(5), 9), crc: 77 }
 }
 
+fn view() -> View {
+    View { version: Version(9), hidden: vec![(Version(2), Version(3)), (Version(5), Version(5))] }
+}
+
 fn requests() -> Vec<(Request, usize)> {
     let data = vec![7u8; 2 * BLOCK_SIZE];
     let seq = Seq::new(Epoch(5), 1);
@@ -33,9 +37,27 @@ fn requests() -> Vec<(Request, usize)> {
         (Request::Create { target: target(), adopted: true }, 0),
         (write(BlockKind::Data, Crcs::of(&data)), data.len()),
         (write(BlockKind::Zero, Crcs::none()), 0),
-        (Request::Read { target: target(), block: 0, count: MAX_BLOCKS, reconcile: true }, 0),
-        (Request::List { target: target(), from: 0, max: 10, above: Seq::ZERO }, 0),
-        (Request::Repair { target: target(), entries: vec![entry(1), BlockEntry::absent(2)] }, BLOCK_SIZE),
+        (
+            Request::Read {
+                target: target(),
+                block: 0,
+                count: MAX_BLOCKS,
+                view: View::of(Version(7)),
+                reconcile: true,
+            },
+            0,
+        ),
+        (Request::Read { target: target(), block: 4, count: 1, view: view(), reconcile: false }, 0),
+        (
+            Request::ReadVersions { target: target(), block: 4, count: 2, from_version: Version::MAX, reconcile: true },
+            0,
+        ),
+        (Request::List { target: target(), from: 0, from_version: Version(8), max: 10, above: Seq::ZERO }, 0),
+        (
+            Request::Repair { target: target(), scope: Scope::Named, entries: vec![entry(1), BlockEntry::absent(2)] },
+            BLOCK_SIZE,
+        ),
+        (Request::Repair { target: target(), scope: versions(), entries: vec![entry(1)] }, BLOCK_SIZE),
         (
             Request::Adopt {
                 volume: VolumeId(1),
@@ -57,6 +79,27 @@ fn requests() -> Vec<(Request, usize)> {
     ]
 }
 
+fn versions() -> Scope {
+    Scope::Versions { block: 1, count: 7, first: Version(2), last: Version::MAX }
+}
+
+/// What concerns snapshots alone.
+fn version_requests() -> Vec<Request> {
+    let (volume, chunk, replica, disk) = (VolumeId(1), ChunkId(2), ReplicaId(3), DiskId(4));
+    let replicas = vec![(disk, chunk, replica), (disk, ChunkId(7), ReplicaId(8))];
+    vec![
+        Request::Prune {
+            volume,
+            epoch: Epoch(5),
+            keep: vec![view(), View::of(Version(4))],
+            replicas: replicas.clone(),
+        },
+        Request::Seal { volume, epoch: Epoch(5), version: Version(6), replicas },
+        Request::ReadShared { volume, chunk, replica, disk, view: view(), block: 9, count: 3 },
+        Request::Presence { volume, chunk, replica, disk, view: View::of(Version(1)) },
+    ]
+}
+
 fn replies() -> Vec<(u16, Reply, usize)> {
     let mut digest = Digest::default();
     digest.add(&entry(1));
@@ -70,6 +113,7 @@ fn replies() -> Vec<(u16, Reply, usize)> {
         entries: 1,
         max_seq: Seq::new(Epoch(5), 9),
         commit: Seq::new(Epoch(5), 7),
+        sealed: Version(4),
     };
     vec![
         (kind::HELLO, Reply::Hello { max_requests: 1, max_bytes: 2 }, 0),
@@ -81,14 +125,19 @@ fn replies() -> Vec<(u16, Reply, usize)> {
         (kind::WRITE, Reply::Done, 0),
         (kind::READ, Reply::Read { entries: vec![entry(1), BlockEntry::absent(2)] }, BLOCK_SIZE),
         (kind::LIST, Reply::List { entries: vec![entry(1)], more: true }, 0),
-        (kind::SCAN, Reply::Scan { digest, blocks: 3, bad: vec![1, 2] }, 0),
+        (kind::READ_SHARED, Reply::Read { entries: vec![entry(1)] }, BLOCK_SIZE),
+        (kind::READ_VERSIONS, Reply::ReadVersions { entries: vec![entry(1); 300], more: true }, 300 * BLOCK_SIZE),
+        (kind::PRUNE, Reply::Pruned { dropped: 1 << 40 }, 0),
+        (kind::SEAL, Reply::Done, 0),
+        (kind::PRESENCE, Reply::Presence { bits: vec![0xa5; PRESENCE_LEN].into() }, 0),
+        (kind::SCAN, Reply::Scan { digest, data: 9, blocks: 3, bad: vec![1, 2] }, 0),
         (kind::WRITE, Reply::error(Status::Fenced, "epoch 4 is below 5"), 0),
     ]
 }
 
 #[test]
 fn messages_survive_a_round_trip_and_no_prefix_decodes() {
-    for (request, data_len) in requests() {
+    for (request, data_len) in requests().into_iter().chain(version_requests().into_iter().map(|r| (r, 0))) {
         let mut meta = vec![];
         request.encode(&mut meta);
         assert_eq!(Request::decode(request.kind(), meta.clone().into(), data_len), Ok(request.clone()));
@@ -119,9 +168,53 @@ fn lists_are_bounded_before_they_are_allocated() {
 fn ranges_stay_within_a_chunk() {
     for (block, count) in [(0, 0), (BLOCKS_PER_CHUNK, 1), (u32::MAX, 2), (0, MAX_BLOCKS + 1)] {
         let mut meta = vec![];
-        Request::Read { target: target(), block, count, reconcile: false }.encode(&mut meta);
+        Request::Read { target: target(), block, count, view: View::of(Version(1)), reconcile: false }
+            .encode(&mut meta);
         assert_eq!(Request::decode(kind::READ, meta.into(), 0), Err(Malformed("block range")));
     }
+}
+
+fn hex(request: &Request) -> String {
+    let mut meta = vec![];
+    request.encode(&mut meta);
+    meta.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+const TARGET: &str = "010000000000000002000000000000000300000000000000040000000500000006000000";
+
+#[test]
+fn bytes_of_reads_and_scopes_are_fixed() {
+    let read = Request::Read { target: target(), block: 4, count: 1, view: view(), reconcile: true };
+    // Block, count; version, two ranges; reconcile.
+    let expected = ["04000000", "01000000", "09000000", "02", "02000000", "03000000", "05000000", "05000000", "01"];
+    assert_eq!(hex(&read), [TARGET, &expected.concat()].concat());
+    let repair = Request::Repair { target: target(), scope: versions(), entries: vec![] };
+    // Scope: block, count, first and last version; entries.
+    let expected = ["01", "01000000", "07000000", "02000000", "ffffffff", "00000000"];
+    assert_eq!(hex(&repair), [TARGET, &expected.concat()].concat());
+}
+
+#[test]
+fn bytes_of_requests_about_snapshots_are_fixed() {
+    let (replicas, view) =
+        ("02000000040000000200000000000000030000000000000004000000070000000000000008000000", "00000000");
+    let hidden = "090000000202000000030000000500000005000000";
+    let expected = [
+        ["010000000000000005000000", "02000000", hidden, "0400000000", replicas, view].concat(),
+        ["010000000000000005000000", "06000000", replicas, view].concat(),
+        ["010000000000000002000000000000000300000000000000", "04000000", hidden, "0900000003000000"].concat(),
+        ["010000000000000002000000000000000300000000000000", "04000000", "0100000000"].concat(),
+    ];
+    let found: Vec<String> = version_requests().iter().map(hex).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn views_out_of_order_are_refused() {
+    let bad = View { version: Version(9), hidden: vec![(Version(5), Version(5)), (Version(2), Version(3))] };
+    let mut meta = vec![];
+    Request::Read { target: target(), block: 4, count: 1, view: bad, reconcile: true }.encode(&mut meta);
+    assert_eq!(Request::decode(kind::READ, meta.into(), 0), Err(Malformed("view")));
 }
 
 #[test]

@@ -49,6 +49,9 @@ impl Control {
         for want in wanted.values().filter(|w| served.get(&w.volume) != Some(&w.attachment)) {
             all &= self.open(want).await;
         }
+        for want in wanted.values() {
+            all &= self.follow_versions(want).await;
+        }
         self.deletes.want(&intent.deletes);
         all
     }
@@ -58,6 +61,7 @@ impl Control {
         self.cores.send(self.cores.of_volume(volume), Command::Close { volume, done }).await;
         let _ = closed.recv().await;
         self.served.borrow_mut().remove(&volume);
+        self.told_versions.forget(volume);
     }
 
     /// Asks for an epoch and hands the volume to its core; whether that is settled.
@@ -82,6 +86,7 @@ impl Control {
             poll: Duration::from_micros(self.args.poll_us),
         };
         self.served.borrow_mut().insert(want.volume, want.attachment);
+        self.told_versions.note(want.volume, opened.versions.number);
         self.without_chunks.borrow_mut().remove(&want.name);
         let core = self.cores.of_volume(want.volume);
         self.cores.send(core, Command::Open { volume: Box::new(opened), serve }).await;

@@ -71,6 +71,30 @@ impl MetaClient {
         self.post(&format!("/v1/volumes/{volume}/replicas"), ask).await
     }
 
+    pub async fn versions(&self, volume: &str) -> Result<VolumeVersions> {
+        self.get(&format!("/v1/volumes/{volume}/versions")).await
+    }
+
+    pub async fn parent(&self, volume: &str) -> Result<VolumeParent> {
+        self.get(&format!("/v1/volumes/{volume}/parent")).await
+    }
+
+    pub async fn sealed(&self, volume: &str, report: &Sealed) -> Result<VolumeVersions> {
+        self.post(&format!("/v1/volumes/{volume}/sealed"), report).await
+    }
+
+    pub async fn pruned(&self, volume: &str, report: &Pruned) -> Result<VolumeVersions> {
+        self.post(&format!("/v1/volumes/{volume}/pruned"), report).await
+    }
+
+    pub async fn flattened(&self, volume: &str, report: &Flattened) -> Result<VolumeVersions> {
+        self.post(&format!("/v1/volumes/{volume}/flattened"), report).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.call(|url| self.http.get(format!("{url}{path}")).timeout(TIMEOUT)).await
+    }
+
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.call(|url| self.http.post(format!("{url}{path}")).timeout(TIMEOUT).json(body)).await
     }

@@ -13,6 +13,7 @@ mod join;
 mod meta;
 mod metrics;
 mod report;
+mod versions;
 
 use crate::args::RunArgs;
 use crate::asks::Asked;
@@ -52,6 +53,8 @@ pub struct Control {
     background: Background,
     /// Served volumes that cannot get chunks for now, by name, and why.
     without_chunks: RefCell<BTreeMap<String, String>>,
+    /// Versions of served volumes.
+    told_versions: versions::Told,
 }
 
 #[derive(Clone)]
@@ -88,6 +91,7 @@ pub async fn run(args: RunArgs, disks: Disks, cores: Cores, from_cores: FromCore
         deletes: Deletes::default(),
         background: Background::default(),
         without_chunks: RefCell::default(),
+        told_versions: versions::Told::default(),
     });
     let admin = admin::listen(control.clone()).await?;
     let work = async {
@@ -99,6 +103,8 @@ pub async fn run(args: RunArgs, disks: Disks, cores: Cores, from_cores: FromCore
             control.carry_out_deletes(),
             control.allocate(&asked.allocate),
             control.change(&asked.change),
+            control.report_versions(&asked.versions),
+            control.find_parents(&asked.parent),
         );
         Ok(())
     };

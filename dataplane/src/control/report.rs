@@ -99,6 +99,7 @@ mod tests {
             leaving_replicas: 0,
             full: false,
             copied_bytes: 0,
+            versions_progress: 0,
             degraded: (0..degraded as u32).map(chunk).collect(),
         }
     }

@@ -4,7 +4,7 @@ use levee_core::ports::{Disk, Runtime};
 use levee_core::store::{self, NewReplica, Options, Shard, Superblock};
 use levee_core::testing::{MemDisk, TestRuntime};
 use levee_proto::wire::{BlockKind, Crcs};
-use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
+use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, View, VolumeId};
 use std::time::Duration;
 
 const SIZE: u64 = 256 << 20;
@@ -161,7 +161,7 @@ fn a_failed_shard_is_opened_again_with_what_it_acknowledged() {
             assert!(!write(&shard, 1000).await, "a shard that failed stays failed");
             let again = open(&rt, &mem, &sb).await;
             for n in &acknowledged {
-                let (_, data) = again.read(CHUNK, *n, 1).await.unwrap();
+                let (_, data) = again.read(CHUNK, *n, 1, &View::of(Version::MAX)).await.unwrap();
                 assert_eq!(data, vec![*n as u8; BLOCK_SIZE]);
             }
             assert!(write(&again, 31).await);

@@ -2,11 +2,14 @@
 
 mod cluster;
 mod extract;
+mod families;
 mod forward;
 mod metrics;
 mod nodes;
 mod problem;
 mod repair;
+mod snapshots;
+mod versions;
 mod volumes;
 
 pub use problem::Failure;
@@ -60,6 +63,18 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(volumes::open))
         .routes(routes!(volumes::allocate))
         .routes(routes!(volumes::change_replicas))
+        .routes(routes!(families::create_clones))
+        .routes(routes!(families::delete))
+        .routes(routes!(snapshots::create, snapshots::list))
+        .routes(routes!(snapshots::show, snapshots::delete))
+        .routes(routes!(snapshots::rollback))
+        .routes(routes!(versions::resize))
+        .routes(routes!(versions::flatten))
+        .routes(routes!(versions::show))
+        .routes(routes!(versions::parent))
+        .routes(routes!(versions::sealed))
+        .routes(routes!(versions::pruned))
+        .routes(routes!(versions::flattened))
         .routes(routes!(repair::set_disk_state))
         .routes(routes!(repair::show))
 }

@@ -12,7 +12,7 @@ use levee_proto::api::*;
 use std::sync::Arc;
 
 /// Runs a command that answers with the volume, and adds what its gateway reports.
-async fn change(app: &App, command: Command) -> Result<VolumeInfo, Failure> {
+pub(super) async fn change(app: &App, command: Command) -> Result<VolumeInfo, Failure> {
     match app.proposer.propose(command).await? {
         state::Answer::Volume(mut volume) => {
             fill(app, std::slice::from_mut(&mut volume));

@@ -87,7 +87,7 @@ async fn save(database: &Database, meta: Meta, bytes: Arc<Vec<u8>>) -> anyhow::R
 fn moves_intents(command: &Command) -> bool {
     use Command::*;
     // All that does not: what only gives out epochs, names or chunks.
-    !matches!(command, Found { .. } | CreateVolume(_) | Open { .. } | Allocate { .. })
+    !matches!(command, Found { .. } | CreateVolume(_) | CreateClones(_) | Open { .. } | Allocate { .. })
 }
 
 impl RaftStateMachine<Types> for Machine {

@@ -104,7 +104,10 @@ fn tell(app: &App, command: &Command) {
             tracing::warn!("disk {disk} is now {to:?}: {}", reason.as_deref().unwrap_or("it is heard of again"));
         }
         Command::AttachRepair { volume, node } => {
-            tracing::info!("volume '{}', which nobody uses, is repaired on node {node}", name(*volume));
+            tracing::info!(
+                "volume '{}', which nobody uses, is opened on node {node} to put it in order",
+                name(*volume)
+            );
         }
         Command::DetachRepair { volume, .. } => tracing::info!("the repair of volume '{}' ends", name(*volume)),
         Command::SetBackgroundRate { rate } => tracing::debug!("background rate of each node: {rate:?}"),

@@ -1,5 +1,9 @@
-//! Volumes that nobody uses, with copies on disks that are dead or being drained: each is attached to a node for
-//! repair, a few at a time, until its gateway has put them elsewhere.
+//! Volumes that nobody uses, and that only a gateway can put in order: each is attached to a node for repair, a few at
+//! a time, until that is done.
+//!
+//! Some have copies on disks that are dead or being drained; they are searched for. Others have *chores*: snapshots to
+//! complete, entries to drop that no snapshot needs, ancestors to copy; the state knows them. Somebody may wait for a
+//! chore, so it waits neither for the search nor for repairs.
 //!
 //! A repair that gets nowhere makes room for others, and is tried again later.
 
@@ -8,7 +12,7 @@ use crate::limits::*;
 use levee_meta_state::{Command, VolumeAttachment};
 use levee_proto::VolumeId;
 use levee_proto::api::{NodeState, ServeState, VolumeReport};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// The repairs that this leader watches.
@@ -16,9 +20,17 @@ use std::time::Instant;
 pub struct Repairs {
     /// How far the search for volumes has come.
     cursor: VolumeId,
+    /// The volume whose chores were begun last.
+    last_chore: VolumeId,
     watched: BTreeMap<VolumeId, Watched>,
-    /// Volumes that are left alone until then.
-    resting: BTreeMap<VolumeId, Instant>,
+    resting: BTreeMap<VolumeId, Rest>,
+}
+
+/// A volume is left alone for a while.
+struct Rest {
+    until: Instant,
+    /// Also with chores: the last attempt got nowhere.
+    stalled: bool,
 }
 
 /// One repair.
@@ -38,38 +50,68 @@ struct Progress {
     degraded: u32,
     leaving: u32,
     copied: u64,
+    versions: u64,
+}
+
+/// What becomes of a repair.
+#[derive(PartialEq)]
+enum Verdict {
+    GoesOn,
+    Done,
+    /// It is better tried elsewhere or later.
+    Stalled,
 }
 
 impl Repairs {
     pub fn tend(&mut self, view: &View<'_>, commands: &mut Vec<Command>) {
         let running: Vec<(VolumeId, VolumeAttachment)> = view.state.repairs().map(|(id, a)| (id, a.clone())).collect();
         self.watched.retain(|id, w| running.iter().any(|(other, a)| other == id && a.id == w.attachment));
-        self.resting.retain(|_, until| *until > view.now);
+        self.resting.retain(|_, rest| rest.until > view.now);
         for (id, attachment) in &running {
-            if self.is_over(view, *id, attachment) {
-                self.resting.insert(*id, view.now + REPAIR_REST);
+            let verdict = self.judge(view, *id, attachment);
+            if verdict != Verdict::GoesOn {
+                let rest = Rest { until: view.now + REPAIR_REST, stalled: verdict == Verdict::Stalled };
+                self.resting.insert(*id, rest);
                 commands.push(Command::DetachRepair { volume: *id, attachment: attachment.id });
             }
         }
-        self.begin(view, MAX_REPAIRS.saturating_sub(running.len()), commands);
+        let chores = running.iter().filter(|(id, _)| view.state.has_chores(*id)).count();
+        let mut begun = self.next_chores(view, MAX_CHORES.saturating_sub(chores));
+        begun.extend(self.search(view, MAX_REPAIRS.saturating_sub(running.len() - chores)));
+        begin(view, &begun, commands);
     }
 
-    /// Whether the repair is done, or better tried elsewhere or later.
-    fn is_over(&mut self, view: &View<'_>, id: VolumeId, attachment: &VolumeAttachment) -> bool {
+    fn judge(&mut self, view: &View<'_>, id: VolumeId, attachment: &VolumeAttachment) -> Verdict {
         if view.observed.node_state(attachment.node, view.now) == NodeState::Down {
-            return true;
+            return Verdict::Stalled;
         }
         let new = Watched { attachment: attachment.id, last: None, moved: view.now, done: None };
         let watched = self.watched.entry(id).or_insert(new);
-        let report = view.observed.report(view.state, id);
-        watched.look(report, view.now);
+        watched.look(view.observed.report(view.state, id), view.state.has_chores(id), view.now);
         let passed = |since: Instant| view.now.saturating_duration_since(since);
-        watched.done.is_some_and(|since| passed(since) >= REPAIR_SETTLED) || passed(watched.moved) >= REPAIR_STALL
+        if watched.done.is_some_and(|since| passed(since) >= REPAIR_SETTLED) {
+            Verdict::Done
+        } else if passed(watched.moved) >= REPAIR_STALL {
+            Verdict::Stalled
+        } else {
+            Verdict::GoesOn
+        }
     }
 
-    fn begin(&mut self, view: &View<'_>, slots: usize, commands: &mut Vec<Command>) {
+    /// Volumes with chores, in turn.
+    fn next_chores(&mut self, view: &View<'_>, slots: usize) -> BTreeSet<VolumeId> {
+        let tried = |id: &VolumeId| self.resting.get(id).is_none_or(|rest| !rest.stalled);
+        let (before, after): (Vec<VolumeId>, Vec<VolumeId>) =
+            view.state.chores().filter(tried).partition(|id| *id <= self.last_chore);
+        let begun: Vec<VolumeId> = after.into_iter().chain(before).take(slots).collect();
+        self.last_chore = begun.last().copied().unwrap_or(self.last_chore);
+        begun.into_iter().collect()
+    }
+
+    /// Volumes with copies to put elsewhere.
+    fn search(&mut self, view: &View<'_>, slots: usize) -> Vec<VolumeId> {
         if slots == 0 {
-            return;
+            return Vec::new();
         }
         let scan = view.state.scan_for_repair(self.cursor, REPAIR_SCAN);
         let mut todo = scan.volumes.into_iter().filter(|id| !self.resting.contains_key(id));
@@ -79,27 +121,34 @@ impl Repairs {
             (Some(_), Some(last)) => *last,
             _ => scan.next.unwrap_or_default(),
         };
-        let mut nodes = view.observed.best(view.state, view.now);
-        for volume in begun {
-            let Some(node) = view.state.repairer(&nodes) else { return };
-            // The next one goes elsewhere if it can.
-            if nodes.len() > 1 {
-                nodes.remove(&node);
-            }
-            commands.push(Command::AttachRepair { volume, node });
+        begun
+    }
+}
+
+fn begin(view: &View<'_>, volumes: &BTreeSet<VolumeId>, commands: &mut Vec<Command>) {
+    let all = view.observed.best(view.state, view.now);
+    let mut nodes = all.clone();
+    for volume in volumes {
+        let Some(node) = view.state.repairer(&nodes) else { return };
+        // The next one goes elsewhere if it can.
+        nodes.remove(&node);
+        if nodes.is_empty() {
+            nodes.clone_from(&all);
         }
+        commands.push(Command::AttachRepair { volume: *volume, node });
     }
 }
 
 impl Watched {
-    fn look(&mut self, report: Option<&VolumeReport>, now: Instant) {
+    fn look(&mut self, report: Option<&VolumeReport>, has_chores: bool, now: Instant) {
         let progress = report.map(|r| Progress {
             state: r.state,
             degraded: r.degraded_chunks,
             leaving: r.leaving_replicas,
             copied: r.copied_bytes,
+            versions: r.versions_progress,
         });
-        let whole = progress.as_ref().is_some_and(Progress::is_done);
+        let whole = !has_chores && progress.as_ref().is_some_and(Progress::is_done);
         self.done = if whole { self.done.or(Some(now)) } else { None };
         if self.last != progress {
             self.last = progress;
@@ -122,7 +171,6 @@ mod tests {
     use levee_meta_state::{Answer, Decider, State};
     use levee_proto::api::*;
     use levee_proto::{CHUNK_SIZE, DiskId, NodeId};
-    use std::collections::BTreeSet;
     use std::time::Duration;
     use uuid::Uuid;
 

@@ -15,7 +15,7 @@ impl State {
     /// A volume that is being repaired is free. Attaching to the node that has the volume already is no change, and so is attaching to any node
     /// while it is attached somewhere.
     pub(crate) fn attach(&mut self, name: &str, node: Option<&str>, alive: &BTreeSet<NodeId>) -> Outcome {
-        let id = self.volume_id(name)?;
+        let id = self.user_volume_id(name)?;
         let wanted = node.map(|n| self.node_id(n)).transpose()?;
         let current = self.tables.volumes.get(&id).and_then(Volume::user).map(|a| a.node);
         if let Some(current) = current {
@@ -81,7 +81,7 @@ impl State {
 
     /// Detaching a detached volume is no change, and one that is being repaired counts as detached.
     pub(crate) fn detach(&mut self, name: &str) -> Outcome {
-        let id = self.volume_id(name)?;
+        let id = self.user_volume_id(name)?;
         if self.tables.volumes.get(&id).is_some_and(|v| v.user().is_some()) {
             self.drop_attachment(id);
         }
@@ -107,7 +107,8 @@ impl State {
             })?;
             attachment.opened_by = Some(request.incarnation);
         }
-        Ok(Answer::Opened(opened(id, volume)))
+        let volume = &self.tables.volumes[&id];
+        Ok(Answer::Opened(OpenedVolume { parent: self.parent_info(volume), ..opened(id, volume) }))
     }
 
     /// Only the node's newest process may open: a late request of its predecessor would fence it.
@@ -136,6 +137,7 @@ fn over(name: &str) -> Problem {
 }
 
 fn opened(id: VolumeId, volume: &Volume) -> OpenedVolume {
+    let versions = volume.versions();
     OpenedVolume {
         id,
         name: volume.name.clone(),
@@ -146,5 +148,10 @@ fn opened(id: VolumeId, volume: &Volume) -> OpenedVolume {
         min_copies: volume.min_copies,
         geometry: volume.geometry,
         chunks: volume.chunks.iter().map(|(index, chunk)| chunk.info(*index)).collect(),
+        view: versions.view.clone(),
+        snapshots: versions.snapshots.clone(),
+        sealed: versions.sealed,
+        parent: None,
+        versions,
     }
 }

@@ -1,8 +1,12 @@
 //! The invariants of the state, checked whole. Slow: for tests, and for snapshots that come from outside.
 
 use crate::command::Decider;
+use crate::history::Parent;
+use crate::limits::{MAX_ANCESTORS, MAX_SNAPSHOTS};
 use crate::state::{Index, State};
 use crate::tables::{Chunk, Volume};
+use crate::volumes::hidden_name;
+use levee_proto::api::{SnapshotState, is_valid_name};
 use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +26,7 @@ struct Seen {
     attachments: BTreeSet<u64>,
     placed: BTreeMap<DiskId, u64>,
     chunk_disks: BTreeSet<(DiskId, ChunkId)>,
+    children: BTreeMap<Parent, u64>,
 }
 
 impl State {
@@ -33,6 +38,9 @@ impl State {
         let mut seen = Seen::default();
         for (id, volume) in &self.tables.volumes {
             self.check_volume(*id, volume, &mut seen)?;
+        }
+        for (id, volume) in &self.tables.volumes {
+            self.check_snapshots(*id, volume, &seen)?;
         }
         self.check_disks(&mut seen)
     }
@@ -67,10 +75,60 @@ impl State {
             ensure!(self.tables.nodes.contains_key(&attachment.node), "volume {id} is attached to no node");
             ensure!(attachment.opened_by.is_none() || volume.epoch > Epoch(0), "volume {id} is open without an epoch");
         }
-        let count = volume.geometry.chunk_count(volume.size);
+        self.check_parent(id, volume, seen)?;
+        let count = volume.chunk_count();
         for (index, chunk) in &volume.chunks {
             ensure!(*index < count, "volume {id} has a chunk {index} beyond its end");
             self.check_chunk(volume, chunk, seen)?;
+        }
+        Ok(())
+    }
+
+    fn check_parent(&self, id: VolumeId, volume: &Volume, seen: &mut Seen) -> Result<(), String> {
+        let history = volume.history();
+        let Some(parent) = volume.parent else {
+            ensure!(!history.flatten, "volume {id} is flattened without a parent");
+            return Ok(());
+        };
+        ensure!(!history.flatten || history.snapshots.is_empty(), "volume {id} is flattened with snapshots");
+        ensure!(parent.volume < id, "volume {id} is older than its parent");
+        let of = self.tables.volumes.get(&parent.volume);
+        let Some((of, snapshot)) = of.and_then(|of| Some((of, of.history().snapshots.get(&parent.version)?))) else {
+            return Err(format!("volume {id} has a parent that is not there: {parent:?}"));
+        };
+        ensure!(snapshot.state != SnapshotState::Pending, "volume {id} has a parent that is not complete");
+        ensure!(volume.size >= snapshot.size, "volume {id} is smaller than its parent");
+        ensure!(volume.geometry == of.geometry, "volume {id} has another geometry than its parent");
+        ensure!(self.ancestors(volume) <= MAX_ANCESTORS, "volume {id} has too many ancestors");
+        *seen.children.entry(parent).or_default() += 1;
+        Ok(())
+    }
+
+    fn check_snapshots(&self, id: VolumeId, volume: &Volume, seen: &Seen) -> Result<(), String> {
+        let history = volume.history();
+        ensure!(volume.view().is_valid(), "volume {id} has a wrong view: {:?}", volume.view());
+        ensure!(history.sealed < volume.version, "volume {id} is sealed at {}", history.sealed);
+        ensure!(history.prune.is_none_or(|due| due <= history.number), "volume {id} is to be pruned later");
+        ensure!(history.snapshots.len() <= MAX_SNAPSHOTS, "volume {id} has too many snapshots");
+        let names: BTreeSet<&str> = history.snapshots.values().map(|s| s.name.as_str()).collect();
+        ensure!(names.len() == history.snapshots.len(), "two snapshots of volume {id} have one name");
+        for (version, snapshot) in &history.snapshots {
+            let children = seen.children.get(&Parent { volume: id, version: *version }).copied().unwrap_or(0);
+            ensure!(snapshot.children == children, "snapshot {id}@{version} counts {} clones", snapshot.children);
+            ensure!(*version < volume.version, "snapshot {id}@{version} is not frozen");
+            ensure!(snapshot.view(*version).is_valid(), "snapshot {id}@{version} has a wrong view");
+            let (pending, sealed) = (snapshot.state == SnapshotState::Pending, *version <= history.sealed);
+            ensure!(pending != sealed, "snapshot {id}@{version} is {:?}", snapshot.state);
+            let deleting = snapshot.state == SnapshotState::Deleting;
+            ensure!(!deleting || children > 0, "snapshot {id}@{version} is kept for nothing");
+            ensure!(!history.deleted || deleting, "volume {id} is deleted with a snapshot that is not");
+        }
+        if history.deleted {
+            ensure!(!history.snapshots.is_empty(), "volume {id} is deleted, and kept for nothing");
+            ensure!(volume.user().is_none(), "volume {id} is deleted and in use");
+            ensure!(volume.name == hidden_name(id), "volume {id} is deleted and still has its name");
+        } else {
+            ensure!(is_valid_name(&volume.name), "volume {id} has a wrong name");
         }
         Ok(())
     }

@@ -71,6 +71,36 @@ pub enum Command {
     SetBackgroundRate {
         rate: Option<u64>,
     },
+    /// `created_ms`: the proposer's clock, milliseconds since 1970.
+    BeginSnapshots {
+        request: CreateSnapshots,
+        created_ms: u64,
+    },
+    FinishSnapshots {
+        name: String,
+        request: Sealed,
+    },
+    DeleteSnapshot(SnapshotName),
+    Rollback(SnapshotName),
+    /// At most [`MAX_FAMILY_PER_COMMAND`] at a time.
+    CreateClones(CreateClones),
+    /// At most [`MAX_FAMILY_PER_COMMAND`] at a time.
+    DeleteVolumes(DeleteVolumes),
+    Pruned {
+        name: String,
+        request: Pruned,
+    },
+    Flatten {
+        name: String,
+    },
+    Flattened {
+        name: String,
+        request: Flattened,
+    },
+    Resize {
+        name: String,
+        request: ResizeVolume,
+    },
 }
 
 /// Who says that a disk is dead. One can only take back what itself or a lesser one said.
@@ -97,6 +127,10 @@ pub enum Answer {
     Changed(ChangedReplicas),
     /// Without what daemons report.
     Disk(DiskInfo),
+    Snapshots(Vec<SnapshotInfo>),
+    Versions(VolumeVersions),
+    Cloned(CreatedClones),
+    Deleted(DeletedVolumes),
 }
 
 /// A refused command has changed nothing.
@@ -112,6 +146,10 @@ impl Command {
             Command::Allocate { request, .. } => validate_allocate(request),
             Command::ChangeReplicas { request, .. } => validate_changes(request),
             Command::SetDisk { reason: Some(reason), .. } => validate_reason(reason),
+            Command::BeginSnapshots { request, .. } => validate_snapshots(request),
+            Command::CreateClones(request) => validate_clones(request),
+            Command::DeleteVolumes(request) => validate_deletion(request),
+            Command::Resize { name, request } => validate_size(name, request.size),
             Command::ConfirmDeleted { replicas, .. } if replicas.len() > MAX_DELETES => Err(invalid(format!(
                 "{} deleted replicas in one message: at most {MAX_DELETES} are allowed",
                 replicas.len()
@@ -123,6 +161,7 @@ impl Command {
     /// About how many bytes the command takes in the log.
     pub fn weight(&self) -> usize {
         const BASE: usize = 512;
+        const FAMILY_WEIGHT: usize = 256;
         BASE + match self {
             Command::RegisterNode(r) => {
                 let disks: usize = r.disks.iter().map(|d| d.path.len() + 128).sum();
@@ -136,6 +175,10 @@ impl Command {
                 request.changes.len() * 64 + removed * 20 + alive.len() * 6
             }
             Command::SetDisk { reason, .. } => reason.as_ref().map_or(0, String::len),
+            Command::BeginSnapshots { request, .. } => request.snapshots.len() * 2 * (MAX_NAME + 32),
+            // The work counts, not the bytes.
+            Command::CreateClones(request) => FAMILY_WEIGHT.saturating_mul(request.names.len() as usize),
+            Command::DeleteVolumes(request) => FAMILY_WEIGHT.saturating_mul(members(request) as usize),
             _ => 0,
         }
     }
@@ -198,26 +241,86 @@ fn validate_disk(d: &RegisterDisk) -> Result<(), Problem> {
 
 fn validate_volume(v: &CreateVolume) -> Result<(), Problem> {
     validate_name("volume", &v.name)?;
+    validate_size(&v.name, v.size)?;
+    validate_copies(&v.name, v.copies, v.min_copies)
+}
+
+fn validate_size(name: &str, size: u64) -> Result<(), Problem> {
     let block = BLOCK_SIZE as u64;
-    if v.size < block || !v.size.is_multiple_of(block) || v.size > MAX_VOLUME_SIZE {
-        return Err(invalid(format!(
-            "volume '{}' cannot have {} bytes: the size must be a multiple of {block}, at least {block} and at most {MAX_VOLUME_SIZE}",
-            v.name, v.size
-        )));
+    if size >= block && size.is_multiple_of(block) && size <= MAX_VOLUME_SIZE {
+        return Ok(());
     }
-    if !(1..=MAX_COPIES).contains(&v.copies) {
-        return Err(invalid(format!(
-            "volume '{}' cannot have {} copies: 1 to {MAX_COPIES} are allowed",
-            v.name, v.copies
-        )));
+    Err(invalid(format!(
+        "volume '{name}' cannot have {size} bytes: the size must be a multiple of {block}, at least {block} and at most {MAX_VOLUME_SIZE}"
+    )))
+}
+
+pub(crate) fn validate_copies(name: &str, copies: u8, min_copies: u8) -> Result<(), Problem> {
+    if !(1..=MAX_COPIES).contains(&copies) {
+        return Err(invalid(format!("volume '{name}' cannot have {copies} copies: 1 to {MAX_COPIES} are allowed")));
     }
-    if !(1..=v.copies).contains(&v.min_copies) {
+    if !(1..=copies).contains(&min_copies) {
         return Err(invalid(format!(
-            "volume '{}' cannot have {} min-copies: 1 to its {} copies are allowed",
-            v.name, v.min_copies, v.copies
+            "volume '{name}' cannot have {min_copies} min-copies: 1 to its {copies} copies are allowed"
         )));
     }
     Ok(())
+}
+
+fn validate_snapshots(r: &CreateSnapshots) -> Result<(), Problem> {
+    if r.snapshots.is_empty() || r.snapshots.len() > MAX_SNAPSHOT_GROUP {
+        return Err(invalid(format!(
+            "{} snapshots asked for: 1 to {MAX_SNAPSHOT_GROUP} are allowed",
+            r.snapshots.len()
+        )));
+    }
+    r.snapshots.iter().try_for_each(|s| validate_name("snapshot", &s.snapshot))?;
+    if let Some(image) = &r.image {
+        validate_name("image format", &image.format)?;
+    }
+    let mut volumes = BTreeSet::new();
+    match r.snapshots.iter().find(|s| !volumes.insert(&s.volume)) {
+        Some(twice) => Err(invalid(format!("volume '{}' is named twice: one snapshot of each is taken", twice.volume))),
+        None => Ok(()),
+    }
+}
+
+/// The longest names are the last ones.
+fn validate_family(family: &Family) -> Result<(), Problem> {
+    let count = family.len();
+    if count == 0 || count > MAX_FAMILY_PER_COMMAND {
+        return Err(invalid(format!("{count} volumes in one command: 1 to {MAX_FAMILY_PER_COMMAND} are allowed")));
+    }
+    if family.first.checked_add(count - 1).is_none() {
+        return Err(invalid(format!(
+            "volumes cannot be numbered from {} on: the numbers end at {}",
+            family.first,
+            u32::MAX
+        )));
+    }
+    validate_name("volume", &family.name_at(count - 1))
+}
+
+fn validate_clones(r: &CreateClones) -> Result<(), Problem> {
+    validate_family(&r.names)?;
+    if let Some(size) = r.size {
+        validate_size(&r.names.name, size)?;
+    }
+    let copies = r.copies.unwrap_or(MAX_COPIES);
+    validate_copies(&r.names.name, copies, r.min_copies.unwrap_or(1))
+}
+
+/// How many volumes are named.
+fn members(r: &DeleteVolumes) -> u64 {
+    r.volumes.iter().map(|family| u64::from(family.len())).sum()
+}
+
+fn validate_deletion(r: &DeleteVolumes) -> Result<(), Problem> {
+    let count = members(r);
+    if count == 0 || count > u64::from(MAX_FAMILY_PER_COMMAND) {
+        return Err(invalid(format!("{count} volumes in one command: 1 to {MAX_FAMILY_PER_COMMAND} are allowed")));
+    }
+    r.volumes.iter().try_for_each(validate_family)
 }
 
 fn validate_allocate(r: &AllocateChunks) -> Result<(), Problem> {

@@ -36,8 +36,9 @@ impl State {
             .filter_map(|id| {
                 let volume = self.tables.volumes.get(id)?;
                 let attachment = volume.attachment.as_ref()?;
+                let versions = volume.history().number;
                 let (attachment, repair) = (attachment.id, attachment.repair);
-                Some(AttachIntent { volume: *id, name: volume.name.clone(), attachment, repair })
+                Some(AttachIntent { volume: *id, name: volume.name.clone(), attachment, repair, versions })
             })
             .collect()
     }

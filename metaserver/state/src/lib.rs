@@ -14,26 +14,35 @@
 //! - a disk has one replica of a chunk at most, those that wait to be deleted included;
 //! - an epoch only grows, and belongs to one incarnation of one attachment;
 //! - a disk's count of placed replicas includes those that wait to be deleted: space is given out
-//!   again only after the daemon confirmed that it is free.
+//!   again only after the daemon confirmed that it is free;
+//! - a volume's version is above those of all its snapshots; a snapshot is done once its version is sealed;
+//! - a clone's parent is a snapshot that exists, of an older volume with the same geometry, which counts it; only what has
+//!   clones outlives its deletion.
 #![forbid(unsafe_code)]
 
 mod attach;
 mod changes;
 mod check;
+mod clones;
 mod command;
 mod disks;
+mod history;
 mod intent;
 pub mod limits;
 mod nodes;
 mod placement;
 mod repair;
+mod resize;
 mod room;
+mod snapshots;
 mod state;
 mod tables;
+mod versions;
 mod view;
 mod volumes;
 
 pub use command::{Answer, Command, Decider, Outcome};
+pub use history::{History, Parent, Snapshot};
 pub use repair::RepairScan;
 pub use state::State;
 pub use tables::{Chunk, Decision, Disk, Node, Volume, VolumeAttachment};

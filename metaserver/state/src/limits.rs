@@ -26,3 +26,11 @@ pub const MAX_REASON: usize = 1000;
 pub const MAX_DELETES: usize = 1000;
 /// Earlier incarnations of a daemon that are remembered, so that a late message of one is refused.
 pub const MAX_RETIRED_INCARNATIONS: usize = 8;
+/// Snapshots of one volume, those that clones keep after they were deleted included.
+pub const MAX_SNAPSHOTS: usize = 1000;
+/// Volumes that one command creates from a snapshot, or deletes: commits wait meanwhile.
+pub const MAX_FAMILY_PER_COMMAND: u32 = 4096;
+/// Parents, their parents and so on of one volume: reading a block may have to ask each.
+pub const MAX_ANCESTORS: usize = 16;
+/// Refusals that the answer to a deletion of many volumes names.
+pub const MAX_REFUSALS: usize = 100;

@@ -1,7 +1,7 @@
 //! The state as a whole: applying commands, and the look-up tables derived from the records.
 
 use crate::command::{Answer, Command, Outcome};
-use crate::tables::{Disk, Tables};
+use crate::tables::{Disk, Tables, Volume};
 use levee_proto::api::{DiskState, Problem, ProblemKind};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -30,6 +30,10 @@ pub(crate) struct Index {
     pub repairs: BTreeSet<VolumeId>,
     /// Disks that are not in service and hold replicas of chunks that exist.
     pub evacuate: BTreeMap<DiskId, DiskState>,
+    /// Volumes with snapshots.
+    pub snapshotted: BTreeSet<VolumeId>,
+    /// Volumes whose gateway has something to do about versions.
+    pub chores: BTreeSet<VolumeId>,
 }
 
 impl Index {
@@ -41,11 +45,14 @@ impl Index {
             attached: BTreeMap::new(),
             repairs: BTreeSet::new(),
             evacuate: tables.disks.iter().filter_map(|(id, d)| Some((*id, leaving(d)?))).collect(),
+            snapshotted: BTreeSet::new(),
+            chores: BTreeSet::new(),
         };
         for (id, volume) in &tables.volumes {
             if let Some(attachment) = &volume.attachment {
                 index.attach(attachment.node, *id, attachment.repair);
             }
+            index.note_history(*id, volume);
         }
         index
     }
@@ -57,6 +64,17 @@ impl Index {
         }
     }
 
+    pub fn note_history(&mut self, id: VolumeId, volume: &Volume) {
+        let history = volume.history();
+        note(&mut self.snapshotted, id, !history.snapshots.is_empty());
+        note(&mut self.chores, id, history.has_chores());
+    }
+
+    pub fn forget_history(&mut self, id: VolumeId) {
+        note(&mut self.snapshotted, id, false);
+        note(&mut self.chores, id, false);
+    }
+
     pub fn detach(&mut self, node: NodeId, volume: VolumeId) {
         self.repairs.remove(&volume);
         if let Some(volumes) = self.attached.get_mut(&node) {
@@ -65,6 +83,14 @@ impl Index {
                 self.attached.remove(&node);
             }
         }
+    }
+}
+
+fn note(set: &mut BTreeSet<VolumeId>, id: VolumeId, is_in: bool) {
+    if is_in {
+        set.insert(id);
+    } else {
+        set.remove(&id);
     }
 }
 
@@ -95,6 +121,16 @@ impl State {
             Command::AttachRepair { volume, node } => self.attach_repair(*volume, *node),
             Command::DetachRepair { volume, attachment } => self.detach_repair(*volume, *attachment),
             Command::SetBackgroundRate { rate } => Ok(self.set_background_rate(*rate)),
+            Command::BeginSnapshots { request, created_ms } => self.begin_snapshots(request, *created_ms),
+            Command::FinishSnapshots { name, request } => self.finish_snapshots(name, request),
+            Command::DeleteSnapshot(name) => self.delete_snapshot(name),
+            Command::Rollback(name) => self.rollback(name),
+            Command::CreateClones(request) => self.create_clones(request),
+            Command::DeleteVolumes(request) => self.delete_volumes(request),
+            Command::Pruned { name, request } => self.pruned(name, request),
+            Command::Flatten { name } => self.flatten(name),
+            Command::Flattened { name, request } => self.flattened(name, request),
+            Command::Resize { name, request } => self.resize(name, request),
         }
     }
 
@@ -103,11 +139,15 @@ impl State {
         self.tables.cluster
     }
 
+    /// For gateways, which open deleted volumes as well.
     pub(crate) fn volume_id(&self, name: &str) -> Result<VolumeId, Problem> {
-        self.index.volume_by_name.get(name).copied().ok_or_else(|| {
-            let shown: String = name.chars().take(levee_proto::api::MAX_NAME).collect();
-            Problem::new(ProblemKind::NotFound, format!("there is no volume named '{shown}'"))
-        })
+        self.index.volume_by_name.get(name).copied().ok_or_else(|| no_volume_named(name))
+    }
+
+    /// For users, who do not see those that were deleted.
+    pub(crate) fn user_volume_id(&self, name: &str) -> Result<VolumeId, Problem> {
+        let id = self.volume_id(name)?;
+        if self.tables.volumes[&id].history().deleted { Err(no_volume_named(name)) } else { Ok(id) }
     }
 
     /// The node's name, or its number if it is unknown.
@@ -127,6 +167,11 @@ impl State {
             node.revision += 1;
         }
     }
+}
+
+fn no_volume_named(name: &str) -> Problem {
+    let shown: String = name.chars().take(levee_proto::api::MAX_NAME).collect();
+    Problem::new(ProblemKind::NotFound, format!("there is no volume named '{shown}'"))
 }
 
 impl Serialize for State {

@@ -2,6 +2,7 @@
 //! with a serde default.
 
 use crate::command::Decider;
+use crate::history::{History, NO_HISTORY, Parent};
 use levee_proto::api::{DiskState, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
 use serde::{Deserialize, Serialize};
@@ -144,9 +145,33 @@ pub struct Volume {
     pub attachment: Option<VolumeAttachment>,
     /// By position in the volume.
     pub chunks: BTreeMap<u32, Chunk>,
+    /// What it was cloned from: blocks that it has not written are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// None as long as there is nothing to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<Box<History>>,
 }
 
 impl Volume {
+    pub fn history(&self) -> &History {
+        self.history.as_deref().unwrap_or(&NO_HISTORY)
+    }
+
+    pub(crate) fn history_mut(&mut self) -> &mut History {
+        self.history.get_or_insert_default()
+    }
+
+    /// What the head sees.
+    pub fn view(&self) -> View {
+        View { version: self.version, hidden: self.history().hidden.clone() }
+    }
+
+    /// How many chunks a volume of this size has.
+    pub(crate) fn chunk_count(&self) -> u32 {
+        self.geometry.chunk_count(self.size)
+    }
+
     /// The attachment that somebody asked for.
     pub fn user(&self) -> Option<&VolumeAttachment> {
         self.attachment.as_ref().filter(|a| !a.repair)

@@ -30,7 +30,7 @@ impl State {
         self.tables.volumes.get(&id)
     }
 
-    /// How many nodes, disks, volumes there are.
+    /// How many nodes, disks, volumes there are, deleted ones that clones need included.
     pub fn counts(&self) -> [usize; 3] {
         [self.tables.nodes.len(), self.tables.disks.len(), self.tables.volumes.len()]
     }
@@ -54,13 +54,14 @@ impl State {
 
     /// At most `limit` volumes whose names come after `after`, in order of name.
     pub fn volumes_after(&self, after: &str, limit: usize) -> Vec<VolumeInfo> {
-        let above = (Bound::Excluded(after), Bound::Unbounded);
+        // Names of deleted volumes begin with '.', all others come after '/'.
+        let above = (Bound::Excluded(after.max("/")), Bound::Unbounded);
         let ids = self.index.volume_by_name.range::<str, _>(above).take(limit);
         ids.filter_map(|(_, id)| self.volume_info(*id)).collect()
     }
 
     pub fn volume_named(&self, name: &str) -> Result<VolumeInfo, Problem> {
-        let id = self.volume_id(name)?;
+        let id = self.user_volume_id(name)?;
         self.volume_info(id).ok_or_else(|| no_volume(id))
     }
 
@@ -89,6 +90,9 @@ impl State {
             geometry: volume.geometry,
             chunks: u32::try_from(volume.chunks.len()).unwrap_or(u32::MAX),
             attachment,
+            parent: self.parent_name(volume),
+            snapshots: u32::try_from(volume.history().snapshots.len()).unwrap_or(u32::MAX),
+            flattening: volume.history().flatten,
         })
     }
 

@@ -1,11 +1,12 @@
 //! Creating and deleting volumes.
 
 use crate::command::{Answer, Outcome};
-use crate::limits::MAX_VOLUMES;
+use crate::history::Parent;
+use crate::limits::{MAX_REFUSALS, MAX_VOLUMES};
 use crate::state::State;
-use crate::tables::Volume;
-use levee_proto::api::{CreateVolume, DiskState, Problem, ProblemKind, ReplicaPlace, ReplicaRef};
-use levee_proto::{ChunkId, DiskId, Epoch, Geometry, NodeId, Version};
+use crate::tables::{Chunk, Volume};
+use levee_proto::api::*;
+use levee_proto::{ChunkId, DiskId, Epoch, Geometry, NodeId, Version, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
@@ -14,7 +15,7 @@ impl State {
         if self.index.volume_by_name.contains_key(name) {
             return Err(Problem::new(ProblemKind::Exists, format!("there is a volume named '{name}' already")));
         }
-        self.check_copies(request)?;
+        self.check_copies(name, request.copies)?;
         if self.tables.volumes.len() >= MAX_VOLUMES {
             return Err(Problem::new(
                 ProblemKind::NoSpace,
@@ -33,6 +34,8 @@ impl State {
             version: Version::FIRST,
             attachment: None,
             chunks: BTreeMap::new(),
+            parent: None,
+            history: None,
         };
         self.tables.volumes.insert(id, volume);
         self.index.volume_by_name.insert(name.clone(), id);
@@ -40,43 +43,101 @@ impl State {
     }
 
     /// A volume that could never be written is refused at once.
-    fn check_copies(&self, request: &CreateVolume) -> Result<(), Problem> {
+    pub(crate) fn check_copies(&self, name: &str, copies: u8) -> Result<(), Problem> {
         let serves = |id: &DiskId| self.tables.disks.get(id).is_some_and(|d| d.state() == DiskState::InService);
         let have = self.tables.nodes.values().filter(|n| n.disks.iter().any(serves)).count();
-        let need = usize::from(request.copies);
+        let need = usize::from(copies);
         if have >= need {
             return Ok(());
         }
         Err(Problem::new(
             ProblemKind::NoSpace,
             format!(
-                "volume '{}' with {need} copies needs {need} nodes with disks in service, the cluster has {have}: \
-                 add nodes, or ask for fewer copies",
-                request.name
+                "volume '{name}' with {need} copies needs {need} nodes with disks in service, the cluster has {have}: \
+                 add nodes, or ask for fewer copies"
             ),
         ))
     }
 
-    /// The volume is gone at once; its replicas wait on their disks' delete lists.
+    /// The volume is gone at once; its replicas wait on their disks' delete lists. What clones need stays.
     pub(crate) fn delete_volume(&mut self, name: &str) -> Outcome {
-        let id = self.volume_id(name)?;
-        let attached = self.tables.volumes.get(&id).and_then(Volume::user).map(|a| a.node);
-        if let Some(node) = attached {
+        let id = self.user_volume_id(name)?;
+        let volume = &self.tables.volumes[&id];
+        if let Some(user) = volume.user() {
             return Err(Problem::new(
                 ProblemKind::Conflict,
-                format!("volume '{name}' is attached to node '{}': detach it first", self.node_name(node)),
+                format!("volume '{name}' is attached to node '{}': detach it first", self.node_name(user.node)),
+            ));
+        }
+        let history = volume.history();
+        if let Some(kept) = history.snapshots.values().find(|s| s.state != SnapshotState::Deleting) {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                format!(
+                    "volume '{name}' has {} snapshots, such as '{1}': delete them first, with `levee snapshot delete {name}@{1}`",
+                    history.snapshots.len(),
+                    kept.name
+                ),
             ));
         }
         self.drop_attachment(id);
-        self.index.volume_by_name.remove(name);
-        if let Some(volume) = self.tables.volumes.remove(&id) {
-            self.release(&volume);
+        if history_is_needed(&self.tables.volumes[&id]) {
+            self.hide_volume(id);
+        } else {
+            let parent = self.remove_volume(id);
+            self.leave_parent(parent);
         }
         Ok(Answer::Done)
     }
 
-    fn release(&mut self, volume: &Volume) {
-        let gone = volume.chunks.values().flat_map(|chunk| chunk.replicas.iter().map(|place| (chunk.id, *place)));
+    /// Each by itself.
+    pub(crate) fn delete_volumes(&mut self, request: &DeleteVolumes) -> Outcome {
+        let mut deleted = DeletedVolumes::default();
+        for name in request.volumes.iter().flat_map(Family::names) {
+            match self.delete_volume(&name) {
+                Ok(_) => deleted.deleted += 1,
+                Err(Problem { kind, detail, .. }) => {
+                    deleted.refusals += 1;
+                    if deleted.refused.len() < MAX_REFUSALS {
+                        deleted.refused.push(RefusedVolume { volume: name, kind, detail });
+                    }
+                }
+            }
+        }
+        Ok(Answer::Deleted(deleted))
+    }
+
+    /// Its snapshots are deleted, too, but have clones: only what these need is kept, under a name that users cannot give.
+    fn hide_volume(&mut self, id: VolumeId) {
+        let Some(volume) = self.tables.volumes.get_mut(&id) else { return };
+        let hidden = hidden_name(id);
+        let name = std::mem::replace(&mut volume.name, hidden.clone());
+        let newest = volume.history().snapshots.last_key_value().map(|(version, s)| s.view(*version));
+        // The head is to keep nothing of its own.
+        let view = newest.and_then(|view| view.rolled_back(volume.version));
+        if let Some(view) = &view {
+            volume.version = view.version;
+        }
+        let history = volume.history_mut();
+        history.hidden = view.map_or_else(|| history.hidden.clone(), |view| view.hidden);
+        (history.deleted, history.flatten) = (true, false);
+        self.index.volume_by_name.remove(&name);
+        self.index.volume_by_name.insert(hidden, id);
+        self.prune_due(id);
+    }
+
+    /// Answers with its parent, which has one clone less.
+    pub(crate) fn remove_volume(&mut self, id: VolumeId) -> Option<Parent> {
+        self.drop_attachment(id);
+        let volume = self.tables.volumes.remove(&id)?;
+        self.index.volume_by_name.remove(&volume.name);
+        self.index.forget_history(id);
+        self.release(volume.chunks.values());
+        volume.parent
+    }
+
+    pub(crate) fn release<'a>(&mut self, chunks: impl Iterator<Item = &'a Chunk>) {
+        let gone = chunks.flat_map(|chunk| chunk.replicas.iter().map(|place| (chunk.id, *place)));
         self.delete_replicas(gone.collect());
     }
 
@@ -93,4 +154,13 @@ impl State {
         nodes.into_iter().for_each(|node| self.touch(node));
         self.refresh_evacuation(disks.into_keys());
     }
+}
+
+fn history_is_needed(volume: &Volume) -> bool {
+    !volume.history().snapshots.is_empty()
+}
+
+/// No valid name, so it is in nobody's way; but it fits into a URL, which gateways need to repair the volume.
+pub(crate) fn hidden_name(id: VolumeId) -> String {
+    format!(".deleted-{id}")
 }

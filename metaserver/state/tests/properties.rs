@@ -74,8 +74,66 @@ fn newest_replica(state: &State) -> u64 {
     json["last"]["replica"].as_u64().expect("a number")
 }
 
+/// A frozen version says the same for ever, and versions only grow.
+fn check_frozen(before: &State, after: &State) {
+    for (id, old, new) in (1..60).map(VolumeId).filter_map(|id| Some((id, before.volume(id)?, after.volume(id)?))) {
+        assert!(new.version >= old.version, "the version of volume {id} went back");
+        assert!(new.history().sealed >= old.history().sealed, "volume {id} is sealed no more");
+        let now = &new.history().snapshots;
+        for (version, was) in &old.history().snapshots {
+            let same = now.get(version).is_none_or(|is| {
+                (&is.name, &is.hidden, is.size, is.created_ms) == (&was.name, &was.hidden, was.size, was.created_ms)
+            });
+            assert!(same, "snapshot {id}@{version} is another: {was:?}, {:?}", now.get(version));
+        }
+        let added = now.keys().filter(|version| !old.history().snapshots.contains_key(*version));
+        added.for_each(|version| assert_eq!(*version, old.version, "only what was written last is frozen"));
+    }
+}
+
 fn volume_name() -> impl Strategy<Value = String> {
-    (0..4u8).prop_map(|n| format!("v{n}"))
+    prop_oneof![
+        9 => (0..4u8).prop_map(|n| format!("v{n}")),
+        3 => (1..4u8).prop_map(|n| format!("c-{n}")),
+        1 => (1..9u8).prop_map(|n| format!(".deleted-{n}")),
+    ]
+}
+
+fn snapshot_name() -> impl Strategy<Value = SnapshotName> {
+    (volume_name(), 0..3u8).prop_map(|(volume, n)| SnapshotName { volume, snapshot: format!("s{n}") })
+}
+
+fn family() -> impl Strategy<Value = Family> {
+    (1..4u32, 1..3u32).prop_map(|(count, first)| Family { name: "c".into(), count: Some(count), first })
+}
+
+/// Epochs, versions and numbers count back from the newest until the command is aimed.
+fn version_command() -> impl Strategy<Value = Command> {
+    let back = || 0..4u32;
+    prop_oneof![
+        6 => proptest::collection::vec(snapshot_name(), 1..3).prop_map(|snapshots| {
+            Command::BeginSnapshots { request: CreateSnapshots { snapshots, image: None }, created_ms: 1 }
+        }),
+        5 => (volume_name(), back(), back()).prop_map(|(name, epoch, version)| {
+            Command::FinishSnapshots { name, request: Sealed { epoch: Epoch(epoch), version: Version(version) } }
+        }),
+        3 => snapshot_name().prop_map(Command::DeleteSnapshot),
+        4 => snapshot_name().prop_map(Command::Rollback),
+        5 => (snapshot_name(), family()).prop_map(|(from, names)| {
+            Command::CreateClones(CreateClones { from, names, size: None, copies: None, min_copies: None })
+        }),
+        2 => proptest::collection::vec(family(), 1..2).prop_map(|volumes| Command::DeleteVolumes(DeleteVolumes { volumes })),
+        3 => (volume_name(), back(), 0..3u64).prop_map(|(name, epoch, number)| {
+            Command::Pruned { name, request: Pruned { epoch: Epoch(epoch), number } }
+        }),
+        3 => volume_name().prop_map(|name| Command::Flatten { name }),
+        3 => (volume_name(), back()).prop_map(|(name, epoch)| {
+            Command::Flattened { name, request: Flattened { epoch: Epoch(epoch) } }
+        }),
+        3 => (volume_name(), 1..1200u64, proptest::bool::ANY).prop_map(|(name, mib, allow_shrink)| {
+            Command::Resize { name, request: ResizeVolume { size: mib << 20, allow_shrink } }
+        }),
+    ]
 }
 
 fn alive() -> impl Strategy<Value = BTreeSet<NodeId>> {
@@ -122,9 +180,10 @@ fn command() -> impl Strategy<Value = Command> {
             Command::CreateVolume(CreateVolume { name, size: mib << 20, copies, min_copies })
         }),
         1 => volume_name().prop_map(|name| Command::DeleteVolume { name }),
+        35 => version_command(),
         5 => (volume_name(), proptest::option::of((0..5u8).prop_map(|n| format!("n{n}"))), alive())
             .prop_map(|(name, node, alive)| Command::Attach { name, node, alive }),
-        1 => volume_name().prop_map(|name| Command::Detach { name }),
+        3 => volume_name().prop_map(|name| Command::Detach { name }),
         8 => (volume_name(), 0..4u64, 0..8u64).prop_map(|(name, attachment, incarnation)| {
             // Resolved against the state before it is applied: see `aim`.
             let request = OpenVolume { node: NodeId(0), incarnation: uuid(incarnation), attachment };
@@ -176,7 +235,48 @@ fn aim(command: Command, state: &State) -> Command {
             let changes = request.changes.into_iter().map(|c| aim_change(c, state, volume.id)).collect();
             Command::ChangeReplicas { name, request: ChangeReplicas { epoch, changes }, alive }
         }
+        other => aim_version(other, state),
+    }
+}
+
+fn aim_version(command: Command, state: &State) -> Command {
+    let epoch = |name: &str, back: Epoch| {
+        let newest = (1..60).filter_map(|id| state.volume(VolumeId(id))).find(|v| v.name == name);
+        Epoch(newest.map_or(0, |v| v.epoch.0.saturating_sub(back.0 / 3)))
+    };
+    let versions = |name: &str| state.volume_versions(name).unwrap_or_default();
+    match command {
+        Command::DeleteSnapshot(name) => Command::DeleteSnapshot(aim_snapshot(name, state)),
+        Command::Rollback(name) => Command::Rollback(aim_snapshot(name, state)),
+        Command::CreateClones(request) => {
+            let from = aim_snapshot(request.from, state);
+            Command::CreateClones(CreateClones { from, ..request })
+        }
+        Command::FinishSnapshots { name, request: Sealed { epoch: back, version } } => {
+            let version = Version(versions(&name).version.0.saturating_sub(version.0));
+            let request = Sealed { epoch: epoch(&name, back), version };
+            Command::FinishSnapshots { name, request }
+        }
+        Command::Pruned { name, request: Pruned { epoch: back, number } } => {
+            let number = versions(&name).number.saturating_sub(number);
+            let request = Pruned { epoch: epoch(&name, back), number };
+            Command::Pruned { name, request }
+        }
+        Command::Flattened { name, request } => {
+            let request = Flattened { epoch: epoch(&name, request.epoch) };
+            Command::Flattened { name, request }
+        }
         other => other,
+    }
+}
+
+/// One that is there; which, the name says.
+fn aim_snapshot(name: SnapshotName, state: &State) -> SnapshotName {
+    let all = state.snapshots_after(None, Default::default(), 99).unwrap_or_default();
+    let position: usize = name.volume.bytes().chain(name.snapshot.bytes()).map(usize::from).sum();
+    match all.get(position % all.len().max(1)) {
+        Some((_, snapshot)) => SnapshotName { volume: snapshot.volume.clone(), snapshot: snapshot.name.clone() },
+        None => name,
     }
 }
 
@@ -209,47 +309,92 @@ fn bytes(state: &State) -> Vec<u8> {
     serde_json::to_vec(state).expect("a snapshot")
 }
 
+/// Little else than versions, and gateways that do their part.
+fn versions_only() -> impl Strategy<Value = Command> {
+    let everyone = || (1..=4).map(NodeId).collect::<BTreeSet<_>>();
+    prop_oneof![
+        12 => version_command(),
+        2 => volume_name().prop_map(|name| Command::DeleteVolume { name }),
+        2 => volume_name().prop_map(move |name| Command::Attach { name, node: None, alive: everyone() }),
+        4 => volume_name().prop_map(|name| Command::Detach { name }),
+        4 => volume_name().prop_map(|name| {
+            Command::Open { name, request: OpenVolume { node: NodeId(0), incarnation: uuid(9), attachment: 0 } }
+        }),
+        3 => (volume_name(), 0..16u32).prop_map(move |(name, index)| {
+            let request = AllocateChunks { epoch: Epoch(0), indexes: vec![index] };
+            Command::Allocate { name, request, alive: everyone() }
+        }),
+        3 => (1..12u64, 1..4u32).prop_map(|(v, n)| Command::AttachRepair { volume: VolumeId(v), node: NodeId(n) }),
+    ]
+}
+
+/// Two clones of a volume that is gone, one of them with a snapshot of its own.
+fn start_with_clones() -> State {
+    let mut state = start();
+    let names = Family { name: "c".into(), count: Some(2), first: 1 };
+    snapshot(&mut state, &["v0@s0", "v1@s0"]).expect("taken");
+    sealed(&mut state, "v0", Epoch(1), 1).expect("sealed");
+    clone(&mut state, "v0@s0", names).expect("cloned");
+    state.apply(&Command::Detach { name: "v0".into() }).expect("detached");
+    state.apply(&Command::DeleteSnapshot(at("v0@s0"))).expect("deleted");
+    state.apply(&Command::DeleteVolume { name: "v0".into() }).expect("deleted");
+    snapshot(&mut state, &["c-1@s0"]).expect("taken");
+    state
+}
+
+/// Applies the commands, and checks everything that can be checked after each.
+fn run(start: fn() -> State, raw: Vec<Command>) -> Result<(), TestCaseError> {
+    let mut state = start();
+    let mut history = History::default();
+    let mut log = Vec::new();
+    for command in raw {
+        let command = aim(command, &state);
+        let before = state.clone();
+        match state.apply(&command) {
+            Ok(answer) => {
+                history.record(&command, &answer);
+                if let Answer::Changed(changed) = &answer {
+                    check_newcomers(&before, changed);
+                }
+            }
+            Err(_) => prop_assert_eq!(&before, &state, "a refusal changed the state: {:?}", command),
+        }
+        prop_assert_eq!(state.check(), Ok(()), "after {:?}", command);
+        check_frozen(&before, &state);
+        for node in state.node_ids() {
+            let (old, new) = (before.intent(node), state.intent(node));
+            if let (Some(old), Some(new)) = (old, new) {
+                prop_assert!(new.revision >= old.revision);
+                prop_assert!(old == new || new.revision > old.revision, "intent moved silently: {:?}", command);
+            }
+        }
+        log.push(command);
+    }
+
+    // The log as other members read it, with a snapshot taken half-way.
+    let wire = serde_json::to_vec(&log).expect("a log");
+    let log: Vec<Command> = serde_json::from_slice(&wire).expect("the same log");
+    let mut replayed = start();
+    for (i, command) in log.iter().enumerate() {
+        if i == log.len() / 2 {
+            replayed = serde_json::from_slice(&bytes(&replayed)).expect("a valid snapshot");
+        }
+        let _ = replayed.apply(command);
+    }
+    prop_assert_eq!(bytes(&replayed), bytes(&state));
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn invariants_hold_and_replay_is_exact(raw in proptest::collection::vec(command(), 1..120)) {
-        let mut state = start();
-        let mut history = History::default();
-        let mut log = Vec::new();
-        for command in raw {
-            let command = aim(command, &state);
-            let before = state.clone();
-            match state.apply(&command) {
-                Ok(answer) => {
-                    history.record(&command, &answer);
-                    if let Answer::Changed(changed) = &answer {
-                        check_newcomers(&before, changed);
-                    }
-                }
-                Err(_) => prop_assert_eq!(&before, &state, "a refusal changed the state: {:?}", command),
-            }
-            prop_assert_eq!(state.check(), Ok(()), "after {:?}", command);
-            for node in state.node_ids() {
-                let (old, new) = (before.intent(node), state.intent(node));
-                if let (Some(old), Some(new)) = (old, new) {
-                    prop_assert!(new.revision >= old.revision);
-                    prop_assert!(old == new || new.revision > old.revision, "intent moved silently: {:?}", command);
-                }
-            }
-            log.push(command);
-        }
+        run(start, raw)?;
+    }
 
-        // The log as other members read it, with a snapshot taken half-way.
-        let wire = serde_json::to_vec(&log).expect("a log");
-        let log: Vec<Command> = serde_json::from_slice(&wire).expect("the same log");
-        let mut replayed = start();
-        for (i, command) in log.iter().enumerate() {
-            if i == log.len() / 2 {
-                replayed = serde_json::from_slice(&bytes(&replayed)).expect("a valid snapshot");
-            }
-            let _ = replayed.apply(command);
-        }
-        prop_assert_eq!(bytes(&replayed), bytes(&state));
+    #[test]
+    fn so_they_do_when_all_is_about_versions(raw in proptest::collection::vec(versions_only(), 1..120)) {
+        run(start_with_clones, raw)?;
     }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement};
 use levee_proto::wire::{BlockEntry, Reply, Request, Target};
-use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, NodeId, ReplicaId, VolumeId};
+use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, NodeId, ReplicaId, Version, VolumeId};
 use levee_rdma::{Client, ClientConfig, ClientLimits, Identity, Responder, Server, ServerLimits, Service};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -105,7 +105,7 @@ pub fn target() -> Target {
 
 /// A request that carries a number.
 pub fn numbered(n: u32) -> Request {
-    Request::List { target: target(), from: n, max: 1, above: levee_proto::Seq::ZERO }
+    Request::List { target: target(), from: n, from_version: Version::MAX, max: 1, above: levee_proto::Seq::ZERO }
 }
 
 pub fn number(request: &Request) -> u32 {

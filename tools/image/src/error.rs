@@ -7,7 +7,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system refused it.
-    #[error("{}: {what}: {source}", path.display())]
+    #[error("{}: {what}", path.display())]
     Io { path: PathBuf, what: &'static str, source: std::io::Error },
     /// The file contradicts itself or its format.
     #[error("{}: the image is damaged: {why}", path.display())]

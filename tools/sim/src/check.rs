@@ -5,13 +5,13 @@ use crate::world::World;
 use levee_core::store::ReplicaMeta;
 use levee_proto::api::{ChunkInfo, DiskState, ReplicaPlace};
 use levee_proto::wire::{BlockEntry, BlockKind};
-use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, Seq};
+use levee_proto::{ChunkId, Seq, Version};
 use std::time::Duration;
 
 /// How long a comparison may wait for copies that are behind, of simulated time.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Blocks read at a time.
-const STEP: u32 = 256;
+const STEP: usize = 256;
 
 /// What is still to be waited for; `None`: nothing.
 pub fn unfinished(world: &World) -> Option<String> {
@@ -79,7 +79,7 @@ fn account_for_space(world: &World) {
     let processes = world.nodes().into_iter().filter_map(|n| n.process.borrow().clone());
     for process in processes {
         for ((disk, number), shard) in &*process.shards.borrow() {
-            let of = |r: &ReplicaMeta| shard.entries(r.chunk, 0, BLOCKS_PER_CHUNK as usize, Seq::ZERO).0;
+            let of = |r: &ReplicaMeta| shard.entries(r.chunk, 0, Version::MAX, usize::MAX, Seq::ZERO).0;
             let entries = shard.all_replicas().iter().flat_map(of).filter(|e| e.kind == BlockKind::Data).count() as u64;
             let used = shard.usage().used / levee_proto::BLOCK_SIZE as u64;
             // What was found to be lost has an entry and takes no space.
@@ -144,13 +144,12 @@ async fn read_copy(world: &World, chunk: ChunkId, place: &ReplicaPlace) -> Resul
     let number = (chunk.0 % u64::from(world.setup().shards)) as u16;
     let shard = process.shards.borrow().get(&(place.disk, number)).cloned().ok_or("its shard is not open")?;
     let meta = shard.replica(chunk).filter(|m| m.replica == place.replica).ok_or("it is not there")?;
-    let (entries, _) = shard.entries(chunk, 0, BLOCKS_PER_CHUNK as usize, Seq::ZERO);
+    let (entries, _) = shard.entries(chunk, 0, Version::MAX, usize::MAX, Seq::ZERO);
     let mut data = vec![];
-    for from in (0..BLOCKS_PER_CHUNK).step_by(STEP as usize) {
-        if entries.iter().any(|e| (from..from + STEP).contains(&e.block)) {
-            let (_, bytes) = shard.read(chunk, from, STEP).await.map_err(|e| e.to_string())?;
-            data.extend_from_slice(&bytes);
-        }
+    for some in entries.chunks(STEP) {
+        let wanted: Vec<_> = some.iter().map(|e| (e.block, e.version)).collect();
+        let (_, bytes) = shard.read_entries(chunk, &wanted).await.map_err(|e| e.to_string())?;
+        data.extend_from_slice(&bytes);
     }
     Ok(Copy { meta, entries, data })
 }

@@ -4,10 +4,13 @@ use crate::meta::MetaError;
 use crate::process::{Process, core_of_shard};
 use crate::world::World;
 use bytes::Bytes;
-use levee_core::gateway::{AllocError, Cluster, Done, Gateway};
+use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, Gateway};
 use levee_core::testing::TestRuntime;
 use levee_meta_state::{Answer, Command};
-use levee_proto::api::{AllocateChunks, ChangeReplicas, ChangedReplicas, ChunkInfo, ProblemKind, ReplicaChange};
+use levee_proto::api::{
+    AllocateChunks, ChangeReplicas, ChangedReplicas, ChunkInfo, Flattened, ParentInfo, ProblemKind, Pruned,
+    ReplicaChange, Sealed, VolumeVersions,
+};
 use levee_proto::wire::Request;
 use levee_proto::{ChunkId, DiskId, Epoch, NodeId};
 use std::rc::Rc;
@@ -66,6 +69,29 @@ impl Cluster for Links {
                 Ok(Answer::Allocated(allocated)) => Ok(allocated.chunks),
                 other => Err(not_done(other)),
             }
+        }
+    }
+
+    fn accomplished(&self, what: Accomplished) -> impl Future<Output = Result<VolumeVersions, AllocError>> + 'static {
+        let (world, process, name, epoch) = (self.world.clone(), self.process.clone(), self.volume.clone(), self.epoch);
+        async move {
+            let command = match what {
+                Accomplished::Sealed(version) => Command::FinishSnapshots { name, request: Sealed { epoch, version } },
+                Accomplished::Pruned(number) => Command::Pruned { name, request: Pruned { epoch, number } },
+                Accomplished::Flattened => Command::Flattened { name, request: Flattened { epoch } },
+            };
+            match world.meta().ask(&process, command).await {
+                Ok(Answer::Versions(versions)) => Ok(versions),
+                other => Err(not_done(other)),
+            }
+        }
+    }
+
+    fn parent(&self) -> impl Future<Output = Result<Option<ParentInfo>, AllocError>> + 'static {
+        let (world, process, name) = (self.world.clone(), self.process.clone(), self.volume.clone());
+        async move {
+            let unreachable = |_| AllocError::Retry("the meta server cannot be reached".into());
+            world.meta().parent(&process, &name).await.map_err(unreachable)
         }
     }
 }

@@ -9,7 +9,7 @@ use levee_core::ports::Runtime;
 use levee_core::sync::{Event, Listener};
 use levee_core::testing::TestRng;
 use levee_meta_state::{Answer, Command, Outcome, State};
-use levee_proto::api::{Intent, Problem};
+use levee_proto::api::{Intent, ParentInfo, Problem, VolumeVersions};
 use levee_proto::{NodeId, VolumeId};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
@@ -120,6 +120,26 @@ impl Meta {
         let intent = self.0.state.borrow().intent(process.node);
         self.travel(process, false).await.ok()?;
         intent
+    }
+
+    /// Where a volume's ancestors are.
+    pub async fn parent(&self, process: &Process, volume: &str) -> Result<Option<ParentInfo>, MetaError> {
+        self.travel(process, true).await?;
+        let parent = {
+            let state = self.0.state.borrow();
+            let id = state.volume_named(volume).map_err(MetaError::Refused)?.id;
+            state.volume(id).and_then(|v| state.parent_info(v))
+        };
+        self.travel(process, false).await?;
+        Ok(parent)
+    }
+
+    /// A volume's versions as they are now.
+    pub async fn versions(&self, process: &Process, volume: &str) -> Result<VolumeVersions, MetaError> {
+        self.travel(process, true).await?;
+        let versions = self.0.state.borrow().volume_versions(volume).map_err(MetaError::Refused)?;
+        self.travel(process, false).await?;
+        Ok(versions)
     }
 
     /// Nodes that are not known to be down.

@@ -53,6 +53,8 @@ pub struct SimDisk {
 pub struct Served {
     pub attachment: u64,
     pub gateway: SimGateway,
+    /// Number of the versions that it was told last.
+    versions: Cell<u64>,
 }
 
 pub struct Process {
@@ -230,6 +232,9 @@ impl Process {
                 all &= self.open(world, want).await;
             }
         }
+        for want in wanted.values() {
+            all &= self.follow_versions(world, want).await;
+        }
         for served in self.served.borrow().values() {
             served.gateway.evacuate(evacuate.clone());
         }
@@ -258,13 +263,32 @@ impl Process {
             return false;
         }
         let (volume, epoch, name) = (opened.id, opened.epoch, opened.name.clone());
+        let number = opened.versions.number;
         world.log(|| format!("{}: {name} opened at epoch {epoch}", self.node));
         let links = Links::new(world.clone(), self.clone(), name.clone(), epoch);
         let gateway = Gateway::open(self.rt.clone(), links, self.node, opened, Options::default());
-        let served = Served { attachment: want.attachment, gateway: gateway.clone() };
+        let versions = Cell::new(number);
+        let served = Served { attachment: want.attachment, gateway: gateway.clone(), versions };
         self.served.borrow_mut().insert(volume, served);
         let device = Device::new(self.clone(), gateway, epoch);
         world.attached(&name, device);
+        true
+    }
+
+    /// Passes on the versions of a served volume if they have moved; whether that is settled.
+    async fn follow_versions(&self, world: &World, want: &AttachIntent) -> bool {
+        let behind = |s: &&Served| s.versions.get() < want.versions;
+        let Some(gateway) = self.served.borrow().get(&want.volume).filter(behind).map(|s| s.gateway.clone()) else {
+            return true;
+        };
+        let Ok(versions) = world.meta().versions(self, &want.name).await else { return false };
+        let number = versions.number;
+        if let Err(why) = gateway.set_versions(versions) {
+            world.fail("meta", &format!("{}: its versions are refused: {why}", want.name));
+        }
+        if let Some(served) = self.served.borrow().get(&want.volume).filter(|s| s.gateway.same_as(&gateway)) {
+            served.versions.set(number);
+        }
         true
     }
 

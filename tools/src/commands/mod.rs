@@ -4,16 +4,19 @@ mod attach;
 mod borrow;
 mod disk;
 mod doctor;
+mod family;
+mod image;
 mod lists;
 mod qemu;
 mod qemu_probe;
 mod redundancy;
+mod snapshot;
 mod status;
 mod transfer;
 mod verify;
 mod volume;
 
-use crate::cli::{Cli, Command, Disk, Node, Volume};
+use crate::cli::{Cli, Command, Disk, Image, Node, Snapshot, Volume};
 use crate::cluster;
 use crate::local;
 use crate::output::Output;
@@ -27,6 +30,8 @@ pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
         Command::Down(args) => local::down::down(args, &cluster::local_dir(global), out).await,
         Command::Status => status::status(&cluster::connect(global)?, out).await,
         Command::Volume(command) => run_volume(command, &cli, out).await,
+        Command::Snapshot(command) => run_snapshot(command, &cli, out).await,
+        Command::Image(command) => run_image(command, &cli, out).await,
         Command::Node(Node::List) => lists::nodes(&cluster::connect(global)?, out).await,
         Command::Disk(command) => run_disk(command, &cli, out).await,
         Command::Doctor => doctor::doctor(&cluster::connect(global)?, out).await,
@@ -45,15 +50,38 @@ async fn run_disk(command: &Disk, cli: &Cli, out: &Output) -> anyhow::Result<()>
     disk::set(&meta, DiskId(change.id), state, change.reason.as_deref(), out).await
 }
 
+async fn run_snapshot(command: &Snapshot, cli: &Cli, out: &Output) -> anyhow::Result<()> {
+    let meta = cluster::connect(&cli.global)?;
+    match command {
+        Snapshot::Create { names, timeout } => snapshot::create(&meta, names, *timeout, out).await,
+        Snapshot::List { volume } => snapshot::list(&meta, volume.as_deref(), out).await,
+        Snapshot::Delete { names } => snapshot::delete(&meta, names, out).await,
+        Snapshot::Rollback { name } => snapshot::rollback(&meta, name, out).await,
+    }
+}
+
+async fn run_image(command: &Image, cli: &Cli, out: &Output) -> anyhow::Result<()> {
+    let meta = cluster::connect(&cli.global)?;
+    match command {
+        Image::Import(args) => image::import(&meta, args, out).await,
+        Image::Export { name, target, place } => image::export(&meta, name, target, place, out).await,
+        Image::List => image::list(&meta, out).await,
+        Image::Delete { name } => image::delete(&meta, name, out).await,
+    }
+}
+
 async fn run_volume(command: &Volume, cli: &Cli, out: &Output) -> anyhow::Result<()> {
     let meta = cluster::connect(&cli.global)?;
     match command {
-        Volume::Create { name, size, copies, min_copies } => {
-            volume::create(&meta, name, *size, *copies, *min_copies, out).await
-        }
+        Volume::Create(args) => match &args.from {
+            Some(from) => family::create(&meta, args, from, out).await,
+            None => volume::create(&meta, args, out).await,
+        },
         Volume::List => volume::list(&meta, out).await,
         Volume::Show { name } => volume::show(&meta, name, out).await,
-        Volume::Delete { name } => volume::delete(&meta, name, out).await,
+        Volume::Delete { names, count, first } => family::delete(&meta, names, *count, *first, out).await,
+        Volume::Resize { name, size, allow_shrink } => family::resize(&meta, name, *size, *allow_shrink, out).await,
+        Volume::Flatten { name, timeout } => family::flatten(&meta, name, *timeout, out).await,
         Volume::Attach { name, node, timeout } => attach::attach(&meta, name, node.as_deref(), *timeout, out).await,
         Volume::Detach { name } => volume::detach(&meta, name, out).await,
         Volume::Import { source, volume, overwrite, place } => {

@@ -55,7 +55,7 @@ pub fn open(source: &SourceFile) -> anyhow::Result<Image> {
 
 /// Whether a volume has never held anything.
 fn is_fresh(volume: &VolumeInfo) -> bool {
-    volume.chunks == 0
+    volume.chunks == 0 && volume.parent.is_none()
 }
 
 pub async fn import(
@@ -115,6 +115,20 @@ pub async fn export(
     out: &Output,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
+    let moved = export_volume(meta, &mut signals, name, target, place, out).await?;
+    let told = Transferred::new(name, &target.file, target.format.format(), &moved);
+    out.result(&told, || format!("{} holds the disk of volume {name}: {}.", told.file, told.amounts()))
+}
+
+/// Writes the disk of a volume that is not in use to a file.
+pub async fn export_volume(
+    meta: &MetaClient,
+    signals: &mut Signals,
+    name: &str,
+    target: &TargetFile,
+    place: &Place,
+    out: &Output,
+) -> anyhow::Result<Moved> {
     let format = target.format.format();
     let volume = meta.volume(name).await?;
     let (part, file) = PartFile::create(&target.file, target.overwrite)?;
@@ -122,7 +136,7 @@ pub async fn export(
     let job = Job::new(out.spinner(&title), title);
     let borrow = Borrow { meta, volume: name, node: place.node.as_deref(), timeout: place.timeout };
     let (fresh, size, inner, path) = (is_fresh(&volume), volume.size, job.clone(), target.file.clone());
-    let outcome = borrow.run(&mut signals, &job, move |socket| {
+    let outcome = borrow.run(signals, &job, move |socket| {
         inner.bar.set_message(inner.title.clone());
         measure_bytes(&inner.bar, size);
         transfer::drain(&socket, fresh, (file, &path), format, &inner)
@@ -131,6 +145,5 @@ pub async fn export(
     job.bar.finish_and_clear();
     let moved = outcome.with_context(|| format!("{} is not written", target.file.display()))?;
     part.keep()?;
-    let told = Transferred::new(name, &target.file, format, &moved);
-    out.result(&told, || format!("{} holds the disk of volume {name}: {}.", told.file, told.amounts()))
+    Ok(moved)
 }

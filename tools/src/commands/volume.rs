@@ -1,31 +1,36 @@
-//! `levee volume create`, `list`, `show`, `delete` and `detach`.
+//! `levee volume create`, `list`, `show`, `delete` and `detach`: what is about one volume by itself.
 
 use super::redundancy;
+use crate::cli::Create;
 use crate::client::MetaClient;
 use crate::errors::Usage;
 use crate::output::Output;
-use levee_proto::api::{CreateVolume, NodeInfo, VolumeInfo};
+use levee_proto::api::{CreateVolume, NodeInfo, ParentName, SnapshotInfo, VolumeInfo};
 use levee_proto::units::show_size;
 use serde_json::json;
 
+const DEFAULT_COPIES: u8 = 3;
 const DEFAULT_MIN_COPIES: u8 = 2;
 
-pub async fn create(
-    meta: &MetaClient,
-    name: &str,
-    size: u64,
-    copies: u8,
-    min_copies: Option<u8>,
-    out: &Output,
-) -> anyhow::Result<()> {
-    let min_copies = min_copies.unwrap_or(DEFAULT_MIN_COPIES.min(copies));
-    if min_copies > copies {
-        return Err(Usage(format!("--min-copies {min_copies} is more than --copies {copies}")).into());
-    }
+pub async fn create(meta: &MetaClient, args: &Create, out: &Output) -> anyhow::Result<()> {
+    super::family::family(&args.name, None, args.first)?;
+    let Some(size) = args.size else { return Err(Usage("--size says how large the volume is".into()).into()) };
+    let name = &args.name;
+    let copies = args.copies.unwrap_or(DEFAULT_COPIES);
+    let min_copies = min_copies_for(copies, args.min_copies)?;
     let volume = meta.create_volume(&CreateVolume { name: name.into(), size, copies, min_copies }).await?;
     out.result(&volume, || {
         format!("Volume {name} of {} is created; `levee volume attach {name}` serves it.", show_size(volume.size))
     })
+}
+
+/// The default, or what was asked for if that is possible.
+pub fn min_copies_for(copies: u8, wanted: Option<u8>) -> Result<u8, Usage> {
+    let min_copies = wanted.unwrap_or(DEFAULT_MIN_COPIES.min(copies));
+    if min_copies > copies {
+        return Err(Usage(format!("--min-copies {min_copies} is more than --copies {copies}")));
+    }
+    Ok(min_copies)
 }
 
 pub async fn list(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
@@ -52,10 +57,29 @@ pub async fn show(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result
     let volume = meta.volume(name).await?;
     // Programs get the ids; only people need the nodes' names.
     let nodes = if out.json { Vec::new() } else { meta.nodes().await? };
-    out.result(&volume, || describe(&volume, &nodes))
+    let has_snapshots = volume.snapshots > 0 && !out.json;
+    let snapshots = if has_snapshots { meta.snapshots(Some(name)).await? } else { Vec::new() };
+    out.result(&volume, || describe(&volume, &snapshots, &nodes))
 }
 
-fn describe(volume: &VolumeInfo, nodes: &[NodeInfo]) -> String {
+/// Snapshots that are named to a person.
+const MAX_SHOWN: usize = 8;
+
+fn origin(parent: &ParentName, flattening: bool) -> String {
+    let volume = parent.volume.clone().unwrap_or_else(|| format!("(deleted volume {})", parent.id));
+    let end = if flattening { ", being copied from there" } else { "" };
+    format!("Parent      {volume}@{}{end}", parent.snapshot)
+}
+
+fn snapshot_line(snapshots: &[SnapshotInfo]) -> String {
+    let mut names: Vec<&str> = snapshots.iter().rev().take(MAX_SHOWN).map(|s| s.name.as_str()).collect();
+    if snapshots.len() > names.len() {
+        names.push("...");
+    }
+    format!("Snapshots   {}, newest first: {}", snapshots.len(), names.join(", "))
+}
+
+fn describe(volume: &VolumeInfo, snapshots: &[SnapshotInfo], nodes: &[NodeInfo]) -> String {
     let mut lines = vec![
         format!("Volume      {} (id {})", volume.name, volume.id),
         format!("Size        {}, {} chunks allocated", show_size(volume.size), volume.chunks),
@@ -63,6 +87,10 @@ fn describe(volume: &VolumeInfo, nodes: &[NodeInfo]) -> String {
         format!("Epoch       {}, version {}", volume.epoch, volume.version),
         format!("State       {}", redundancy::state(volume)),
     ];
+    lines.extend(volume.parent.iter().map(|parent| origin(parent, volume.flattening)));
+    if !snapshots.is_empty() {
+        lines.push(snapshot_line(snapshots));
+    }
     let Some(attachment) = &volume.attachment else { return lines.join("\n") };
     if !attachment.repair {
         lines.push(format!("Node        {}", attachment.node_name));

@@ -144,3 +144,43 @@ fn files_that_are_no_images_are_named() {
     let missing: Ran = cluster.run(&["volume", "import", text(&dir.path().join("missing")), "vol"]).expect(1);
     assert!(missing.stderr.contains("missing"), "{}", missing.stderr);
 }
+
+/// What was made of an image goes its own way; the image stays what it is until it is deleted.
+#[test]
+fn an_image_is_made_cloned_exported_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = raw_disk(dir.path());
+    let cluster = Cluster::start(&["--disk-size", "1G"]);
+    let made = cluster.ok(&["image", "import", text(&raw), "golden", "--size", "64M"]);
+    let crc = made["import"]["crc32c"].clone();
+    let listed = cluster.ok(&["image", "list"]);
+    assert_eq!((&listed[0]["volume"], &listed[0]["image"]["format"]), (&Value::from("golden"), &Value::from("raw")));
+    assert_eq!(listed[0]["image"]["disk_size"], SIZE);
+
+    cluster.ok(&["volume", "create", "vm", "--from", "golden@image", "--size", "96M"]);
+    let out = dir.path().join("vm.raw");
+    cluster.ok(&["volume", "export", "vm", text(&out), "--format", "raw"]);
+    assert!(std::fs::read(&out).unwrap() == padded(&raw, 96 * MIB));
+
+    // The volume behind the image changes; the image does not.
+    let mut guest = Guest::connect(&cluster.attach("golden", "node-1"));
+    guest.write(0, 8 * MIB);
+    drop(guest);
+    cluster.ok(&["volume", "detach", "golden"]);
+    let out = dir.path().join("golden.qcow2");
+    assert_eq!(cluster.ok(&["image", "export", "golden", text(&out)])["export"]["crc32c"], crc);
+    assert_eq!(cluster.ok(&["volume", "list"]).as_array().unwrap().len(), 2, "the clone for the export is gone");
+
+    assert_eq!(cluster.ok(&["image", "delete", "golden"])["clones"], 1);
+    assert_eq!(cluster.ok(&["image", "list"]), serde_json::json!([]));
+    let line = cluster.refused(&["image", "export", "golden", text(&dir.path().join("none"))], 1);
+    assert!(line.contains("golden"), "{line}");
+    let out = dir.path().join("again.raw");
+    cluster.ok(&["volume", "export", "vm", text(&out), "--format", "raw"]);
+    assert!(std::fs::read(&out).unwrap() == padded(&raw, 96 * MIB));
+
+    // A failed import leaves nothing.
+    std::fs::write(dir.path().join("bad"), b"QFI\xfb").unwrap();
+    cluster.refused(&["image", "import", text(&dir.path().join("bad")), "bad"], 1);
+    assert_eq!(cluster.ok(&["volume", "list"]).as_array().unwrap().len(), 1);
+}

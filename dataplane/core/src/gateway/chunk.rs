@@ -5,12 +5,15 @@
 //! *misses*. A block can be read, or copied, from every member that neither owes nor misses anything of it: several members of
 //! which each misses something can so heal each other.
 
+use super::entry_set::EntrySet;
+use super::layered::Presence;
 use super::locks::RangeLocks;
 use super::member::{Member, Missing, Slots, Sync, WriteOp};
+use super::prune::PruneState;
 use crate::bitmap::BlockSet;
 use crate::sync::Event;
 use levee_proto::api::{ChunkInfo, ReplicaPlace};
-use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Seq};
+use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Seq, Version};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -119,6 +122,26 @@ pub(super) struct Found {
     pub damaged: bool,
     /// The largest seq that it holds.
     pub max_seq: Seq,
+    pub sealed: Version,
+}
+
+/// What may be copied to a member in one step.
+pub(super) struct ToCopy {
+    pub source: usize,
+    pub version: Version,
+    pub runs: Vec<Range<u32>>,
+}
+
+/// Of the blocks of which this version is wanted: those of which a member holds it.
+fn dirty_and_held(wanted: &BlockSet, source: &Member, version: Version) -> BlockSet {
+    let mut can = wanted.clone();
+    if let Sync::Behind(theirs) = &source.sync {
+        let doubtful = [theirs.dirty.at(version), theirs.sending.at(version)];
+        doubtful.into_iter().flatten().for_each(|blocks| can.subtract(blocks));
+    }
+    let owed = source.owes.values().filter(|op| op.version == version);
+    owed.for_each(|op| can.remove_range(op.blocks()));
+    can
 }
 
 pub(super) struct Chunk {
@@ -133,6 +156,10 @@ pub(super) struct Chunk {
     pub committed: Cell<Seq>,
     pub locks: Rc<RangeLocks>,
     pub state: RefCell<ChunkState>,
+    /// How far it has been pruned.
+    pub pruned: PruneState,
+    /// Of a clone: which blocks the volume has itself.
+    pub presence: Presence,
     /// A member or the stage changed.
     pub changed: Event,
 }
@@ -154,6 +181,8 @@ impl Chunk {
             committed: Cell::new(Seq::ZERO),
             locks: Rc::default(),
             state: RefCell::new(state),
+            pruned: PruneState::default(),
+            presence: if fresh { Presence::of_new_chunk() } else { Presence::default() },
             changed: Event::new(),
         })
     }
@@ -233,7 +262,7 @@ impl Chunk {
                 state.owe(i, op);
                 live.push(i);
             } else if !state.members[i].is_gone() {
-                state.members[i].miss(op.blocks());
+                state.members[i].miss(op.blocks(), op.version);
             }
         }
         live
@@ -259,7 +288,7 @@ impl Chunk {
         if !op.answered.get() {
             // An unanswered write holds its blocks exclusively, so nothing newer exists: the member misses none of
             // them any more. (When all copies were away at once, this is what the others can copy from.)
-            state.members[i].renew(op.blocks());
+            state.members[i].renew(op.blocks(), op.version);
         }
         let now = !op.answered.get() && state.is_durable(op, min_copies);
         op.answered.set(op.answered.get() || now);
@@ -271,7 +300,7 @@ impl Chunk {
     pub fn give_up(&self, op: &WriteOp, i: usize) {
         {
             let mut state = self.state.borrow_mut();
-            state.members[i].miss(op.blocks());
+            state.members[i].miss(op.blocks(), op.version);
             state.settle(i, op);
         }
         self.changed.notify();
@@ -285,17 +314,15 @@ impl Chunk {
             let state = &mut *guard;
             let member = &mut state.members[i];
             member.live = false;
-            member.miss(0..0);
-            if let Sync::Behind(missing) = &mut member.sync {
-                missing.dirty.extend(&std::mem::take(&mut missing.sending));
-            }
+            let missing = member.fall_behind();
+            missing.dirty.extend(&std::mem::take(&mut missing.sending));
             for op in std::mem::take(&mut member.owes).into_values() {
                 crate::reached!("member lost while it owed writes");
                 if crate::mutant!("a lost copy misses nothing") {
                     state.settle(i, &op);
                     continue;
                 }
-                state.members[i].miss(op.blocks());
+                state.members[i].miss(op.blocks(), op.version);
                 state.settle(i, &op);
             }
         }
@@ -323,7 +350,7 @@ impl Chunk {
         if is_lost {
             crate::reached!("member came back without what it had");
             missing.damaged |= member.made;
-            missing.renewed = BlockSet::default();
+            missing.renewed = EntrySet::default();
             missing.compare = true;
             missing.adopt = true;
         } else if !missing.compare {
@@ -331,6 +358,7 @@ impl Chunk {
         }
         member.live = found.is_some();
         member.made |= found.is_some();
+        member.sealed = found.filter(|_| !is_lost).map_or(Version(0), |f| f.sealed);
         let live = member.live;
         if is_lost {
             member.acked = Seq::ZERO;
@@ -381,15 +409,20 @@ impl Chunk {
         }
     }
 
-    /// A copy of a block is bad: it is to be sent again from another. Not noted if there is no other to send from.
-    pub fn mark_corrupt(&self, i: usize, block: u32) -> bool {
+    /// A copy of one version of a block is bad: it is to be sent again from another. Not noted if there is no other to send
+    /// from.
+    pub fn mark_corrupt(&self, i: usize, block: u32, version: Version) -> bool {
         let mut state = self.state.borrow_mut();
-        let blocks = block..block + 1;
-        let others = state.present().any(|(j, m)| j != i && m.holds(&blocks));
+        let others = state.present().any(|(j, m)| j != i && m.holds_entry(block, version));
         if others {
-            state.members[i].miss(blocks);
+            state.members[i].miss(block..block + 1, version);
         }
         others
+    }
+
+    /// What a replica said of its seal when it was fenced.
+    pub fn found_sealed(&self, i: usize, version: Version) {
+        self.state.borrow_mut().members[i].sealed = version;
     }
 
     /// Changes what a member is known to miss. False if it misses nothing.
@@ -420,34 +453,38 @@ impl Chunk {
         others().find(|(_, m)| m.is_current()).or_else(|| others().next()).map(|(j, _)| j)
     }
 
-    /// Blocks of which it is not known that the member holds them: it misses them, or owes a write of them.
-    pub fn doubtful(&self, i: usize) -> BlockSet {
-        let member = &self.state.borrow().members[i];
-        let mut blocks = match &member.sync {
-            Sync::Current => BlockSet::default(),
-            Sync::Behind(missing) => missing.doubtful(),
-        };
-        member.owes.values().for_each(|op| blocks.insert_range(op.blocks()));
-        blocks
+    /// A member that has everything.
+    pub fn some_current(&self) -> Option<usize> {
+        let state = self.state.borrow();
+        state.present().find(|(_, m)| m.live && m.is_current()).map(|(i, _)| i)
     }
 
-    /// What a member misses and another holds: at most `blocks` blocks in at most `runs` runs, and who. The others are
+    /// Entries of which it is not known that the member holds them: it misses them, or owes a write of them.
+    pub fn doubtful(&self, i: usize) -> EntrySet {
+        let member = &self.state.borrow().members[i];
+        let mut entries = match &member.sync {
+            Sync::Current => EntrySet::default(),
+            Sync::Behind(missing) => missing.doubtful(),
+        };
+        member.owes.values().for_each(|op| entries.insert_range(op.blocks(), op.version));
+        entries
+    }
+
+    /// What a member misses and another holds: at most `blocks` blocks in at most `runs` runs of one version. The others are
     /// tried from the `turn`th on.
-    pub fn to_copy(&self, i: usize, blocks: u32, runs: usize, turn: usize) -> Option<(usize, Vec<Range<u32>>)> {
+    pub fn to_copy(&self, i: usize, blocks: u32, runs: usize, turn: usize) -> Option<ToCopy> {
         let state = self.state.borrow();
         let Sync::Behind(missing) = &state.members[i].sync else { return None };
         let mut others: Vec<_> = state.present().filter(|(j, m)| *j != i && m.is_source()).collect();
         let first = turn % others.len().max(1);
         others.rotate_left(first);
-        let mut offers = others.into_iter().map(|(j, source)| {
-            let mut can = missing.dirty.clone();
-            if let Sync::Behind(theirs) = &source.sync {
-                can.subtract(&theirs.doubtful());
-            }
-            source.owes.values().for_each(|op| can.remove_range(op.blocks()));
-            (j, can.runs(blocks, runs))
+        let mut offers = missing.dirty.versions().flat_map(|(version, dirty)| {
+            others.iter().map(move |(source, theirs)| {
+                let runs = dirty_and_held(dirty, theirs, version).runs(blocks, runs);
+                ToCopy { source: *source, version, runs }
+            })
         });
-        offers.find(|(_, runs)| !runs.is_empty())
+        offers.find(|offer| !offer.runs.is_empty())
     }
 
     /// The gateway stopped: nobody will be answered any more.

@@ -50,7 +50,26 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn commit(&self) {
         let epoch = self.0.volume.epoch;
         let due = self.chunks().into_iter().filter_map(|c| Some((c.commit_point(epoch)?, c)));
-        let due: Vec<(Seq, Rc<Chunk>)> = due.collect();
+        self.tell_commits(due.collect()).await;
+    }
+
+    /// Commits what older epochs left of chunks that are not written to in this one, as far as all members tell that they hold it.
+    pub(super) async fn commit_unwritten(&self, chunks: &[Rc<Chunk>]) {
+        let due = chunks.iter().filter_map(|c| Some((self.unwritten_point(c)?, c.clone())));
+        self.tell_commits(due.collect()).await;
+    }
+
+    fn unwritten_point(&self, chunk: &Chunk) -> Option<Seq> {
+        if !chunk.is_served() || !chunk.is_healthy() || chunk.state.borrow().next_counter() > 1 {
+            return None;
+        }
+        let held = chunk.members().into_iter().map(|(i, _)| self.summary(chunk, i).map_or(Seq::ZERO, |s| s.max_seq));
+        held.min().filter(|point| *point > chunk.committed.get())
+    }
+
+    /// Tells members the commit points of their chunks.
+    async fn tell_commits(&self, due: Vec<(Seq, Rc<Chunk>)>) {
+        let epoch = self.0.volume.epoch;
         let mut by_core: BTreeMap<(DiskId, u16), Vec<Point>> = BTreeMap::new();
         for (seq, chunk) in &due {
             chunk.committed.set(*seq);

@@ -1,7 +1,7 @@
 //! One member of a chunk: what it misses, and which writes it owes.
 
+use super::entry_set::EntrySet;
 use super::locks::Held;
-use crate::bitmap::BlockSet;
 use crate::sync::Sender;
 use bytes::Bytes;
 use levee_proto::api::ReplicaPlace;
@@ -37,12 +37,12 @@ pub(super) struct Missing {
     pub adopt: bool,
     /// It refuses to be read, as it lost entries, until it has adopted.
     pub unreadable: bool,
-    /// While it has to be compared: blocks of which it has got the newest state since that is so.
-    pub renewed: BlockSet,
-    /// Blocks to send.
-    pub dirty: BlockSet,
-    /// Blocks being sent right now: dirty again if that fails.
-    pub sending: BlockSet,
+    /// While it has to be compared: entries of which it has got the newest state since that is so.
+    pub renewed: EntrySet,
+    /// Entries to send.
+    pub dirty: EntrySet,
+    /// Entries being sent right now: dirty again if that fails.
+    pub sending: EntrySet,
 }
 
 impl Missing {
@@ -65,11 +65,11 @@ impl Missing {
         !self.create && !self.compare && !self.adopt && self.dirty.is_empty() && self.sending.is_empty()
     }
 
-    /// Blocks of which it is not known that the member holds them; `compare` aside.
-    pub fn doubtful(&self) -> BlockSet {
-        let mut blocks = self.dirty.clone();
-        blocks.extend(&self.sending);
-        blocks
+    /// Entries of which it is not known that the member holds them; `compare` aside.
+    pub fn doubtful(&self) -> EntrySet {
+        let mut entries = self.dirty.clone();
+        entries.extend(&self.sending);
+        entries
     }
 }
 
@@ -91,14 +91,25 @@ pub(super) struct Member {
     pub sync: Sync,
     /// The largest seq that it acknowledged in this epoch.
     pub acked: Seq,
+    /// It holds everything that was ever written at versions up to this one, and knows that.
+    pub sealed: Version,
     /// Writes sent in this session that it has not acknowledged.
     pub owes: BTreeMap<Seq, Rc<WriteOp>>,
 }
 
 impl Member {
     pub fn new(place: ReplicaPlace, missing: Missing) -> Member {
-        let (sync, acked) = (Sync::Behind(missing), Seq::ZERO);
-        Member { place, gone: None, made: false, live: false, busy: false, sync, acked, owes: BTreeMap::new() }
+        Member {
+            place,
+            gone: None,
+            made: false,
+            live: false,
+            busy: false,
+            sync: Sync::Behind(missing),
+            acked: Seq::ZERO,
+            sealed: Version(0),
+            owes: BTreeMap::new(),
+        }
     }
 
     pub fn is_gone(&self) -> bool {
@@ -109,24 +120,31 @@ impl Member {
         matches!(self.sync, Sync::Current)
     }
 
-    /// Notes that the member misses `blocks`.
-    pub fn miss(&mut self, blocks: Range<u32>) {
+    /// It may miss something from now on.
+    pub fn fall_behind(&mut self) -> &mut Missing {
         if self.is_current() {
             self.sync = Sync::Behind(Missing::default());
         }
-        if let Sync::Behind(missing) = &mut self.sync {
-            missing.renewed.remove_range(blocks.clone());
-            missing.dirty.insert_range(blocks);
+        match &mut self.sync {
+            Sync::Behind(missing) => missing,
+            Sync::Current => unreachable!("it was put behind"),
         }
     }
 
-    /// It has the newest state of these blocks.
-    pub fn renew(&mut self, blocks: Range<u32>) {
+    /// Notes that the member misses this version of `blocks`.
+    pub fn miss(&mut self, blocks: Range<u32>, version: Version) {
+        let missing = self.fall_behind();
+        missing.renewed.remove_range(blocks.clone(), version);
+        missing.dirty.insert_range(blocks, version);
+    }
+
+    /// It has the newest state of this version of these blocks.
+    pub fn renew(&mut self, blocks: Range<u32>, version: Version) {
         let Sync::Behind(missing) = &mut self.sync else { return };
-        missing.dirty.remove_range(blocks.clone());
-        missing.sending.remove_range(blocks.clone());
+        missing.dirty.remove_range(blocks.clone(), version);
+        missing.sending.remove_range(blocks.clone(), version);
         if missing.compare {
-            missing.renewed.insert_range(blocks);
+            missing.renewed.insert_range(blocks, version);
         }
     }
 
@@ -150,6 +168,16 @@ impl Member {
             && !misses
             && self.owes.len() <= MAX_OWED_WHEN_READ
             && !self.owes.values().any(|op| op.overlaps(blocks))
+    }
+
+    /// Whether it holds the newest state of this version of a block.
+    pub fn holds_entry(&self, block: u32, version: Version) -> bool {
+        let misses = match &self.sync {
+            Sync::Current => false,
+            Sync::Behind(m) => m.dirty.contains(block, version) || m.sending.contains(block, version),
+        };
+        let owes = |op: &Rc<WriteOp>| op.version == version && op.overlaps(&(block..block + 1));
+        self.is_known() && !misses && !self.owes.values().any(owes)
     }
 
     /// Whether guests may read these blocks from it.

@@ -15,32 +15,43 @@
 //!   only with [`Stopped`], when a newer gateway exists or the volume is closed.
 
 mod allocate;
+mod ancestors;
 mod background;
 mod chunk;
 mod commit;
 mod config;
+mod entry_set;
+mod flatten;
+mod heal;
 mod hedge;
+mod layered;
 mod locks;
 mod member;
+mod prune;
 mod read;
 mod reconcile;
 mod report;
 mod resync;
 mod scrub;
 mod session;
+mod snapshot;
 mod takeover;
 mod verify;
+mod versions;
 mod write;
 
 use crate::ports::Runtime;
 use crate::sync::Event;
+use ancestors::Ancestors;
 use background::Background;
 use bytes::Bytes;
 use chunk::{Chunk, Stage};
-use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ReplicaChange, ReplicaPlace};
+use levee_proto::api::{
+    ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
+};
 use levee_proto::units::{Extent, MAX_VOLUME_SIZE};
 use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
-use levee_proto::{ChunkId, DiskId, NodeId, ReplicaId};
+use levee_proto::{ChunkId, DiskId, NodeId, ReplicaId, Version};
 use report::Counters;
 pub use report::GatewayReport;
 pub use scrub::Scrubbed;
@@ -51,6 +62,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
+use versions::Versions;
 
 /// An extent fits one request.
 const MAX_STRIPE_UNIT: u32 = MAX_BLOCKS * levee_proto::BLOCK_SIZE as u32;
@@ -74,6 +86,17 @@ pub enum AllocError {
     Retry(String),
 }
 
+/// What the meta server is told of a volume's versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accomplished {
+    /// Every chunk has `min_copies` replicas that are sealed at this version.
+    Sealed(Version),
+    /// What no view of the versions with this number reads has been dropped.
+    Pruned(u64),
+    /// The volume holds all that its ancestors had.
+    Flattened,
+}
+
 /// The cluster as a gateway needs it.
 pub trait Cluster: 'static {
     /// Number of cores of a node; 0 while the node is not known.
@@ -93,6 +116,13 @@ pub trait Cluster: 'static {
 
     /// Asks the meta server for chunks of the volume.
     fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static;
+
+    /// Tells the meta server what was done; answers the volume's versions as they are then. What is told twice takes
+    /// effect once.
+    fn accomplished(&self, what: Accomplished) -> impl Future<Output = Result<VolumeVersions, AllocError>> + 'static;
+
+    /// Asks the meta server where the volume's ancestors are now: their replicas move, too. `None`: it has none any more.
+    fn parent(&self) -> impl Future<Output = Result<Option<ParentInfo>, AllocError>> + 'static;
 }
 
 /// The gateway has stopped; why, for a person. The request stays unanswered: the next gateway replays it.
@@ -142,6 +172,8 @@ struct Inner<R: Runtime, C: Cluster> {
     volume: OpenedVolume,
     /// Bytes; grows while the volume is served.
     size: Cell<u64>,
+    versions: Versions,
+    ancestors: Ancestors,
     options: Options,
     /// By index; `None`: not allocated, as far as we know.
     chunks: RefCell<Vec<Option<Rc<Chunk>>>>,
@@ -175,12 +207,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// If the meta server's answer contradicts itself; [`check`] it first.
     pub fn open(rt: R, cluster: C, node: NodeId, volume: OpenedVolume, options: Options) -> Self {
         let chunks = RefCell::new(Vec::new());
+        let (versions, ancestors) = (Versions::new(&volume), Ancestors::new(&volume));
         let gateway = Gateway(Rc::new(Inner {
             rt,
             cluster,
             node,
             size: Cell::new(volume.size),
             volume,
+            versions,
+            ancestors,
             options,
             chunks,
             sessions: RefCell::default(),
@@ -201,6 +236,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         gateway.spawn_watchdog();
         gateway.spawn_changes();
         gateway.spawn_commits();
+        gateway.spawn_seals();
+        gateway.spawn_prune();
+        gateway.spawn_flatten();
         gateway.spawn_scrub();
         gateway
     }
@@ -383,6 +421,8 @@ pub fn check(volume: &OpenedVolume) -> Result<(), String> {
     if !(1..=5).contains(&volume.copies) || !(1..=volume.copies).contains(&volume.min_copies) {
         return Err("copies are out of range".into());
     }
+    versions::check(&volume.versions)?;
+    ancestors::check(volume)?;
     check_chunks(volume, volume.size, &volume.chunks)
 }
 

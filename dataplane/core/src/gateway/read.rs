@@ -3,7 +3,6 @@
 use super::chunk::Chunk;
 use super::locks::Mode;
 use super::member::{Member, Slots};
-use super::report::count;
 use super::write::blocks_of;
 use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
@@ -11,6 +10,7 @@ use crate::sync::{Sender, join_all, timeout};
 use bytes::{Bytes, BytesMut};
 use levee_proto::units::{BLOCK_SIZE, Extent};
 use levee_proto::wire::{BlockEntry, BlockKind, Reply, Request, Status};
+use levee_proto::{Version, View};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn read_extent(&self, e: Extent) -> Result<Bytes, Stopped> {
         let Some(chunk) = self.chunk(e.chunk_index) else {
             self.check_stopped()?;
-            return Ok(Bytes::from(vec![0; e.len as usize]));
+            return self.read_unallocated(e).await;
         };
         let blocks = blocks_of(&e);
         let _held = chunk.locks.acquire(blocks.clone(), Mode::Shared).await;
@@ -50,8 +50,32 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(whole.slice(at..at + e.len as usize))
     }
 
-    /// Reads whole blocks that the caller holds. Asks one copy after the other for as long as it takes.
+    /// Nothing of the chunk was ever written to this volume.
+    async fn read_unallocated(&self, e: Extent) -> Result<Bytes, Stopped> {
+        if !self.0.ancestors.have(e.chunk_index) {
+            return Ok(Bytes::from(vec![0; e.len as usize]));
+        }
+        let blocks = blocks_of(&e);
+        let at = e.offset as usize - blocks.start as usize * BLOCK;
+        let whole = self.read_layered(None, e.chunk_index, blocks).await?;
+        Ok(whole.slice(at..at + e.len as usize))
+    }
+
+    /// Reads whole blocks, of one stripe unit, that the caller holds.
     pub(super) async fn read_locked(&self, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Bytes, Stopped> {
+        if self.is_clone() {
+            return self.read_layered(Some(chunk), chunk.index, blocks).await;
+        }
+        let (entries, data) = self.read_entries(chunk, blocks).await?;
+        Ok(assemble(&entries, data))
+    }
+
+    /// What the volume itself has of blocks that the caller holds. Asks one copy after the other for as long as it takes.
+    pub(super) async fn read_entries(
+        &self,
+        chunk: &Rc<Chunk>,
+        blocks: Range<u32>,
+    ) -> Result<(Vec<BlockEntry>, Bytes), Stopped> {
         self.until_served(chunk).await?;
         let mut tried: Slots = 0;
         loop {
@@ -63,8 +87,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 continue;
             };
             tried |= 1 << member;
-            if let Some((entries, data)) = self.read_soon(chunk, member, &blocks, &mut tried).await {
-                return Ok(assemble(&entries, data));
+            if let Some(read) = self.read_soon(chunk, member, &blocks, &mut tried).await {
+                return Ok(read);
             }
         }
     }
@@ -78,19 +102,24 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         state.present().filter(fit).min_by_key(|(_, m)| order(m)).map(|(i, _)| i)
     }
 
-    /// Reads from one member. `None` if it cannot be used; what follows from that has been done. `late` is told when
-    /// the answer takes long.
+    /// Reads from one member, as `view` sees the blocks. `None` if it cannot be used; what follows from that has been done.
+    /// `late` is told when the answer takes long.
     pub(super) async fn read_from(
         &self,
         chunk: &Rc<Chunk>,
         member: usize,
         blocks: Range<u32>,
+        view: View,
         reconcile: bool,
         late: Option<Sender<()>>,
     ) -> Option<(Vec<BlockEntry>, Bytes)> {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
-        let request = Request::Read { target, block: blocks.start, count: blocks.end - blocks.start, reconcile };
+        let (block, count) = (blocks.start, blocks.end - blocks.start);
+        let at = view.version;
+        let is_one_version =
+            view.hidden.first().is_some_and(|(first, _)| *first <= Version::FIRST) || at == Version::FIRST;
+        let request = Request::Read { target, block, count, view, reconcile };
         match self.ask_soon(&session, &target, request, late).await {
             Ok((Reply::Read { entries }, data)) if answers(&entries, &blocks) => {
                 if is_intact(&entries, &data) {
@@ -103,7 +132,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
             Ok((Reply::Error { status: Status::Corrupt, detail }, _)) => {
                 warn!(chunk = %chunk.id, node = %session.node, "bad copy: {detail}");
-                self.find_bad_blocks(chunk, member, blocks, reconcile).await;
+                let version = is_one_version.then_some(at);
+                self.find_bad_blocks(chunk, member, blocks, version, reconcile).await;
             }
             Ok((Reply::Error { detail, .. }, _)) => {
                 self.distrust_member(chunk, member, &session, &format!("a read was refused: {detail}"));
@@ -114,24 +144,31 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         None
     }
 
-    /// Notes which blocks of a range are bad on a member, so that the others can still be had from it.
-    async fn find_bad_blocks(&self, chunk: &Rc<Chunk>, member: usize, blocks: Range<u32>, reconcile: bool) {
-        if blocks.len() == 1 {
-            count(&self.0.counters.bad_blocks, 1);
-            if chunk.mark_corrupt(member, blocks.start) {
-                self.session_of(chunk, member).changed.notify();
-            }
-            return;
-        }
-        for block in blocks.filter(|_| chunk.state.borrow().members[member].is_known()) {
-            Box::pin(self.read_from(chunk, member, block..block + 1, reconcile, None)).await;
-        }
+    /// Reads exactly one version of blocks from one member, to copy it.
+    pub(super) async fn read_version(
+        &self,
+        chunk: &Rc<Chunk>,
+        member: usize,
+        blocks: Range<u32>,
+        version: Version,
+        reconcile: bool,
+    ) -> Option<(Vec<BlockEntry>, Bytes)> {
+        let read = self.read_from(chunk, member, blocks, View::only(version), reconcile, None);
+        let (mut entries, data) = read.await?;
+        // Nothing at this version, whatever there is at others.
+        entries.iter_mut().filter(|e| e.kind == BlockKind::Absent).for_each(|e| e.version = version);
+        Some((entries, data))
     }
 }
 
 /// Whether the entries are those of `blocks`, in order.
 fn answers(entries: &[BlockEntry], blocks: &Range<u32>) -> bool {
     entries.len() == blocks.len() && entries.iter().zip(blocks.clone()).all(|(e, b)| e.block == b)
+}
+
+/// Whether this answers a read of `blocks`, intact.
+pub(super) fn is_answer(entries: &[BlockEntry], data: &[u8], blocks: &Range<u32>) -> bool {
+    answers(entries, blocks) && is_intact(entries, data)
 }
 
 /// Whether the data is what the entries say.

@@ -6,20 +6,20 @@
 //! it has not. Copies never undo a newer write: the replica merges entries of this epoch by seq, and
 //! replaces older ones.
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, ToCopy};
+use super::entry_set::EntrySet;
 use super::member::{Missing, Sync};
 use super::reconcile::differences;
 use super::report::count;
 use super::session::Session;
 use super::{Cluster, Gateway};
-use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
-use levee_proto::Seq;
-use levee_proto::wire::{BlockEntry, MAX_LIST, Reply, Request, Status};
+use levee_proto::wire::{BlockEntry, MAX_LIST, Reply, Request, Scope, Status};
+use levee_proto::{Epoch, Seq, Version};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -31,6 +31,19 @@ const COPY_RUNS: usize = 32;
 const CHUNKS: usize = 8;
 /// Before trying again what could not be done.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// Entries of older epochs are part of what was decided. What this epoch writes may become void at the next takeover, until it
+/// is committed.
+pub(super) struct Settled {
+    epoch: Epoch,
+    committed: Seq,
+}
+
+impl Settled {
+    pub fn is_settled(&self, e: &BlockEntry) -> bool {
+        e.seq.epoch() < self.epoch || e.seq <= self.committed
+    }
+}
 
 /// What the next step of catching a member up is.
 enum Step {
@@ -143,7 +156,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         true
     }
 
-    /// Finds out what the member misses, by comparing it with one that need not be complete itself: of a block that
+    /// Finds out what the member misses, by comparing it with one that need not be complete itself: of an entry that
     /// this one may not hold, the member holds the newest state only if it has a write of this epoch and was not
     /// away since.
     async fn compare(&self, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
@@ -155,17 +168,18 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let Some(theirs) = self.list(chunk, i, above).await else { return false };
         let Some(ours) = self.list(chunk, source, above).await else { return false };
         doubtful.extend(&chunk.doubtful(source));
-        let epoch = self.0.volume.epoch;
-        let different = differences(&theirs, &ours);
+        let (epoch, settled) = (self.0.volume.epoch, self.settled(chunk));
+        let different = differences(&theirs, &ours, &self.keep(), |e| settled.is_settled(e));
         session.is_live(generation)
             && chunk.update_missing(i, |m| {
-                let new = theirs.iter().filter(|e| !m.damaged && e.seq.epoch() == epoch).map(|e| e.block);
-                let new: BTreeSet<u32> = new.filter(|b| doubtful.contains(*b)).collect();
+                let new = theirs.iter().filter(|e| !m.damaged && e.seq.epoch() == epoch);
+                let new: Vec<_> =
+                    new.map(|e| (e.block, e.version)).filter(|(b, v)| doubtful.contains(*b, *v)).collect();
                 if crate::mutant!("the source of a comparison is whole") {
-                    doubtful = BlockSet::default();
+                    doubtful = EntrySet::default();
                 }
-                different.iter().for_each(|b| doubtful.insert(*b));
-                new.iter().for_each(|b| doubtful.remove(*b));
+                different.iter().for_each(|(b, v)| doubtful.insert(*b, *v));
+                new.iter().for_each(|(b, v)| doubtful.remove(*b, *v));
                 // What it got after it was listed.
                 doubtful.subtract(&std::mem::take(&mut m.renewed));
                 m.dirty.extend(&doubtful);
@@ -174,20 +188,27 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             })
     }
 
-    /// Copies blocks from another member. What cannot be copied stays noted as missing.
+    /// Which of a decided chunk's entries can never become void.
+    pub(super) fn settled(&self, chunk: &Chunk) -> Settled {
+        Settled { epoch: self.0.volume.epoch, committed: chunk.committed.get() }
+    }
+
+    /// Copies entries of one version from another member. What cannot be copied stays noted as missing.
     async fn copy(&self, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
         let pace = self.begin_step().await;
         // Several survivors are read from at the same time: each chunk, and each step, begins with another.
         let turn = chunk.id.0 as usize + self.0.counters.copied_bytes.get() as usize / (1 << 20);
-        let Some((source, runs)) = chunk.to_copy(i, pace.blocks, COPY_RUNS, turn) else { return false };
+        let Some(ToCopy { source, version, runs }) = chunk.to_copy(i, pace.blocks, COPY_RUNS, turn) else {
+            return false;
+        };
         if !session.is_live(generation) {
             return false;
         }
         chunk.update_missing(i, |m| {
-            runs.iter().cloned().for_each(|run| m.dirty.remove_range(run));
-            runs.iter().cloned().for_each(|run| m.sending.insert_range(run));
+            runs.iter().cloned().for_each(|run| m.dirty.remove_range(run, version));
+            runs.iter().cloned().for_each(|run| m.sending.insert_range(run, version));
         });
-        let reads = join_all(runs.iter().map(|run| self.read_for_copy(chunk, source, run.clone()))).await;
+        let reads = join_all(runs.iter().map(|run| self.read_for_copy(chunk, source, run.clone(), version))).await;
         let (entries, data): (Vec<_>, Vec<_>) = reads.into_iter().flatten().unzip();
         let entries = entries.concat();
         let blocks: Vec<u32> = entries.iter().map(|e| e.block).collect();
@@ -199,31 +220,37 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             && chunk.update_missing(i, |m| {
                 // A write that came meanwhile has taken its blocks out.
                 let mut failed = std::mem::take(&mut m.sending);
-                blocks.iter().filter(|_| copied).for_each(|b| failed.remove(*b));
+                blocks.iter().filter(|_| copied).for_each(|b| failed.remove(*b, version));
                 m.dirty.extend(&failed);
             });
         self.end_step(pace, bytes).await;
         noted && copied
     }
 
-    /// Reads a run from a member, or of it what can be read.
-    async fn read_for_copy(&self, chunk: &Rc<Chunk>, source: usize, run: Range<u32>) -> Vec<(Vec<BlockEntry>, Bytes)> {
-        let reconcile = !chunk.has_adopted(source);
-        if let Some(all) = self.read_from(chunk, source, run.clone(), reconcile, None).await {
+    /// Reads one version of a run from a member, or of it what can be read.
+    async fn read_for_copy(
+        &self,
+        chunk: &Rc<Chunk>,
+        source: usize,
+        run: Range<u32>,
+        version: Version,
+    ) -> Vec<(Vec<BlockEntry>, Bytes)> {
+        let as_evidence = !chunk.has_adopted(source);
+        if let Some(all) = self.read_version(chunk, source, run.clone(), version, as_evidence).await {
             return vec![all];
         }
         let mut pieces = vec![];
         for block in run.filter(|_| chunk.state.borrow().members[source].is_known()) {
-            pieces.extend(self.read_from(chunk, source, block..block + 1, reconcile, None).await);
+            pieces.extend(self.read_version(chunk, source, block..block + 1, version, as_evidence).await);
         }
         pieces
     }
 
-    /// Brings blocks of a member to the given states; whether that is durable.
+    /// Brings entries of a member to the given states; whether that is durable.
     pub(super) async fn repair(&self, chunk: &Rc<Chunk>, member: usize, entries: Vec<BlockEntry>, data: Bytes) -> bool {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
-        match self.ask(&session, &target, Request::Repair { target, entries }, data).await {
+        match self.ask(&session, &target, Request::Repair { target, scope: Scope::Named, entries }, data).await {
             Ok((Reply::Done, _)) => true,
             Ok((Reply::Error { status: Status::Full, .. }, _)) | Err(_) => false,
             Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
@@ -242,18 +269,17 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.summary(chunk, member).filter(|s| !s.damaged).map_or(Seq::ZERO, |s| s.commit)
     }
 
-    /// What a member holds above a seq, in block order. `None` if it cannot say.
+    /// What a member holds above a seq, block by block, the newest version first. `None` if it cannot say.
     pub(super) async fn list(&self, chunk: &Rc<Chunk>, member: usize, above: Seq) -> Option<Vec<BlockEntry>> {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
-        let (mut all, mut from) = (Vec::<BlockEntry>::new(), 0);
+        let (mut all, mut next) = (Vec::<BlockEntry>::new(), (0, Version::MAX));
         loop {
-            match self
-                .ask(&session, &target, Request::List { target, from, max: MAX_LIST as u32, above }, Bytes::new())
-                .await
-            {
-                Ok((Reply::List { entries, more }, _)) if is_ordered(&entries, from) => {
-                    from = entries.last().map_or(from, |e| e.block + 1);
+            let (from, from_version) = next;
+            let request = Request::List { target, from, from_version, max: MAX_LIST as u32, above };
+            match self.ask(&session, &target, request, Bytes::new()).await {
+                Ok((Reply::List { entries, more }, _)) if is_ordered(&entries, next) => {
+                    next = entries.last().map_or(next, after);
                     let stuck = more && entries.is_empty();
                     all.extend(entries);
                     if !more {
@@ -278,6 +304,17 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 }
 
-fn is_ordered(entries: &[BlockEntry], from: u32) -> bool {
-    entries.first().is_none_or(|e| e.block >= from) && entries.windows(2).all(|w| w[0].block < w[1].block)
+/// Where a listing goes on after an entry.
+fn after(e: &BlockEntry) -> (u32, Version) {
+    match e.version.0.checked_sub(1) {
+        Some(version) => (e.block, Version(version)),
+        None => (e.block + 1, Version::MAX),
+    }
+}
+
+/// Whether entries are in the order of listings, and begin where they should.
+fn is_ordered(entries: &[BlockEntry], from: (u32, Version)) -> bool {
+    let place = |e: &BlockEntry| (e.block, Reverse(e.version));
+    entries.first().is_none_or(|e| place(e) >= (from.0, Reverse(from.1)))
+        && entries.windows(2).all(|w| place(&w[0]) < place(&w[1]))
 }

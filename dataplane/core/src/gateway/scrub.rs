@@ -105,7 +105,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                     found.blocks += u64::from(blocks);
                     found.bad += bad.len() as u64;
                     count(&self.0.counters.scrubbed_blocks, u64::from(blocks));
-                    self.note_bad_blocks(chunk, i, &bad);
+                    self.note_bad_blocks(chunk, i, &bad).await;
                     from += count_blocks;
                 }
                 Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
@@ -126,17 +126,6 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(true)
     }
 
-    /// What is bad is sent again from another copy.
-    pub(super) fn note_bad_blocks(&self, chunk: &Rc<Chunk>, member: usize, bad: &[u32]) {
-        let bad = bad.iter().filter(|b| **b < BLOCKS_PER_CHUNK);
-        let noted = bad.filter(|b| chunk.mark_corrupt(member, **b)).count();
-        if noted > 0 {
-            count(&self.0.counters.bad_blocks, noted as u64);
-            warn!(volume = %self.0.volume.name, chunk = %chunk.id, "{noted} bad blocks of a copy are replaced");
-            self.session_of(chunk, member).changed.notify();
-        }
-    }
-
     /// Compares the copies of a chunk at a moment in which nothing is written to it.
     async fn compare_digests(&self, chunk: &Rc<Chunk>, found: &mut Scrubbed) -> Result<(), Stopped> {
         for _ in 0..QUIET_ATTEMPTS {
@@ -153,7 +142,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             let Some(digests) = digests.into_iter().collect::<Option<Vec<Digest>>>() else { return Ok(()) };
             let alike = |d: &Digest| digests.iter().filter(|o| *o == d).count();
             let Some(agreed) = digests.iter().copied().max_by_key(alike) else { return Ok(()) };
+            let Some(model) = digests.iter().position(|d| *d == agreed).map(|at| members[at]) else { return Ok(()) };
             for (i, _) in members.iter().zip(&digests).filter(|(_, d)| **d != agreed) {
+                if self.is_alike(chunk, *i, model).await || chunk.quiet() != Some(before) {
+                    continue;
+                }
                 found.different += 1;
                 warn!(volume = %self.0.volume.name, chunk = %chunk.id, "a copy differs from the others");
                 if alike(&agreed) * 2 > digests.len() {
@@ -188,7 +181,7 @@ impl Chunk {
     fn compare_again(&self, i: usize) {
         let mut state = self.state.borrow_mut();
         state.members[i].acked = Seq::ZERO;
-        state.members[i].miss(0..0);
+        state.members[i].fall_behind();
         state.forget_acks(i);
         drop(state);
         self.update_missing(i, |m| {

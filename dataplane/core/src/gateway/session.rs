@@ -212,7 +212,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         late: Option<Sender<()>>,
     ) {
         let timeout = self.0.options.answer_timeout;
-        let reads_much = matches!(request, Request::Scan { count, .. } if count > 0);
+        let reads_much = matches!(request, Request::Scan { count: 1.., .. } | Request::Prune { .. });
         let patience = if reads_much { timeout * PATIENCE } else { timeout };
         let sent = self.0.rt.now();
         session.asked.set(sent);
@@ -393,6 +393,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             adopted: s.adopted == self.0.volume.epoch,
             damaged: s.damaged,
             max_seq: s.max_seq,
+            sealed: s.sealed,
         });
         if chunk.readmit(i, found) {
             self.resend_open(chunk, i);

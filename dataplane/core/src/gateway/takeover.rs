@@ -16,7 +16,7 @@ use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::api::{DiskState, ReplicaPlace};
 use levee_proto::wire::{BlockKind, MAX_BLOCKS, MAX_LIST, ReplicaSummary, Reply, Request};
-use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq};
+use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, Version};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -176,7 +176,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn decided_plan(&self, chunk: &Rc<Chunk>, answered: &[Taken]) -> (Vec<Evidence>, Vec<(usize, Vec<Change>)>) {
         let common = answered.iter().map(|(i, _)| self.commit_of(chunk, *i)).min().unwrap_or(Seq::ZERO);
         let evidence = self.evidence(chunk, answered, common).await;
-        let plan = decide(&evidence);
+        let plan = decide(&evidence, &self.keep());
         let is_void = |c: &Change| c.entry.kind == BlockKind::Absent;
         if common == Seq::ZERO || !plan.iter().any(|(_, changes)| changes.iter().any(is_void)) {
             return (evidence, plan);
@@ -184,7 +184,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         crate::reached!("takeover listed below the commit point");
         // What was there before a void entry lies below: all have to be asked for everything.
         let evidence = self.evidence(chunk, answered, Seq::ZERO).await;
-        let plan = decide(&evidence);
+        let plan = decide(&evidence, &self.keep());
         (evidence, plan)
     }
 
@@ -220,19 +220,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Fetches the data of changes from members that hold it.
     async fn gather(&self, chunk: &Rc<Chunk>, changes: &[Change]) -> Option<Bytes> {
         let with_data: Vec<&Change> = changes.iter().filter(|c| c.entry.kind == BlockKind::Data).collect();
-        let continues = |a: &&Change, b: &&Change| a.entry.block + 1 == b.entry.block && a.sources == b.sources;
+        let continues = |a: &&Change, b: &&Change| {
+            let (x, y) = (&a.entry, &b.entry);
+            x.block + 1 == y.block && x.version == y.version && a.sources == b.sources
+        };
         let runs: Vec<&[&Change]> = with_data.chunk_by(continues).collect();
         let fetched = join_all(runs.iter().map(|run| self.fetch(chunk, run))).await;
         Some(fetched.into_iter().collect::<Option<Vec<_>>>()?.concat().into())
     }
 
-    /// Fetches consecutive blocks from one of their holders, or each from any.
+    /// Fetches one version of consecutive blocks from one of their holders, or each from any.
     async fn fetch(&self, chunk: &Rc<Chunk>, run: &[&Change]) -> Option<Bytes> {
         let blocks = run.first()?.entry.block..run.last()?.entry.block + 1;
         for source in chunk.members().into_iter().map(|(i, _)| i).filter(|i| run[0].sources & (1 << i) != 0) {
-            let Some((entries, data)) = self.read_from(chunk, source, blocks.clone(), true, None).await else {
-                continue;
-            };
+            let read = self.read_version(chunk, source, blocks.clone(), run[0].entry.version, true);
+            let Some((entries, data)) = read.await else { continue };
             if entries.iter().eq(run.iter().map(|c| &c.entry)) {
                 return Some(data);
             }
@@ -300,6 +302,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let all: Vec<usize> = holders.iter().map(|(i, _)| *i).collect();
         holders.retain(|(i, generation)| self.session_of(chunk, *i).is_live(*generation));
         chunk.decided(&all, |i| holders.iter().any(|(live, _)| *live == i));
+        for i in &all {
+            let sealed = self.summary(chunk, *i).map_or(Version(0), |s| if s.damaged { Version(0) } else { s.sealed });
+            chunk.found_sealed(*i, sealed);
+        }
         for (i, place) in chunk.members() {
             let session = self.session(place);
             let is_out = !chunk.state.borrow().members[i].live;

@@ -91,7 +91,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// `edges`: blocks that are only partly in the range are zeroed in part, else left alone.
     async fn zero_extent(&self, e: Extent, edges: bool) -> Result<(), Stopped> {
-        let Some(chunk) = self.chunk(e.chunk_index) else { return self.check_stopped() };
+        let chunk = match self.chunk(e.chunk_index) {
+            Some(chunk) => chunk,
+            // What an ancestor has there is to be hidden.
+            None if self.0.ancestors.have(e.chunk_index) => self.allocated(e.chunk_index).await?,
+            None => return self.check_stopped(),
+        };
         let whole = e.offset.div_ceil(BLOCK)..(e.offset + e.len) / BLOCK;
         if whole.is_empty() {
             return if edges { self.write_extent(e, Bytes::from(vec![0; e.len as usize])).await } else { Ok(()) };
@@ -112,7 +117,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Writes whole blocks that are held exclusively, and are until the write is answered: also if the caller
     /// does not wait for that, nobody may see it before.
-    async fn write_locked(
+    pub(super) async fn write_locked(
         &self,
         chunk: &Rc<Chunk>,
         kind: BlockKind,
@@ -121,10 +126,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         held: Held,
     ) -> Result<(), Stopped> {
         self.until_served(chunk).await?;
+        if self.is_clone() {
+            chunk.presence.write(blocks.clone());
+        }
         let (answer, answered) = oneshot();
         let op = Rc::new(WriteOp {
             seq: chunk.next_seq(self.0.volume.epoch),
-            version: self.0.volume.version,
+            version: self.head(),
             kind,
             block: blocks.start,
             count: blocks.end - blocks.start,

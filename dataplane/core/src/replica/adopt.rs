@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// A replica that a list names.
 pub(super) type Named = (DiskId, ChunkId, ReplicaId);
 /// Per shard of this core, what concerns it: thousands of chunks are a few records.
-type ByShard<D, R, T> = BTreeMap<(DiskId, u16), (Shard<D, R>, Vec<T>)>;
+pub(super) type ByShard<D, R, T> = BTreeMap<(DiskId, u16), (Shard<D, R>, Vec<T>)>;
 
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     pub(super) fn adopt(&self, volume: VolumeId, epoch: Epoch, replicas: Vec<Named>, reply: ReplyFn) {
@@ -53,7 +53,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     }
 
     /// Admits a list all of whose items are about replicas that exist here: all of it, or none.
-    fn admit_list<T>(
+    pub(super) fn admit_list<T>(
         &self,
         volume: VolumeId,
         epoch: Epoch,

@@ -99,5 +99,6 @@ fn summary(m: ReplicaMeta) -> ReplicaSummary {
         entries: m.entries,
         max_seq: m.max_seq,
         commit: m.commit,
+        sealed: m.sealed,
     }
 }

@@ -11,23 +11,26 @@
 //! - A disk that fails, or hangs, fails alone.
 //! - Guests' reads are served only for the epoch that the replica has adopted.
 //! - Replicas exist only by an explicit `Create`.
+//! - A snapshot that is known to be complete here is read by anybody.
 
 mod admit;
 mod adopt;
 mod disks;
 mod fence;
 mod scan;
+mod versions;
 
 pub use disks::DiskShards;
 
 use crate::ports::{Disk, Runtime};
-use crate::store::{NewReplica, StoreError};
+use crate::store::{NewReplica, Shard, StoreError};
 use bytes::Bytes;
 use disks::ServedDisk;
 use levee_proto::wire::{BlockKind, MAX_LIST, Reply, Request, Status, Target};
-use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, VolumeId};
+use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, Version, View, VolumeId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// Called once with the answer.
@@ -63,16 +66,31 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     pub fn handle(&self, request: Request, data: Bytes, reply: ReplyFn) {
         match request {
             Request::Write { .. } => self.write(request, data, reply),
-            Request::Read { target, block, count, reconcile } => self.read(target, block, count, reconcile, reply),
+            Request::Read { target, block, count, view, reconcile } => {
+                self.read(target, block..block + count, view, reconcile, reply);
+            }
             Request::Repair { .. } => self.repair(request, data, reply),
             Request::Fence { volume, epoch, disks } => self.fence(volume, epoch, &disks, reply),
             Request::Create { target, adopted } => self.create(target, adopted, reply),
-            Request::List { target, from, max, above } => self.list(target, from, max, above, reply),
+            Request::List { target, from, from_version, max, above } => {
+                self.list(target, (from, from_version), max, above, reply);
+            }
             Request::Adopt { volume, epoch, replicas } => self.adopt(volume, epoch, replicas, reply),
             Request::Commit { volume, epoch, points } => self.commit(volume, epoch, points, reply),
             Request::Scan { target, block, count } => self.scan(target, block..block + count, reply),
             Request::Ping => reply(Reply::Done, Bytes::new()),
             Request::Hello { .. } => refuse(reply, Status::Invalid, "hello on an open link"),
+            Request::ReadVersions { target, block, count, from_version, reconcile } => {
+                self.read_versions(target, block..block + count, from_version, reconcile, reply);
+            }
+            Request::Prune { volume, epoch, keep, replicas } => self.prune(volume, epoch, &keep, replicas, reply),
+            Request::Seal { volume, epoch, version, replicas } => self.seal(volume, epoch, version, replicas, reply),
+            Request::ReadShared { volume, chunk, replica, disk, view, block, count } => {
+                self.read_shared(volume, (disk, chunk, replica), view, block..block + count, reply);
+            }
+            Request::Presence { volume, chunk, replica, disk, view } => {
+                self.presence(volume, (disk, chunk, replica), &view, reply);
+            }
         }
     }
 
@@ -93,7 +111,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     }
 
     fn repair(&self, request: Request, data: Bytes, reply: ReplyFn) {
-        let Request::Repair { target, entries } = request else { unreachable!() };
+        let Request::Repair { target, scope, entries } = request else { unreachable!() };
         let shard = match self.admit(&target) {
             Ok((shard, _)) => shard,
             Err(refusal) => return reply(refusal, Bytes::new()),
@@ -106,30 +124,37 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         if !blocks.zip(stated).all(|(b, e)| crc32c::crc32c(b) == e.crc) {
             return refuse(reply, Status::BadChecksum, "data does not match its checksum");
         }
-        let durable = shard.repair(target.chunk, target.epoch, entries, data);
+        let durable = shard.repair(target.chunk, target.epoch, scope, entries, data);
         self.answer_when_done(durable, reply);
     }
 
-    fn read(&self, target: Target, block: u32, count: u32, reconcile: bool, reply: ReplyFn) {
-        let (shard, meta) = match self.admit(&target) {
-            Ok(admitted) => admitted,
+    /// Admits a read by the volume's gateway.
+    fn admit_read(&self, target: &Target, reconcile: bool) -> Result<Shard<D, R>, Reply> {
+        let (shard, meta) = self.admit(target)?;
+        if meta.damaged || (!reconcile && meta.adopted != target.epoch && !crate::mutant!("read before adopted")) {
+            return Err(Reply::error(Status::NotAdopted, "the replica has not adopted this epoch"));
+        }
+        Ok(shard)
+    }
+
+    fn read(&self, target: Target, blocks: Range<u32>, view: View, reconcile: bool, reply: ReplyFn) {
+        let shard = match self.admit_read(&target, reconcile) {
+            Ok(shard) => shard,
             Err(refusal) => return reply(refusal, Bytes::new()),
         };
-        if meta.damaged || (!reconcile && meta.adopted != target.epoch && !crate::mutant!("read before adopted")) {
-            return refuse(reply, Status::NotAdopted, "the replica has not adopted this epoch");
-        }
         self.0.rt.spawn(async move {
-            match shard.read(target.chunk, block, count).await {
+            match shard.read(target.chunk, blocks.start, blocks.end - blocks.start, &view).await {
                 Ok((entries, data)) => reply(Reply::Read { entries }, data),
                 Err(e) => reply(store_refusal(&e), Bytes::new()),
             }
         });
     }
 
-    fn list(&self, target: Target, from: u32, max: u32, above: Seq, reply: ReplyFn) {
+    fn list(&self, target: Target, (block, version): (u32, Version), max: u32, above: Seq, reply: ReplyFn) {
         match self.admit(&target) {
             Ok((shard, _)) => {
-                let (entries, more) = shard.entries(target.chunk, from, max.min(MAX_LIST as u32) as usize, above);
+                let max = max.min(MAX_LIST as u32) as usize;
+                let (entries, more) = shard.entries(target.chunk, block, version, max, above);
                 reply(Reply::List { entries, more }, Bytes::new());
             }
             Err(refusal) => reply(refusal, Bytes::new()),

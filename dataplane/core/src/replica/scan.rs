@@ -3,19 +3,20 @@
 //! Scans of a disk take turns, slice by slice: however many there are, a guest's read waits for one slice at most (of
 //! each core that has a part of the disk).
 
+use super::versions::{listed, read_listed};
 use super::{ReplicaService, ReplyFn, refuse};
 use crate::ports::{Disk, Runtime};
 use crate::store::{Shard, StoreError};
 use crate::sync::Event;
 use bytes::Bytes;
-use levee_proto::wire::{Reply, Status, Target};
-use levee_proto::{ChunkId, Seq};
+use levee_proto::wire::{MAX_VERSION_ENTRIES, Reply, Status, Target};
+use levee_proto::{ChunkId, Version};
 use std::cell::Cell;
 use std::ops::Range;
 use std::time::Duration;
 
 /// Blocks read at a time: large enough to stream, small enough to let the foreground in between.
-const SCAN_BLOCKS: u32 = 32;
+const SCAN_BLOCKS: usize = 32;
 /// Between slices, so that a scan never starves guests.
 const PAUSE: Duration = Duration::from_micros(1);
 
@@ -72,23 +73,30 @@ async fn scan<D: Disk, R: Runtime>(
     chunk: ChunkId,
     range: Range<u32>,
 ) -> Result<Reply, StoreError> {
-    let (mut blocks, mut bad) = (0, vec![]);
-    for from in range.clone().step_by(SCAN_BLOCKS as usize) {
-        let count = SCAN_BLOCKS.min(range.end - from);
-        let (entries, _) = shard.entries(chunk, from, 1, Seq::ZERO);
-        if entries.first().is_none_or(|e| e.block >= from + count) {
-            continue;
-        }
+    let (mut blocks, mut bad) = (0, Vec::<u32>::new());
+    let mut at = (range.start, Version::MAX);
+    loop {
+        let (entries, more) = listed(shard, chunk, &(at.0..range.end), at.1, (MAX_VERSION_ENTRIES, SCAN_BLOCKS));
+        let Some(last) = entries.last() else { break };
+        at = match last.version.0.checked_sub(1) {
+            Some(below) => (last.block, Version(below)),
+            None => (last.block + 1, Version::MAX),
+        };
         let taken = turn.take().await;
-        let read = shard.read(chunk, from, count).await;
+        let read = read_listed(shard, chunk, &entries).await;
         drop(taken);
         match read {
             Ok((_, data)) => blocks += (data.len() / levee_proto::BLOCK_SIZE) as u32,
-            Err(StoreError::Corrupt { blocks: mut found, .. }) => bad.append(&mut found),
+            Err(StoreError::Corrupt { blocks: found, .. }) => bad.extend(found),
             Err(e) => return Err(e),
+        }
+        if !more {
+            break;
         }
         rt.sleep(PAUSE).await;
     }
-    let digest = shard.replica(chunk).ok_or(StoreError::UnknownReplica(chunk))?.digest;
-    Ok(Reply::Scan { digest, blocks, bad })
+    // In order of the blocks; more than one version of a block may be bad.
+    bad.dedup();
+    let r = shard.replica(chunk).ok_or(StoreError::UnknownReplica(chunk))?;
+    Ok(Reply::Scan { digest: r.digest, data: r.data_entries, blocks, bad })
 }

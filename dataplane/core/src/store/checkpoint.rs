@@ -5,14 +5,15 @@
 //! began, and applying is idempotent. It becomes valid when the root that names it is durable; until
 //! then the previous one holds, in segments of its own.
 //!
-//! Pieces: the fences; a directory of all replicas; then the entries, replica by replica. The
+//! Pieces: the fences; a directory of all replicas, and their seals; then the entries, replica by replica. One that has
+//! many entries is cut into parts, each taken at a moment of its own: entries do not depend on each other. The
 //! directory repeats what stands before the entries, so that a bad piece of entries costs exactly
 //! the replicas that it held, by name.
 
 use super::index::{Index, Ledger, Place, Replica, Slot};
 use super::layout::{PIECE_HEADER_LEN, PieceHeader, SegmentHeader, SegmentUse, write_block};
 use super::limits::*;
-use super::record::NewReplica;
+use super::record::{NewReplica, Seal};
 use super::root::{LogPosition, MAX_CHECKPOINT_SEGMENTS, Root};
 use super::shard::Inner;
 use crate::ports::{Disk, Runtime};
@@ -25,6 +26,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub const FENCES: u16 = 1;
 pub const DIRECTORY: u16 = 2;
 pub const ENTRIES: u16 = 3;
+pub const SEALS: u16 = 4;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -34,6 +36,13 @@ struct RawFence {
 }
 
 const DAMAGED: u32 = 1;
+/// More of the replica's entries follow, in the same piece or the next.
+const MORE_FOLLOWS: u32 = 2;
+/// These entries follow others of the same replica.
+const CONTINUES: u32 = 4;
+
+/// Most entries in one part: those of a replica without snapshots are never cut.
+const PART_ENTRIES: usize = BLOCKS_PER_CHUNK as usize;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -52,6 +61,15 @@ struct RawReplica {
     runs_len: U32,
 }
 const _: () = assert!(size_of::<RawReplica>() == 56);
+
+/// What a replica is sealed up to.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawSeal {
+    chunk: U64,
+    replica: U64,
+    version: U32,
+}
 
 /// Blocks with one version and seq that lie one after the other, in the chunk and on the disk.
 /// One CRC per block follows, if it has data.
@@ -118,9 +136,9 @@ async fn write_pieces<D: Disk, R: Runtime>(inner: &Inner<D, R>, w: &mut Writer) 
             .fences()
             .filter(|_| !crate::mutant!("fences left out of checkpoints"))
             .map(|(v, e)| RawFence { volume: v.0.into(), epoch: e.0.into() });
-        let directory = s.index.replicas().map(|r| raw_replica(r, 0));
-        let fences = slices(FENCES, fences);
-        fences.into_iter().chain(slices(DIRECTORY, directory)).collect::<Vec<_>>()
+        let directory = s.index.replicas().map(|r| raw_replica(r, 0, 0));
+        let seals = s.index.replicas().filter(|r| r.sealed > Version(0)).map(raw_seal);
+        [slices(FENCES, fences), slices(DIRECTORY, directory), slices(SEALS, seals)].concat()
     };
     for (kind, payload) in small {
         if w.piece(inner, kind, &payload).await? == Outcome::NoRoom {
@@ -128,14 +146,14 @@ async fn write_pieces<D: Disk, R: Runtime>(inner: &Inner<D, R>, w: &mut Writer) 
         }
     }
     w.first_entries = w.pieces;
-    let mut next = ChunkId(0);
+    let mut next = Cursor::default();
     loop {
         let (payload, after) = entries_piece(&inner.state.borrow().index, next);
         if w.piece(inner, ENTRIES, &payload).await? == Outcome::NoRoom {
             return Ok(Outcome::NoRoom);
         }
         match after {
-            Some(chunk) => next = chunk,
+            Some(cursor) => next = cursor,
             None => return Ok(Outcome::Done),
         }
     }
@@ -153,24 +171,35 @@ fn slices<T: IntoBytes + Immutable>(kind: u16, items: impl Iterator<Item = T>) -
     out
 }
 
-/// Whole replicas from chunk `from` on, and the chunk to go on with.
-fn entries_piece(index: &Index, from: ChunkId) -> (Vec<u8>, Option<ChunkId>) {
+/// Where the entries go on.
+#[derive(Clone, Copy, Default)]
+struct Cursor {
+    chunk: ChunkId,
+    /// Within this replica of the chunk, if it is still there: the last entry that has been written.
+    after: Option<(ReplicaId, u32, Version)>,
+}
+
+/// Replicas from a position on, and the position to go on with.
+fn entries_piece(index: &Index, from: Cursor) -> (Vec<u8>, Option<Cursor>) {
     let mut payload = Vec::new();
     let mut next = from;
-    while let Some(r) = index.first_from(next) {
+    while let Some(r) = index.first_from(next.chunk) {
         if payload.len() >= PIECE_TARGET {
-            return (payload, Some(r.chunk));
+            return (payload, Some(Cursor { chunk: r.chunk, ..next }));
         }
-        encode_replica(r, &mut payload);
-        match r.chunk.0.checked_add(1) {
-            Some(n) => next = ChunkId(n),
-            None => break,
+        let after = next.after.filter(|(replica, ..)| (r.chunk, r.replica) == (next.chunk, *replica));
+        match encode_part(r, after.map(|(_, block, version)| (block, version)), &mut payload) {
+            Some((block, version)) => next = Cursor { chunk: r.chunk, after: Some((r.replica, block, version)) },
+            None => match r.chunk.0.checked_add(1) {
+                Some(n) => next = Cursor { chunk: ChunkId(n), after: None },
+                None => break,
+            },
         }
     }
     (payload, None)
 }
 
-fn raw_replica(r: &Replica, runs_len: u32) -> RawReplica {
+fn raw_replica(r: &Replica, flags: u32, runs_len: u32) -> RawReplica {
     RawReplica {
         volume: r.volume.0.into(),
         chunk: r.chunk.0.into(),
@@ -179,22 +208,40 @@ fn raw_replica(r: &Replica, runs_len: u32) -> RawReplica {
         config: r.config.0.into(),
         adopted: r.adopted.0.into(),
         commit: r.commit.0.into(),
-        flags: if r.damaged { DAMAGED } else { 0 }.into(),
+        flags: (flags | if r.damaged { DAMAGED } else { 0 }).into(),
         runs_len: runs_len.into(),
     }
 }
 
-/// A replica and its entries.
-pub fn encode_replica(r: &Replica, out: &mut Vec<u8>) {
-    let at = out.len();
-    out.extend_from_slice(raw_replica(r, 0).as_bytes());
-    encode_runs(r, out);
-    let runs_len = out.len() - at - size_of::<RawReplica>();
-    out[at..at + size_of::<RawReplica>()].copy_from_slice(raw_replica(r, runs_len as u32).as_bytes());
+fn raw_seal(r: &Replica) -> RawSeal {
+    RawSeal { chunk: r.chunk.0.into(), replica: r.replica.0.into(), version: r.sealed.0.into() }
 }
 
-fn encode_runs(r: &Replica, out: &mut Vec<u8>) {
-    let mut slots = r.slots(0).peekable();
+/// A replica and its entries, or as many of those behind `after` as fit a part; the last of them if there are more.
+pub fn encode_part(r: &Replica, after: Option<(u32, Version)>, out: &mut Vec<u8>) -> Option<(u32, Version)> {
+    let (block, version) = after.unwrap_or((0, Version::MAX));
+    let behind = |(b, s): &(u32, Slot)| after.is_none_or(|(block, version)| *b > block || s.version < version);
+    let mut all = r.chains.all_from(block, version).filter(behind);
+    let at = out.len();
+    out.extend_from_slice(raw_replica(r, 0, 0).as_bytes());
+    let mut last = None;
+    if r.chains.has_older() {
+        let mut part: Vec<(u32, Slot)> = all.by_ref().take(PART_ENTRIES).collect();
+        last = part.last().filter(|_| all.next().is_some()).map(|(b, s)| (*b, s.version));
+        // Neighbours are of one version.
+        part.sort_by_key(|(block, s)| (s.version, *block));
+        encode_runs(part.into_iter(), out);
+    } else {
+        encode_runs(all, out);
+    }
+    let runs_len = (out.len() - at - size_of::<RawReplica>()) as u32;
+    let flags = if after.is_some() { CONTINUES } else { 0 } | if last.is_some() { MORE_FOLLOWS } else { 0 };
+    out[at..at + size_of::<RawReplica>()].copy_from_slice(raw_replica(r, flags, runs_len).as_bytes());
+    last
+}
+
+fn encode_runs(slots: impl Iterator<Item = (u32, Slot)>, out: &mut Vec<u8>) {
+    let mut slots = slots.peekable();
     let mut crcs = Vec::new();
     while let Some((block, first)) = slots.next() {
         let has_data = first.place.kind() == BlockKind::Data;
@@ -318,8 +365,27 @@ impl Ledger for Unheard {
     fn change(&mut self, _old: Place, _new: Place) {}
 }
 
+/// Decodes a piece of seals; `None` if malformed.
+pub fn decode_seals(payload: &[u8]) -> Option<Vec<Seal>> {
+    let list = <[RawSeal]>::ref_from_bytes(payload).ok()?;
+    let seal = |s: &RawSeal| {
+        let (chunk, replica) = (ChunkId(s.chunk.get()), ReplicaId(s.replica.get()));
+        Seal { chunk, replica, version: Version(s.version.get()) }
+    };
+    Some(list.iter().map(seal).collect())
+}
+
+/// A replica, or some of its entries.
+pub struct Part {
+    pub replica: Replica,
+    /// It follows another.
+    pub continues: bool,
+    /// Another follows.
+    pub more_follows: bool,
+}
+
 /// Decodes a piece of the directory or of entries; `None` if malformed.
-pub fn decode_replicas(mut payload: &[u8], blocks: u32) -> Option<Vec<Replica>> {
+pub fn decode_replicas(mut payload: &[u8], blocks: u32) -> Option<Vec<Part>> {
     let mut out = Vec::new();
     while !payload.is_empty() {
         let (raw, rest) = RawReplica::read_from_prefix(payload).ok()?;
@@ -335,7 +401,8 @@ pub fn decode_replicas(mut payload: &[u8], blocks: u32) -> Option<Vec<Replica>> 
         r.damaged = raw.flags.get() & DAMAGED != 0;
         r.commit = Seq(raw.commit.get());
         decode_runs(&mut r, runs, blocks)?;
-        out.push(r);
+        let is = |flag| raw.flags.get() & flag != 0;
+        out.push(Part { replica: r, continues: is(CONTINUES), more_follows: is(MORE_FOLLOWS) });
         payload = rest;
     }
     Some(out)
@@ -354,7 +421,7 @@ fn decode_runs(r: &mut Replica, mut runs: &[u8], blocks: u32) -> Option<()> {
             let crc = crcs.get(i as usize * 4..).and_then(|c| c.first_chunk()).map_or(0, |w| u32::from_le_bytes(*w));
             let at = place.location().map_or(place, |l| Place(l + i));
             let slot = Slot::new(Version(run.version.get()), Seq(run.seq.get()), crc, at);
-            r.set(block + i, slot, &mut Unheard);
+            r.chains.put(block + i, slot.version, slot, &mut Unheard);
         }
         runs = rest;
     }

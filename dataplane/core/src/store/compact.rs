@@ -15,8 +15,8 @@ use super::walk::{FoundBatch, Window};
 use crate::ports::{Disk, Runtime};
 use crate::sync::timeout;
 use bytes::{Bytes, BytesMut};
-use levee_proto::ChunkId;
 use levee_proto::wire::BlockKind;
+use levee_proto::{ChunkId, Version};
 use std::time::Duration;
 
 /// Gathers blocks until there are enough for a record.
@@ -67,8 +67,8 @@ impl<D: Disk, R: Runtime> Mover<'_, D, R> {
             && let Some((batch, _)) = window.find(offset, |g, _| g == generation).await
         {
             offset = batch.end();
-            for (chunk, block) in self.live_blocks(&batch) {
-                self.block(window, chunk, block).await?;
+            for (chunk, block, version) in self.live_blocks(&batch) {
+                self.block(window, chunk, block, version).await?;
             }
         }
         self.send().await?;
@@ -81,12 +81,12 @@ impl<D: Disk, R: Runtime> Mover<'_, D, R> {
             let (chunk, mut blocks) = {
                 let s = self.inner.state.borrow();
                 let Some(r) = s.index.first_from(next) else { break };
-                let here = r.slots(0).filter(|(_, slot)| self.holds(slot));
-                (r.chunk, here.map(|(b, slot)| (slot.place.0, b)).collect::<Vec<_>>())
+                let here = r.chains.all().filter(|(_, slot)| self.holds(slot));
+                (r.chunk, here.map(|(b, slot)| (slot.place.0, b, slot.version)).collect::<Vec<_>>())
             };
             blocks.sort_unstable();
-            for (_, block) in blocks {
-                self.block(window, chunk, block).await?;
+            for (_, block, version) in blocks {
+                self.block(window, chunk, block, version).await?;
             }
             self.pause().await;
             match chunk.0.checked_add(1) {
@@ -103,14 +103,15 @@ impl<D: Disk, R: Runtime> Mover<'_, D, R> {
     }
 
     /// The blocks of a batch that the index still finds in it.
-    fn live_blocks(&self, batch: &FoundBatch) -> Vec<(ChunkId, u32)> {
+    fn live_blocks(&self, batch: &FoundBatch) -> Vec<(ChunkId, u32, Version)> {
         let s = self.inner.state.borrow();
         let mut location = self.inner.geometry.location(self.segment, batch.data_offset);
         let mut live = Vec::new();
         for r in &batch.records {
-            each_block(r, |chunk, block| {
-                if s.index.get(chunk).is_some_and(|r| r.slot(block).place.location() == Some(location)) {
-                    live.push((chunk, block));
+            each_block(r, |chunk, block, version| {
+                let slot = s.index.get(chunk).map_or(Slot::ABSENT, |r| r.chains.get(block, version));
+                if slot.place.location() == Some(location) {
+                    live.push((chunk, block, version));
                 }
                 location += 1;
             });
@@ -119,8 +120,14 @@ impl<D: Disk, R: Runtime> Mover<'_, D, R> {
     }
 
     /// Takes one block along, if it is still here.
-    async fn block(&mut self, window: &mut Window<'_, D>, chunk: ChunkId, block: u32) -> Result<(), Interrupted> {
-        let slot = self.inner.state.borrow().index.get(chunk).map_or(Slot::ABSENT, |r| r.slot(block));
+    async fn block(
+        &mut self,
+        window: &mut Window<'_, D>,
+        chunk: ChunkId,
+        block: u32,
+        version: Version,
+    ) -> Result<(), Interrupted> {
+        let slot = self.inner.state.borrow().index.get(chunk).map_or(Slot::ABSENT, |r| r.chains.get(block, version));
         let Some(from) = slot.place.location().filter(|_| self.holds(&slot)) else { return Ok(()) };
         let moved = Moved { chunk, block, version: slot.version, seq: slot.seq(), crc: slot.crc, from };
         let offset = (from % self.inner.geometry.segment_blocks()) * BLOCK as u32;
@@ -200,15 +207,15 @@ impl<D: Disk, R: Runtime> Mover<'_, D, R> {
 }
 
 /// The blocks whose data a record brought, in order.
-fn each_block(r: &Record, mut each: impl FnMut(ChunkId, u32)) {
+fn each_block(r: &Record, mut each: impl FnMut(ChunkId, u32, Version)) {
     match r {
-        Record::Write { chunk, kind: BlockKind::Data, block, count, .. } => {
-            (*block..*block + *count).for_each(|b| each(*chunk, b));
+        Record::Write { chunk, kind: BlockKind::Data, version, block, count, .. } => {
+            (*block..*block + *count).for_each(|b| each(*chunk, b, *version));
         }
         Record::Repair { chunk, entries, .. } => {
-            entries.iter().filter(|e| e.kind == BlockKind::Data).for_each(|e| each(*chunk, e.block));
+            entries.iter().filter(|e| e.kind == BlockKind::Data).for_each(|e| each(*chunk, e.block, e.version));
         }
-        Record::Move { blocks } => blocks.iter().for_each(|m| each(m.chunk, m.block)),
+        Record::Move { blocks } => blocks.iter().for_each(|m| each(m.chunk, m.block, m.version)),
         _ => {}
     }
 }

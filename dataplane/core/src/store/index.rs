@@ -1,21 +1,18 @@
 //! The index: which replicas a shard holds, what each says of every block, and where its data is.
 //!
 //! Pure state. Records are applied in log order, at run time when their batch is durable and at
-//! start when it is replayed. Replay starts from a checkpoint that was written while the log went
+//! start when it is replayed. What a replica says of its blocks is in [`Chains`]. Replay starts from a checkpoint that was written while the log went
 //! on, so applying must be idempotent: writes merge by seq, repairs set what the log says they set,
 //! and records of an earlier life of a chunk are told apart by [`Replica::birth`].
 //!
 //! Invariant: a location belongs to at most one entry. The [`Ledger`] hears of every change, so the
 //! count of live blocks per segment is exact.
 
-use super::record::{CommitPoint, Moved, NewReplica, Record};
+use super::chains::{Chains, is_data};
+use super::record::{CommitPoint, Dropped, Moved, NewReplica, Record, Seal};
 use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Digest};
-use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
-use std::cell::Cell;
+use levee_proto::{ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
-
-const PAGE_SLOTS: usize = 256;
-const PAGES: usize = BLOCKS_PER_CHUNK as usize / PAGE_SLOTS;
 
 /// Where the data of an entry is: a block number within the shard, or that there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,12 +84,16 @@ pub struct ReplicaMeta {
     /// May have lost entries: says "unknown", never "absent".
     pub damaged: bool,
     pub digest: Digest,
-    /// Blocks that have an entry.
+    /// Its entries, of all versions.
     pub entries: u32,
-    /// The largest seq among the entries.
+    /// Those with data.
+    pub data_entries: u32,
+    /// The largest seq that it has held: of an entry, or of one that was pruned.
     pub max_seq: Seq,
     /// Every member of the chunk holds exactly the same entries up to here.
     pub commit: Seq,
+    /// It holds everything that was ever written at versions up to this one; 0: nothing is known.
+    pub sealed: Version,
 }
 
 pub struct Replica {
@@ -104,14 +105,11 @@ pub struct Replica {
     pub damaged: bool,
     /// The commit point; 0 while `damaged`, as what it says of this replica need not be true then.
     pub commit: Seq,
+    /// Everything that was ever written at versions up to this one is here; 0 while `damaged`.
+    pub sealed: Version,
     /// Number of the record that created it: earlier records about the chunk are not about it.
     pub birth: u64,
-    pages: Vec<Option<Box<[Slot; PAGE_SLOTS]>>>,
-    digest: Digest,
-    entries: u32,
-    data_entries: u32,
-    /// `None`: to be found by looking, as the entry that had it is gone.
-    max_seq: Cell<Option<Seq>>,
+    pub chains: Chains,
 }
 
 impl Replica {
@@ -124,28 +122,10 @@ impl Replica {
             adopted: n.adopted,
             damaged: false,
             commit: Seq::ZERO,
+            sealed: Version(0),
             birth,
-            pages: Vec::new(),
-            digest: Digest::default(),
-            entries: 0,
-            data_entries: 0,
-            max_seq: Cell::new(Some(Seq::ZERO)),
+            chains: Chains::default(),
         }
-    }
-
-    pub fn slot(&self, block: u32) -> Slot {
-        let (page, at) = (block as usize / PAGE_SLOTS, block as usize % PAGE_SLOTS);
-        self.pages.get(page).and_then(Option::as_ref).map_or(Slot::ABSENT, |p| p[at])
-    }
-
-    /// The entries from block `from` on that are not absent, in block order.
-    pub fn slots(&self, from: u32) -> impl Iterator<Item = (u32, Slot)> + '_ {
-        let first_page = from as usize / PAGE_SLOTS;
-        let pages = self.pages.iter().enumerate().skip(first_page);
-        let present = pages.filter_map(|(n, p)| p.as_ref().map(|p| (n, p)));
-        present
-            .flat_map(|(n, p)| p.iter().enumerate().map(move |(i, s)| ((n * PAGE_SLOTS + i) as u32, *s)))
-            .filter(move |(block, s)| *block >= from && s.place != Place::ABSENT)
     }
 
     pub fn meta(&self) -> ReplicaMeta {
@@ -156,72 +136,47 @@ impl Replica {
             config: self.config,
             adopted: self.adopted,
             damaged: self.damaged,
-            digest: self.digest,
-            entries: self.entries,
-            max_seq: self.max_seq(),
+            digest: self.chains.digest(),
+            entries: self.chains.entries(),
+            data_entries: self.chains.data_entries(),
+            max_seq: self.chains.max_seq().max(self.commit),
             commit: self.commit,
-        }
-    }
-
-    fn max_seq(&self) -> Seq {
-        self.max_seq.get().unwrap_or_else(|| {
-            let max = self.slots(0).map(|(_, s)| s.seq()).max().unwrap_or_default();
-            self.max_seq.set(Some(max));
-            max
-        })
-    }
-
-    /// Replaces a block's entry and keeps digest, counts and ledger right.
-    pub fn set(&mut self, block: u32, new: Slot, ledger: &mut impl Ledger) {
-        let (page, at) = (block as usize / PAGE_SLOTS, block as usize % PAGE_SLOTS);
-        if self.pages.len() <= page {
-            self.pages.resize_with(if page == 0 { 1 } else { PAGES }, || None);
-        }
-        let slots = self.pages[page].get_or_insert_with(|| Box::new([Slot::ABSENT; PAGE_SLOTS]));
-        let old = std::mem::replace(&mut slots[at], new);
-        ledger.change(old.place, new.place);
-        self.digest.remove(&old.entry(block));
-        self.digest.add(&new.entry(block));
-        let count = |n: &mut u32, was: bool, is: bool| *n = *n + u32::from(is) - u32::from(was);
-        count(&mut self.entries, old.place != Place::ABSENT, new.place != Place::ABSENT);
-        count(&mut self.data_entries, is_data(old), is_data(new));
-        self.track_max(old.seq(), new.seq());
-    }
-
-    fn track_max(&self, old: Seq, new: Seq) {
-        match self.max_seq.get() {
-            Some(max) if new >= max => self.max_seq.set(Some(new)),
-            Some(max) if old == max => self.max_seq.set(None),
-            _ => {}
+            sealed: self.sealed,
         }
     }
 
     fn write(&mut self, block: u32, new: Slot, ledger: &mut impl Ledger) {
-        let old = self.slot(block);
-        if new.seq() > old.seq() || same_data(&old, &new) {
-            self.set(block, new, ledger);
+        let head = self.chains.head(block);
+        if head.version == new.version || head.place == Place::ABSENT {
+            if new.seq() > head.seq() || same_data(&head, &new) {
+                self.chains.put_head(block, new, ledger);
+            }
+        } else {
+            self.write_beside(block, new, ledger);
         }
     }
 
-    fn repair(&mut self, epoch: Epoch, block: u32, new: Slot, ledger: &mut impl Ledger) {
-        let old = self.slot(block);
+    /// A write at another version than the head's.
+    #[cold]
+    fn write_beside(&mut self, block: u32, new: Slot, ledger: &mut impl Ledger) {
+        let old = self.chains.get(block, new.version);
+        if new.seq() > old.seq() || same_data(&old, &new) {
+            self.chains.put(block, new.version, new, ledger);
+        }
+    }
+
+    fn repair(&mut self, epoch: Epoch, block: u32, version: Version, new: Slot, ledger: &mut impl Ledger) {
+        let old = self.chains.get(block, version);
         let replaces = old.seq().epoch() < epoch && !crate::mutant!("repair merges older epochs");
         if replaces || new.seq() > old.seq() || same_data(&old, &new) || crate::mutant!("repair undoes newer writes") {
-            self.set(block, new, ledger);
+            self.chains.put(block, version, new, ledger);
         }
     }
 
-    /// Forgets all entries.
-    fn clear(&mut self, ledger: &mut impl Ledger) {
-        for (_, s) in self.slots(0) {
-            ledger.change(s.place, Place::ABSENT);
-        }
-        self.pages = Vec::new();
+    /// Whether it has the entries of its chunk that every member has.
+    pub fn is_whole(&self, epoch: Epoch) -> bool {
+        self.adopted == epoch && !self.damaged
     }
-}
-
-fn is_data(s: Slot) -> bool {
-    s.place.kind() == BlockKind::Data
 }
 
 /// The same write's data again: its location may be replaced.
@@ -279,10 +234,10 @@ impl Index {
         self.fences.len()
     }
 
-    /// Blocks of the range that have no data yet: what a write of data would add.
-    pub fn growth(&self, chunk: ChunkId, block: u32, count: u32) -> u32 {
+    /// Blocks of the range that have no data at the version yet: what a write of data would add.
+    pub fn growth(&self, chunk: ChunkId, version: Version, block: u32, count: u32) -> u32 {
         let Some(r) = self.replicas.get(&chunk) else { return count };
-        (block..block + count).filter(|b| r.slot(*b).place.location().is_none()).count() as u32
+        (block..block + count).filter(|b| r.chains.get(*b, version).place.location().is_none()).count() as u32
     }
 
     pub fn set_fence(&mut self, volume: VolumeId, epoch: Epoch) {
@@ -293,19 +248,35 @@ impl Index {
     /// Puts a replica in, in place of one of the same chunk.
     pub fn insert(&mut self, replica: Replica, ledger: &mut impl Ledger) {
         self.remove(replica.chunk, ledger);
-        replica.slots(0).for_each(|(_, s)| ledger.change(Place::ABSENT, s.place));
+        replica.chains.all().for_each(|(_, s)| ledger.change(Place::ABSENT, s.place));
         self.by_volume.insert((replica.volume, replica.chunk));
-        self.entries += u64::from(replica.entries);
-        self.data_entries += u64::from(replica.data_entries);
+        self.entries += u64::from(replica.chains.entries());
+        self.data_entries += u64::from(replica.chains.data_entries());
         self.replicas.insert(replica.chunk, replica);
+    }
+
+    /// Adds entries to a replica that was put in before; whether it is still that one.
+    pub fn extend(&mut self, part: &Replica, ledger: &mut impl Ledger) -> bool {
+        let same = self.replicas.get(&part.chunk).is_some_and(|r| (r.replica, r.birth) == (part.replica, part.birth));
+        if same {
+            self.with(part.chunk, u64::MAX, |r| {
+                part.chains.all().for_each(|(block, s)| r.chains.put(block, s.version, s, ledger));
+            });
+        }
+        same
+    }
+
+    /// A seal that was durable; see [`Record::Seal`].
+    pub fn seal(&mut self, seal: &Seal) {
+        self.with(seal.chunk, u64::MAX, |r| r_seal(r, seal));
     }
 
     fn remove(&mut self, chunk: ChunkId, ledger: &mut impl Ledger) {
         if let Some(mut r) = self.replicas.remove(&chunk) {
             self.by_volume.remove(&(r.volume, chunk));
-            self.entries -= u64::from(r.entries);
-            self.data_entries -= u64::from(r.data_entries);
-            r.clear(ledger);
+            self.entries -= u64::from(r.chains.entries());
+            self.data_entries -= u64::from(r.chains.data_entries());
+            r.chains.clear(ledger);
         }
     }
 
@@ -314,6 +285,7 @@ impl Index {
         for r in self.replicas.values_mut().filter(|r| is_suspect(r)) {
             r.damaged = true;
             r.commit = Seq::ZERO;
+            r.sealed = Version(0);
         }
     }
 
@@ -346,6 +318,10 @@ impl Index {
                     self.with(p.chunk, number, |r| r_commit(r, p));
                 }
             }
+            Record::Prune { chunk, drops } => self.with(*chunk, number, |r| r_prune(r, drops, ledger)),
+            Record::Seal { seals } => {
+                seals.iter().for_each(|s| self.with(s.chunk, number, |r| r_seal(r, s)));
+            }
             Record::Move { blocks } => {
                 for (m, at) in blocks.iter().zip(first..) {
                     self.with(m.chunk, number, |r| r_move(r, m, Place(at), ledger));
@@ -360,10 +336,10 @@ impl Index {
     /// Runs `change` on the replica that record `number` is about, if it is still there.
     fn with(&mut self, chunk: ChunkId, number: u64, change: impl FnOnce(&mut Replica)) {
         let Some(r) = self.replicas.get_mut(&chunk).filter(|r| r.birth < number) else { return };
-        let (entries, data) = (r.entries, r.data_entries);
+        let (entries, data) = (r.chains.entries(), r.chains.data_entries());
         change(r);
-        self.entries = self.entries + u64::from(r.entries) - u64::from(entries);
-        self.data_entries = self.data_entries + u64::from(r.data_entries) - u64::from(data);
+        self.entries = self.entries + u64::from(r.chains.entries()) - u64::from(entries);
+        self.data_entries = self.data_entries + u64::from(r.chains.data_entries()) - u64::from(data);
     }
 
     /// Ids of replicas only grow: an older one never replaces a newer one.
@@ -407,7 +383,29 @@ fn r_repair(r: &mut Replica, epoch: Epoch, entries: &[BlockEntry], first: u32, l
             BlockKind::Zero => Slot::new(e.version, e.seq, 0, Place::ZERO),
             BlockKind::Absent => Slot::ABSENT,
         };
-        r.repair(epoch, e.block, slot, ledger);
+        if e.kind == BlockKind::Absent && e.version == Version(0) {
+            let versions: Vec<Version> = r.chains.chain(e.block).map(|s| s.version).collect();
+            versions.iter().for_each(|v| r.repair(epoch, e.block, *v, Slot::ABSENT, ledger));
+        } else {
+            r.repair(epoch, e.block, e.version, slot, ledger);
+        }
+    }
+}
+
+/// Named by seq: what replaced an entry that was to be dropped stays.
+fn r_prune(r: &mut Replica, drops: &[Dropped], ledger: &mut impl Ledger) {
+    for d in drops {
+        let old = r.chains.get(d.block, d.version);
+        if old.place != Place::ABSENT && old.seq() == d.seq {
+            r.chains.put(d.block, d.version, Slot::ABSENT, ledger);
+        }
+    }
+}
+
+/// Only ever goes up, like a commit point.
+fn r_seal(r: &mut Replica, s: &Seal) {
+    if r.replica == s.replica && !r.damaged {
+        r.sealed = r.sealed.max(s.version);
     }
 }
 
@@ -421,10 +419,10 @@ fn r_commit(r: &mut Replica, p: &CommitPoint) {
 
 /// Changes only where the data is, and only if it is still where compaction took it from.
 fn r_move(r: &mut Replica, m: &Moved, to: Place, ledger: &mut impl Ledger) {
-    let old = r.slot(m.block);
+    let old = r.chains.get(m.block, m.version);
     let same = old.place == Place(m.from) && (old.seq(), old.crc) == (m.seq, m.crc);
     if same || crate::mutant!("compaction puts old over new") {
-        r.set(m.block, Slot { place: to, ..old }, ledger);
+        r.chains.put(m.block, m.version, Slot { place: to, ..old }, ledger);
     }
 }
 

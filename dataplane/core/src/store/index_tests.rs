@@ -66,7 +66,7 @@ impl Log {
     }
 
     fn slot(&self, block: u32) -> Slot {
-        self.index.get(CHUNK).map_or(Slot::ABSENT, |r| r.slot(block))
+        self.index.get(CHUNK).map_or(Slot::ABSENT, |r| r.chains.head(block))
     }
 
     /// Everything that is kept incrementally equals what a look at all entries gives.
@@ -75,15 +75,15 @@ impl Log {
         let (mut all, mut with_data) = (0, 0);
         for r in self.index.replicas() {
             let mut digest = Digest::default();
-            for (b, s) in r.slots(0) {
+            for (b, s) in r.chains.all() {
                 digest.add(&s.entry(b));
                 s.place.location().into_iter().for_each(|l| *locations.entry(l).or_insert(0) += 1);
                 all += 1;
                 with_data += u64::from(is_data(s));
             }
-            let max = r.slots(0).map(|(_, s)| s.seq()).max().unwrap_or_default();
+            let max = r.chains.all().map(|(_, s)| s.seq()).max().unwrap_or_default();
             let meta = r.meta();
-            assert_eq!((meta.digest, meta.max_seq, meta.entries as usize), (digest, max, r.slots(0).count()));
+            assert_eq!((meta.digest, meta.max_seq, meta.entries as usize), (digest, max, r.chains.all().count()));
         }
         assert_eq!(self.refs.0, locations);
         assert_eq!(self.index.entry_counts(), (with_data, all - with_data));

@@ -37,10 +37,19 @@ pub const MAX_REPAIR_ENTRIES: usize = 1024;
 pub const MAX_ADOPT_CHUNKS: usize = 4096;
 /// Most points in one Commit record.
 pub const MAX_COMMIT_POINTS: usize = 2048;
+/// Most drops in one Prune record.
+pub const MAX_DROPS: usize = 2048;
+/// Most replicas in one Seal record.
+pub const MAX_SEALS: usize = 2048;
+/// Blocks whose chains one step of pruning looks at.
+pub const PRUNE_BLOCKS: u32 = 1024;
 /// Most blocks that compaction moves in one record.
 pub const MAX_MOVE_BLOCKS: usize = 128;
 /// Most blocks of one repair call's data, so that one caller cannot fill the memory.
 pub const MAX_CALL_DATA: usize = 64 << 20;
+
+/// Most entries in one call that reads them by version.
+pub const MAX_CALL_ENTRIES: usize = 16 << 10;
 
 /// A piece of a checkpoint is closed when it is this long; one replica's entries may exceed it.
 pub const PIECE_TARGET: usize = 256 << 10;

@@ -1,9 +1,10 @@
 //! Loading a checkpoint, piece by piece, as far as it is whole.
 
-use super::checkpoint::{DIRECTORY, ENTRIES, FENCES, decode_fences, decode_replicas};
+use super::checkpoint::{DIRECTORY, ENTRIES, FENCES, Part, SEALS, decode_fences, decode_replicas, decode_seals};
 use super::index::{Index, Ledger};
 use super::layout::{PieceHeader, ShardGeometry};
 use super::limits::*;
+use super::record::Seal;
 use super::root::Root;
 use super::walk::Window;
 use crate::ports::Disk;
@@ -15,7 +16,7 @@ pub struct Checkpoint {
     pub index: Index,
     /// Pieces that are missing.
     pub bad_pieces: u32,
-    /// The replicas that these held: they are there, but empty.
+    /// The replicas that these held: they are there, but lack entries.
     pub incomplete: BTreeSet<ChunkId>,
 }
 
@@ -34,8 +35,7 @@ pub async fn load<D: Disk>(
     root: &Root,
     ledger: &mut impl Ledger,
 ) -> Result<Checkpoint, String> {
-    let mut index = Index::default();
-    let mut with_entries = BTreeSet::new();
+    let mut loader = Loader { index: Index::default(), with_entries: BTreeSet::new(), open: None, seals: Vec::new() };
     let (mut good, mut good_small) = (0, 0);
     let mut next = 0;
     for segment in &root.segments {
@@ -44,11 +44,16 @@ pub async fn load<D: Disk>(
         while next < root.pieces
             && let Some(piece) = find(&mut window, g, root, offset, next).await
         {
+            if piece.number > next {
+                loader.open = None;
+            }
             offset = piece.end;
             next = piece.number + 1;
-            if take(&mut index, &mut with_entries, &piece, g, ledger).is_some() {
+            if loader.take(&piece, g, ledger).is_some() {
                 good += 1;
                 good_small += u32::from(piece.number < root.first_entries);
+            } else {
+                loader.open = None;
             }
         }
     }
@@ -56,6 +61,8 @@ pub async fn load<D: Disk>(
         return Err(format!("checkpoint {} has lost its fences or its directory", root.checkpoint));
     }
     let bad_pieces = root.pieces - good;
+    let Loader { mut index, with_entries, seals, .. } = loader;
+    seals.iter().for_each(|s| index.seal(s));
     let chunks = index.replicas().map(|r| r.chunk);
     let incomplete = chunks.filter(|c| bad_pieces > 0 && !with_entries.contains(c)).collect();
     Ok(Checkpoint { index, bad_pieces, incomplete })
@@ -85,24 +92,47 @@ async fn find<D: Disk>(
     None
 }
 
-fn take(
-    index: &mut Index,
-    with_entries: &mut BTreeSet<ChunkId>,
-    piece: &Piece,
-    g: &ShardGeometry,
-    ledger: &mut impl Ledger,
-) -> Option<()> {
-    match piece.kind {
-        FENCES => decode_fences(&piece.payload)?.into_iter().for_each(|(v, e)| index.set_fence(v, e)),
-        DIRECTORY | ENTRIES => {
-            for r in decode_replicas(&piece.payload, g.blocks())? {
-                if piece.kind == ENTRIES {
-                    with_entries.insert(r.chunk);
+/// The checkpoint as far as it has been read.
+struct Loader {
+    index: Index,
+    /// Replicas all of whose entries were there.
+    with_entries: BTreeSet<ChunkId>,
+    /// A replica of which more is to follow.
+    open: Option<ChunkId>,
+    /// They hold for replicas as they are in the end.
+    seals: Vec<Seal>,
+}
+
+impl Loader {
+    fn take(&mut self, piece: &Piece, g: &ShardGeometry, ledger: &mut impl Ledger) -> Option<()> {
+        match piece.kind {
+            FENCES => decode_fences(&piece.payload)?.into_iter().for_each(|(v, e)| self.index.set_fence(v, e)),
+            SEALS => self.seals.extend(decode_seals(&piece.payload)?),
+            DIRECTORY => {
+                for part in decode_replicas(&piece.payload, g.blocks())? {
+                    self.index.insert(part.replica, ledger);
                 }
-                index.insert(r, ledger);
             }
+            ENTRIES => {
+                let parts = decode_replicas(&piece.payload, g.blocks())?;
+                parts.into_iter().for_each(|part| self.entries(part, ledger));
+            }
+            _ => return None,
         }
-        _ => return None,
+        Some(())
     }
-    Some(())
+
+    fn entries(&mut self, part: Part, ledger: &mut impl Ledger) {
+        let chunk = part.replica.chunk;
+        let mut whole = !part.continues || self.open == Some(chunk);
+        if part.continues {
+            whole &= self.index.extend(&part.replica, ledger);
+        } else {
+            self.index.insert(part.replica, ledger);
+        }
+        self.open = Some(chunk).filter(|_| whole && part.more_follows);
+        if whole && !part.more_follows {
+            self.with_entries.insert(chunk);
+        }
+    }
 }

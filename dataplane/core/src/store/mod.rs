@@ -5,11 +5,12 @@
 //!
 //! - `record`, `queue`, `log`: requests become records, records gather into batches, one batch is
 //!   in flight at a time and carries everything that came meanwhile (group commit).
-//! - `index`: replicas, fences, and per block its entry and where the data is. Changed only by
+//! - `index`, `chains`: replicas, fences, and per block its entries, one per version, and where the data is. Changed only by
 //!   applying durable records, at run time and in replay alike.
 //! - `segments`: which piece of the disk is what, and when it may be reused.
 //! - `checkpoint`, `root`: the index on disk, so that replay is bounded.
 //! - `recovery`, `scan`, `load`, `walk`: from the disk to the state, whatever is on it; `firm`: and it stays there.
+//! - `prune`: what is not read any more is dropped; what a replica knows to hold for ever.
 //! - `compact`, `background`: space is made while requests go on.
 //!
 //! Invariants: what was acknowledged is found after any crash. What is damaged is reported, and the
@@ -17,6 +18,7 @@
 //! emptied. The format is described in `docs/disk-format.md`.
 
 mod background;
+mod chains;
 mod checkpoint;
 mod compact;
 mod error;
@@ -26,6 +28,7 @@ mod layout;
 pub mod limits;
 mod load;
 mod log;
+mod prune;
 mod queue;
 mod read;
 mod record;
@@ -42,7 +45,8 @@ mod walk;
 
 pub use error::{FormatError, StoreError};
 pub use index::ReplicaMeta;
-pub use record::{CommitPoint, NewReplica};
+pub use prune::Pruning;
+pub use record::{CommitPoint, NewReplica, Seal};
 pub use recovery::RecoveryReport;
 pub use shard::{Options, Shard, Usage};
 pub use superblock::{FORMAT_VERSION, Superblock, claim, format, format_as, read_superblock};

@@ -1,7 +1,7 @@
 //! Reading: from the index to verified data.
 
 use super::error::StoreError;
-use super::index::Place;
+use super::index::{Place, Replica, Slot};
 use super::layout::ShardGeometry;
 use super::limits::*;
 use super::segments::Pin;
@@ -10,7 +10,7 @@ use crate::ports::{Disk, Runtime};
 use crate::sync::join_all;
 use bytes::{Bytes, BytesMut};
 use levee_proto::wire::{BlockEntry, BlockKind};
-use levee_proto::{BLOCKS_PER_CHUNK, ChunkId};
+use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, Version, View};
 
 /// Blocks that lie one after the other on the disk.
 struct Run {
@@ -29,11 +29,39 @@ struct Plan {
 }
 
 impl<D: Disk, R: Runtime> Shard<D, R> {
-    /// Reads `count` blocks: one entry per block, and the data of those of kind Data in order.
+    /// Reads `count` blocks as a view sees them: one entry per block, and the data of those of kind Data in order.
     ///
     /// Every block is checked. If any is bad, [`StoreError::Corrupt`] names all that are.
-    pub async fn read(&self, chunk: ChunkId, block: u32, count: u32) -> Result<(Vec<BlockEntry>, Bytes), StoreError> {
-        let plan = self.plan(chunk, block, count)?;
+    pub async fn read(
+        &self,
+        chunk: ChunkId,
+        block: u32,
+        count: u32,
+        view: &View,
+    ) -> Result<(Vec<BlockEntry>, Bytes), StoreError> {
+        if count == 0 || block.checked_add(count).is_none_or(|end| end > BLOCKS_PER_CHUNK) {
+            return Err(StoreError::Invalid("block range of a read"));
+        }
+        let plan = self.plan(chunk, block..block + count, |r, b| Some((b, r.chains.visible(b, view))))?;
+        self.fetch(chunk, plan).await
+    }
+
+    /// Reads entries by block and version, like [`Shard::read`]; those that are not there are left out.
+    pub async fn read_entries(
+        &self,
+        chunk: ChunkId,
+        wanted: &[(u32, Version)],
+    ) -> Result<(Vec<BlockEntry>, Bytes), StoreError> {
+        if wanted.len() > MAX_CALL_ENTRIES || wanted.iter().any(|(b, _)| *b >= BLOCKS_PER_CHUNK) {
+            return Err(StoreError::Invalid("blocks of a read"));
+        }
+        let plan = self.plan(chunk, wanted.iter(), |r, (block, version)| {
+            Some((*block, r.chains.get(*block, *version))).filter(|(_, s)| s.place != Place::ABSENT)
+        })?;
+        self.fetch(chunk, plan).await
+    }
+
+    async fn fetch(&self, chunk: ChunkId, plan: Plan) -> Result<(Vec<BlockEntry>, Bytes), StoreError> {
         if !plan.lost.is_empty() {
             return Err(StoreError::Corrupt { chunk, blocks: plan.lost });
         }
@@ -55,18 +83,19 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         if bad.is_empty() { Ok((plan.entries, data)) } else { Err(StoreError::Corrupt { chunk, blocks: bad }) }
     }
 
-    fn plan(&self, chunk: ChunkId, block: u32, count: u32) -> Result<Plan, StoreError> {
+    fn plan<W>(
+        &self,
+        chunk: ChunkId,
+        wanted: impl ExactSizeIterator<Item = W>,
+        find: impl Fn(&Replica, W) -> Option<(u32, Slot)>,
+    ) -> Result<Plan, StoreError> {
         let s = self.inner().state.borrow();
         if let Some(e) = &s.failed {
             return Err(e.clone());
         }
-        if count == 0 || block.checked_add(count).is_none_or(|end| end > BLOCKS_PER_CHUNK) {
-            return Err(StoreError::Invalid("block range of a read"));
-        }
         let r = s.index.get(chunk).ok_or(StoreError::UnknownReplica(chunk))?;
-        let mut plan = Plan { entries: Vec::with_capacity(count as usize), runs: Vec::new(), lost: Vec::new() };
-        for b in block..block + count {
-            let slot = r.slot(b);
+        let mut plan = Plan { entries: Vec::with_capacity(wanted.len()), runs: Vec::new(), lost: Vec::new() };
+        for (b, slot) in wanted.filter_map(|w| find(r, w)) {
             plan.entries.push(slot.entry(b));
             if let Some(location) = slot.place.location() {
                 plan.extend(&s.geometry, location, |segment| s.segments.pin(segment));

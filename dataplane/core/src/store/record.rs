@@ -26,6 +26,22 @@ pub struct CommitPoint {
     pub seq: Seq,
 }
 
+/// An entry that no view reads any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    pub block: u32,
+    pub version: Version,
+    pub seq: Seq,
+}
+
+/// A replica holds everything that was ever written at versions up to `version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seal {
+    pub chunk: ChunkId,
+    pub replica: ReplicaId,
+    pub version: Version,
+}
+
 /// A block that compaction copied: what it is, and where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
@@ -88,6 +104,14 @@ pub enum Record {
     Commit {
         points: Vec<CommitPoint>,
     },
+    /// Entries that are dropped.
+    Prune {
+        chunk: ChunkId,
+        drops: Vec<Dropped>,
+    },
+    Seal {
+        seals: Vec<Seal>,
+    },
 }
 
 mod kind {
@@ -102,6 +126,8 @@ mod kind {
     pub const MOVE: u8 = 9;
     pub const LOST: u8 = 10;
     pub const COMMIT: u8 = 11;
+    pub const PRUNE: u8 = 12;
+    pub const SEAL: u8 = 13;
 }
 
 /// `sub` of a Create record.
@@ -130,6 +156,9 @@ layout!(RawAdopt, 8, { epoch: U32, count: U32 });
 layout!(RawFence, 12, { volume: U64, epoch: U32 });
 layout!(RawConfig, 12, { chunk: U64, config: U32 });
 layout!(RawPoint, 24, { chunk: U64, replica: U64, seq: U64 });
+layout!(RawPrune, 16, { chunk: U64, count: U32, reserved: U32 });
+layout!(RawDropped, 16, { seq: U64, version: U32, block: U32 });
+layout!(RawSeal, 20, { chunk: U64, replica: U64, version: U32 });
 layout!(RawMoved, 32, { chunk: U64, seq: U64, version: U32, crc: U32, block: U32, from: U32 });
 
 impl From<&BlockEntry> for RawEntry {
@@ -191,6 +220,32 @@ impl RawPoint {
     }
 }
 
+impl From<&Dropped> for RawDropped {
+    fn from(d: &Dropped) -> RawDropped {
+        RawDropped { seq: d.seq.0.into(), version: d.version.0.into(), block: d.block.into() }
+    }
+}
+
+impl RawDropped {
+    fn checked(&self) -> Option<Dropped> {
+        let (block, version, seq) = (self.block.get(), Version(self.version.get()), Seq(self.seq.get()));
+        (block < BLOCKS_PER_CHUNK).then_some(Dropped { block, version, seq })
+    }
+}
+
+impl From<&Seal> for RawSeal {
+    fn from(s: &Seal) -> RawSeal {
+        RawSeal { chunk: s.chunk.0.into(), replica: s.replica.0.into(), version: s.version.0.into() }
+    }
+}
+
+impl RawSeal {
+    fn seal(&self) -> Seal {
+        let (chunk, replica) = (ChunkId(self.chunk.get()), ReplicaId(self.replica.get()));
+        Seal { chunk, replica, version: Version(self.version.get()) }
+    }
+}
+
 fn all<T, U>(raw: &[T], check: impl Fn(&T) -> Option<U>) -> Option<Vec<U>> {
     raw.iter().map(check).collect()
 }
@@ -232,6 +287,8 @@ impl Record {
                 Record::ClearDamaged { .. } => 8,
                 Record::Move { blocks } | Record::Lost { blocks } => blocks.len() * size_of::<RawMoved>(),
                 Record::Commit { points } => points.len() * size_of::<RawPoint>(),
+                Record::Prune { drops, .. } => size_of::<RawPrune>() + drops.len() * size_of::<RawDropped>(),
+                Record::Seal { seals } => seals.len() * size_of::<RawSeal>(),
             }
     }
 
@@ -248,6 +305,8 @@ impl Record {
             Record::Move { .. } => (kind::MOVE, 0),
             Record::Lost { .. } => (kind::LOST, 0),
             Record::Commit { .. } => (kind::COMMIT, 0),
+            Record::Prune { .. } => (kind::PRUNE, 0),
+            Record::Seal { .. } => (kind::SEAL, 0),
         }
     }
 
@@ -295,6 +354,12 @@ impl Record {
                 blocks.iter().for_each(|m| o.put(&RawMoved::from(m)));
             }
             Record::Commit { points } => points.iter().for_each(|p| o.put(&RawPoint::from(p))),
+            Record::Prune { chunk, drops } => {
+                let count = (drops.len() as u32).into();
+                o.put(&RawPrune { chunk: chunk.0.into(), count, reserved: 0.into() });
+                drops.iter().for_each(|d| o.put(&RawDropped::from(d)));
+            }
+            Record::Seal { seals } => seals.iter().for_each(|s| o.put(&RawSeal::from(s))),
         }
     }
 
@@ -324,6 +389,16 @@ impl Record {
             kind::COMMIT => {
                 let points = <[RawPoint]>::ref_from_bytes(body).ok()?;
                 Some(Record::Commit { points: points.iter().map(RawPoint::point).collect() })
+            }
+            kind::PRUNE => {
+                let (p, drops) = RawPrune::ref_from_prefix(body).ok()?;
+                let drops = <[RawDropped]>::ref_from_bytes(drops).ok()?;
+                (drops.len() == p.count.get() as usize).then_some(())?;
+                Some(Record::Prune { chunk: ChunkId(p.chunk.get()), drops: all(drops, RawDropped::checked)? })
+            }
+            kind::SEAL => {
+                let seals = <[RawSeal]>::ref_from_bytes(body).ok()?;
+                Some(Record::Seal { seals: seals.iter().map(RawSeal::seal).collect() })
             }
             other => Self::decode_small(other, head.sub, body),
         }

@@ -16,10 +16,13 @@ use super::tickets::Ticket;
 use crate::ports::{Disk, Runtime};
 use crate::sync::Event;
 use bytes::Bytes;
-use levee_proto::wire::{BlockEntry, BlockKind, Crcs};
+use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Scope};
 use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
+
+const NO_VERSION: &str = "an entry at version 0";
 
 /// How a shard is run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,12 +154,20 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.0.state.borrow().index.replicas().map(|r| r.meta()).collect()
     }
 
-    /// At most `max` entries that are not absent and have a larger seq than `above`, from block `from` on, and whether
-    /// there are more.
-    pub fn entries(&self, chunk: ChunkId, from: u32, max: usize, above: Seq) -> (Vec<BlockEntry>, bool) {
+    /// At most `max` entries that are not absent and have a larger seq than `above`, by block, of each the newest first, from
+    /// version `from_version` of block `from` on, and whether there are more.
+    pub fn entries(
+        &self,
+        chunk: ChunkId,
+        from: u32,
+        from_version: Version,
+        max: usize,
+        above: Seq,
+    ) -> (Vec<BlockEntry>, bool) {
         let s = self.0.state.borrow();
         let Some(r) = s.index.get(chunk) else { return (Vec::new(), false) };
-        let mut all = r.slots(from).map(|(block, slot)| slot.entry(block)).filter(|e| e.seq > above);
+        let all = r.chains.all_from(from, from_version);
+        let mut all = all.map(|(block, slot)| slot.entry(block)).filter(|e| e.seq > above);
         let entries = all.by_ref().take(max).collect();
         (entries, all.next().is_some())
     }
@@ -220,7 +231,7 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.enqueue_one(Record::ClearDamaged { chunk })
     }
 
-    /// Writes `count` blocks. Takes effect for each block whose entry has a smaller seq.
+    /// Writes `count` blocks at a version. Takes effect for each block whose entry of that version has a smaller seq.
     #[expect(clippy::too_many_arguments, reason = "a write has that many parts, and no one holds them as one")]
     pub fn write(
         &self,
@@ -238,20 +249,33 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         if kind == BlockKind::Absent || !in_chunk || blocks * BLOCK > MAX_BATCH_DATA {
             return Ticket::refused(StoreError::Invalid("block range of a write"));
         }
+        if version == Version(0) {
+            return Ticket::refused(StoreError::Invalid(NO_VERSION));
+        }
         if crcs.len() != blocks || data.len() != blocks * BLOCK {
             return Ticket::refused(StoreError::Invalid("length of a write"));
         }
-        let growth = match self.admit(chunk, |s| if blocks == 0 { 0 } else { s.index.growth(chunk, block, count) }) {
-            Ok(growth) => growth,
-            Err(e) => return Ticket::refused(e),
-        };
+        let growth =
+            match self.admit(chunk, |s| if blocks == 0 { 0 } else { s.index.growth(chunk, version, block, count) }) {
+                Ok(growth) => growth,
+                Err(e) => return Ticket::refused(e),
+            };
         let record = Record::Write { chunk, kind, version, seq, block, count, crcs };
         self.enqueue([Item { record, data, growth, last: true }])
     }
 
-    /// Brings blocks to the given states, as epoch `epoch` reconciled them: entries of older epochs
+    /// Brings entries to the given states, as epoch `epoch` reconciled them: those of older epochs
     /// are replaced, those of `epoch` and later merged by seq. `data` holds the blocks of kind Data.
-    pub fn repair(&self, chunk: ChunkId, epoch: Epoch, entries: Vec<BlockEntry>, data: Bytes) -> Ticket {
+    ///
+    /// What is void by the scope is found now: repairs of the same blocks that are on their way must be done first.
+    pub fn repair(
+        &self,
+        chunk: ChunkId,
+        epoch: Epoch,
+        scope: Scope,
+        mut entries: Vec<BlockEntry>,
+        data: Bytes,
+    ) -> Ticket {
         let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
         if data.len() != blocks * BLOCK || data.len() > MAX_CALL_DATA {
             return Ticket::refused(StoreError::Invalid("length of a repair"));
@@ -259,14 +283,31 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         if entries.iter().any(|e| e.block >= BLOCKS_PER_CHUNK) {
             return Ticket::refused(StoreError::Invalid("block of a repair"));
         }
+        if entries.iter().any(|e| e.kind != BlockKind::Absent && e.version == Version(0)) {
+            return Ticket::refused(StoreError::Invalid(NO_VERSION));
+        }
+        self.add_void(chunk, epoch, scope, &mut entries);
         if entries.is_empty() {
             return self.flush();
         }
-        let new_data = |s: &State, e: &&BlockEntry| e.kind == BlockKind::Data && s.index.growth(chunk, e.block, 1) > 0;
+        let new_data =
+            |s: &State, e: &&BlockEntry| e.kind == BlockKind::Data && s.index.growth(chunk, e.version, e.block, 1) > 0;
         if let Err(e) = self.admit(chunk, |s| entries.iter().filter(|e| new_data(s, e)).count() as u32) {
             return Ticket::refused(e);
         }
         self.enqueue(repair_items(chunk, epoch, &entries, data))
+    }
+
+    /// Adds, as absent, what is here within a scope and older than the epoch, and is not among the entries.
+    fn add_void(&self, chunk: ChunkId, epoch: Epoch, scope: Scope, entries: &mut Vec<BlockEntry>) {
+        let Scope::Versions { block, count, first, last } = scope else { return };
+        let s = self.0.state.borrow();
+        let Some(r) = s.index.get(chunk) else { return };
+        let named: BTreeSet<_> = entries.iter().map(|e| (e.block, e.version)).collect();
+        let here = r.chains.all_from(block, Version::MAX).take_while(|(b, _)| *b - block < count);
+        let in_scope = here.filter(|(b, s)| (first..=last).contains(&s.version) && !named.contains(&(*b, s.version)));
+        let void = in_scope.filter(|(_, s)| s.seq().epoch() < epoch);
+        entries.extend(void.map(|(b, s)| BlockEntry { version: s.version, ..BlockEntry::absent(b) }));
     }
 
     /// How full the shard is.
@@ -357,7 +398,7 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.enqueue([item(record)])
     }
 
-    fn enqueue(&self, items: impl IntoIterator<Item = Item>) -> Ticket {
+    pub(super) fn enqueue(&self, items: impl IntoIterator<Item = Item>) -> Ticket {
         let ticket = {
             let s = &mut *self.0.state.borrow_mut();
             if let Some(e) = &s.failed {
@@ -373,7 +414,7 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     }
 }
 
-fn item(record: Record) -> Item {
+pub fn item(record: Record) -> Item {
     Item { record, data: Bytes::new(), growth: 0, last: false }
 }
 

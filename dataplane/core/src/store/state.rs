@@ -60,8 +60,8 @@ pub struct State {
 const BYTES_PER_ENTRY: u64 = 24;
 /// The same for zeros, which come in runs.
 const BYTES_PER_ZERO: u64 = 3;
-/// Replicas are written twice; see the checkpoint.
-const BYTES_PER_REPLICA: u64 = 2 * 56;
+/// Replicas are written twice, and what they are sealed up to; see the checkpoint.
+const BYTES_PER_REPLICA: u64 = 2 * 56 + 20;
 const BYTES_PER_FENCE: u64 = 12;
 
 impl State {

@@ -8,7 +8,7 @@ use levee_core::replica::{DiskShards, ReplicaService};
 use levee_core::store::{self, Options, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRuntime};
 use levee_proto::wire::{BlockKind, Crcs, Reply, Request, Status, Target};
-use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, DiskId, Epoch, ReplicaId, Seq, Version, VolumeId};
+use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, DiskId, Epoch, ReplicaId, Seq, Version, View, VolumeId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -210,7 +210,8 @@ fn who_has_not_fenced_since_a_restart_is_to_fence_first() {
         let after = disk.fork(CrashStyle::LoseAll, 1);
         let service = open(&rt, &after).await;
         assert_eq!(status(&ask(&rt, &service, write(1, 1, 1)).await), Status::FenceFirst);
-        let list = Request::List { target: target(1, 1), from: 0, max: 1, above: Seq::ZERO };
+        let list =
+            Request::List { target: target(1, 1), from: 0, from_version: Version::MAX, max: 1, above: Seq::ZERO };
         assert_eq!(status(&ask(&rt, &service, (list, Bytes::new())).await), Status::FenceFirst);
         ask(&rt, &service, fence(1)).await;
         assert_eq!(status(&ask(&rt, &service, write(1, 1, 1)).await), Status::Ok);
@@ -223,7 +224,13 @@ fn guests_read_only_what_was_adopted() {
         let service = in_use(&rt, &disk).await;
         ask(&rt, &service, write(1, 1, 1)).await;
         ask(&rt, &service, fence(2)).await;
-        let read = |reconcile| Request::Read { target: target(1, 2), block: 5, count: 1, reconcile };
+        let read = |reconcile| Request::Read {
+            target: target(1, 2),
+            block: 5,
+            count: 1,
+            view: View::of(Version::FIRST),
+            reconcile,
+        };
         assert_eq!(status(&ask(&rt, &service, (read(false), Bytes::new())).await), Status::NotAdopted);
         assert_eq!(status(&ask(&rt, &service, (read(true), Bytes::new())).await), Status::Ok);
         let replicas = vec![(DiskId(1), ChunkId(1), ReplicaId(1))];

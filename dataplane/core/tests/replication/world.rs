@@ -5,14 +5,16 @@
 //! decided by a test ([`World::rule`]).
 
 use bytes::Bytes;
-use levee_core::gateway::{AllocError, Cluster, Done, Gateway, LinkDown, Options};
+use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, Gateway, LinkDown, Options};
 use levee_core::ports::Runtime;
 use levee_core::replica::{DiskShards, ReplicaService};
 use levee_core::store::{self, Options as StoreOptions, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
-use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ReplicaChange, ReplicaPlace};
+use levee_proto::api::{
+    ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
+};
 use levee_proto::wire::{Reply, Request, Status};
-use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, VolumeId};
+use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, View, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Not;
@@ -21,6 +23,10 @@ use std::time::Duration;
 
 pub const VOLUME_SIZE: u64 = 512 << 20;
 pub const DISK_SIZE: u64 = 256 << 20;
+/// The volume that most tests are about.
+pub const VOLUME: VolumeId = VolumeId(1);
+/// Chunk ids of one volume.
+const CHUNKS_OF_VOLUME: u64 = 1000;
 /// Cores of a node, each with a shard of the disk.
 const CORES: u16 = 2;
 /// Bytes looked at together when a disk is searched.
@@ -58,6 +64,28 @@ struct Node {
     hung: bool,
 }
 
+/// What the meta server knows of a volume.
+struct Volume {
+    epoch: u32,
+    chunks: BTreeMap<u32, ChunkInfo>,
+    versions: VolumeVersions,
+    /// The snapshot that it was cloned from.
+    parent: Option<(VolumeId, View)>,
+}
+
+impl Volume {
+    fn new(parent: Option<(VolumeId, View)>) -> Volume {
+        let versions = VolumeVersions {
+            number: 1,
+            version: Version::FIRST,
+            view: View::default(),
+            size: VOLUME_SIZE,
+            ..VolumeVersions::default()
+        };
+        Volume { epoch: 0, chunks: BTreeMap::new(), versions, parent }
+    }
+}
+
 /// A cheap handle.
 #[derive(Clone)]
 pub struct World(Rc<Inner>);
@@ -66,8 +94,7 @@ struct Inner {
     rt: TestRuntime,
     rng: RefCell<TestRng>,
     nodes: RefCell<BTreeMap<NodeId, Node>>,
-    chunks: RefCell<BTreeMap<u32, ChunkInfo>>,
-    epoch: Cell<u32>,
+    volumes: RefCell<BTreeMap<VolumeId, Volume>>,
     min_copies: u8,
     /// Counts gateways: a gateway's messages are lost when it is cut off.
     cut_off: RefCell<BTreeSet<u64>>,
@@ -91,8 +118,7 @@ impl World {
             rt: rt.clone(),
             rng: RefCell::new(TestRng::new(seed)),
             nodes: RefCell::default(),
-            chunks: RefCell::default(),
-            epoch: Cell::new(0),
+            volumes: RefCell::new(BTreeMap::from([(VOLUME, Volume::new(None))])),
             min_copies,
             cut_off: RefCell::default(),
             next_gateway: Cell::new(0),
@@ -205,25 +231,121 @@ impl World {
 
     /// Attaches the volume: a new epoch, a new gateway. Earlier ones go on as long as they can.
     pub fn attach(&self) -> (TestGateway, u64) {
-        self.0.epoch.set(self.0.epoch.get() + 1);
+        self.attach_volume(VOLUME)
+    }
+
+    /// Attaches any volume.
+    pub fn attach_volume(&self, id: VolumeId) -> (TestGateway, u64) {
         let number = self.0.next_gateway.get();
         self.0.next_gateway.set(number + 1);
+        self.0.volumes.borrow_mut().get_mut(&id).unwrap().epoch += 1;
+        let (parent, volumes) = (self.parent(id), self.0.volumes.borrow());
+        let volume = &volumes[&id];
         let opened = OpenedVolume {
-            id: VolumeId(1),
-            name: "v".into(),
-            epoch: Epoch(self.0.epoch.get()),
-            version: Version::FIRST,
+            id,
+            name: format!("v{id}"),
+            epoch: Epoch(volume.epoch),
+            version: volume.versions.version,
             size: VOLUME_SIZE,
             copies: 3,
             min_copies: self.0.min_copies,
             geometry: Geometry::default(),
-            chunks: self.0.chunks.borrow().values().cloned().collect(),
+            chunks: volume.chunks.values().cloned().collect(),
+            view: volume.versions.view.clone(),
+            snapshots: volume.versions.snapshots.clone(),
+            sealed: volume.versions.sealed,
+            parent,
+            versions: volume.versions.clone(),
         };
-        let links = TestLinks { world: self.clone(), gateway: number, epoch: opened.epoch };
+        levee_core::gateway::check(&opened).unwrap();
+        let links = TestLinks { world: self.clone(), gateway: number, volume: id, epoch: opened.epoch };
         let options = Options::default();
         let gateway = Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options);
         gateway.evacuate(self.0.leaving.borrow().clone());
         (gateway, number)
+    }
+
+    fn change_versions(&self, id: VolumeId, change: impl FnOnce(&mut VolumeVersions)) -> VolumeVersions {
+        let mut volumes = self.0.volumes.borrow_mut();
+        let versions = &mut volumes.get_mut(&id).unwrap().versions;
+        change(versions);
+        versions.number += 1;
+        versions.clone()
+    }
+
+    /// The meta server's part of taking a snapshot: it is pending. What the gateway is to be told, and the snapshot's view.
+    pub fn begin_snapshot(&self, id: VolumeId) -> (VolumeVersions, View) {
+        let view = self.versions(id).view;
+        let versions = self.change_versions(id, |v| {
+            v.pending = Some(v.version);
+            v.snapshots.push(v.view.clone());
+            v.version = v.version.next().unwrap();
+            v.view.version = v.version;
+        });
+        (versions, view)
+    }
+
+    /// Nobody wants the snapshot any more.
+    pub fn delete_snapshot(&self, id: VolumeId, view: &View) -> VolumeVersions {
+        self.change_versions(id, |v| {
+            v.snapshots.retain(|s| s != view);
+            v.prune = true;
+        })
+    }
+
+    /// The head goes on from a snapshot. The volume is detached.
+    pub fn roll_back(&self, id: VolumeId, view: &View) {
+        self.change_versions(id, |v| {
+            v.view = view.rolled_back(v.version).unwrap();
+            v.version = v.view.version;
+        });
+    }
+
+    /// A volume that begins with what a snapshot shows.
+    pub fn clone_volume(&self, from: VolumeId, view: &View) -> VolumeId {
+        let mut volumes = self.0.volumes.borrow_mut();
+        let id = VolumeId(volumes.len() as u64 + 1);
+        volumes.insert(id, Volume::new(Some((from, view.clone()))));
+        id
+    }
+
+    /// All that ancestors have is to be copied.
+    pub fn flatten(&self, id: VolumeId) -> VolumeVersions {
+        self.change_versions(id, |v| v.flatten = true)
+    }
+
+    /// As the meta server knows them.
+    pub fn versions(&self, id: VolumeId) -> VolumeVersions {
+        self.0.volumes.borrow()[&id].versions.clone()
+    }
+
+    fn parent(&self, id: VolumeId) -> Option<ParentInfo> {
+        let (volume, view) = self.0.volumes.borrow()[&id].parent.clone()?;
+        let parent = self.parent(volume).map(Box::new);
+        let chunks = self.0.volumes.borrow()[&volume].chunks.values().cloned().collect();
+        Some(ParentInfo { volume, view, size: VOLUME_SIZE, geometry: Geometry::default(), copies: 3, chunks, parent })
+    }
+
+    fn accomplished(&self, id: VolumeId, epoch: Epoch, what: Accomplished) -> Result<VolumeVersions, AllocError> {
+        self.check_epoch(id, epoch)?;
+        if what == Accomplished::Flattened {
+            self.0.volumes.borrow_mut().get_mut(&id).unwrap().parent = None;
+        }
+        Ok(self.change_versions(id, |v| match what {
+            Accomplished::Sealed(version) => {
+                v.sealed = v.sealed.max(version);
+                v.pending = v.pending.filter(|p| *p > version);
+            }
+            Accomplished::Pruned(number) => v.prune &= v.number != number,
+            Accomplished::Flattened => v.flatten = false,
+        }))
+    }
+
+    fn check_epoch(&self, id: VolumeId, epoch: Epoch) -> Result<(), AllocError> {
+        match epoch.0 == self.0.volumes.borrow()[&id].epoch {
+            true => Ok(()),
+            false => Err(AllocError::Fenced("a newer epoch exists".into())),
+        }
     }
 
     /// The operator's word about a disk. Gateways are to be told ([`Gateway::evacuate`]).
@@ -248,17 +370,15 @@ impl World {
 
     /// Where the chunk at this position is.
     pub fn members(&self, index: u32) -> Vec<NodeId> {
-        self.0.chunks.borrow()[&index].replicas.iter().map(|r| r.node).collect()
+        self.0.volumes.borrow()[&VOLUME].chunks[&index].replicas.iter().map(|r| r.node).collect()
     }
 
-    fn change(&self, epoch: Epoch, changes: Vec<ReplicaChange>) -> Result<ChangedReplicas, AllocError> {
-        if epoch.0 != self.0.epoch.get() {
-            return Err(AllocError::Fenced("a newer epoch exists".into()));
-        }
+    fn change(&self, id: VolumeId, epoch: Epoch, changes: Vec<ReplicaChange>) -> Result<ChangedReplicas, AllocError> {
+        self.check_epoch(id, epoch)?;
         let (mut answer, mut refused) = (vec![], None);
         for change in changes {
-            let mut chunks = self.0.chunks.borrow_mut();
-            let info = chunks.get_mut(&change.index).expect("a chunk that exists");
+            let mut volumes = self.0.volumes.borrow_mut();
+            let info = volumes.get_mut(&id).unwrap().chunks.get_mut(&change.index).expect("a chunk that exists");
             if info.config == change.config && self.changed(info, &change).is_none() {
                 refused = Some("no node is free".to_string());
             }
@@ -294,14 +414,13 @@ impl World {
         self.0.cut_off.borrow_mut().insert(gateway);
     }
 
-    fn allocate(&self, epoch: Epoch, indexes: Vec<u32>) -> Result<Vec<ChunkInfo>, AllocError> {
-        if epoch.0 != self.0.epoch.get() {
-            return Err(AllocError::Fenced("a newer epoch exists".into()));
-        }
+    fn allocate(&self, volume: VolumeId, epoch: Epoch, indexes: Vec<u32>) -> Result<Vec<ChunkInfo>, AllocError> {
+        self.check_epoch(volume, epoch)?;
         let nodes = self.nodes();
-        let mut chunks = self.0.chunks.borrow_mut();
+        let mut volumes = self.0.volumes.borrow_mut();
+        let chunks = &mut volumes.get_mut(&volume).unwrap().chunks;
         let made = indexes.into_iter().map(|index| {
-            let id = u64::from(index) + 1;
+            let id = (volume.0 - 1) * CHUNKS_OF_VOLUME + u64::from(index) + 1;
             let place = |k: u64| {
                 let node = nodes[((id + k) % nodes.len() as u64) as usize];
                 ReplicaPlace { replica: ReplicaId(id * 10 + k), node, disk: DiskId(node.0) }
@@ -318,6 +437,7 @@ impl World {
 pub struct TestLinks {
     world: World,
     gateway: u64,
+    volume: VolumeId,
     epoch: Epoch,
 }
 
@@ -379,20 +499,38 @@ impl Cluster for TestLinks {
         &self,
         changes: Vec<ReplicaChange>,
     ) -> impl Future<Output = Result<ChangedReplicas, AllocError>> + 'static {
-        let (world, epoch) = (self.world.clone(), self.epoch);
+        let (world, id, epoch) = (self.world.clone(), self.volume, self.epoch);
         async move {
             world.0.rt.sleep(Duration::from_micros(world.below(3000))).await;
-            let answer = world.change(epoch, changes);
+            let answer = world.change(id, epoch, changes);
             world.0.rt.sleep(Duration::from_micros(world.below(3000))).await;
             answer
         }
     }
 
     fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static {
-        let (world, epoch) = (self.world.clone(), self.epoch);
+        let (world, id, epoch) = (self.world.clone(), self.volume, self.epoch);
         async move {
             world.0.rt.sleep(Duration::from_millis(1)).await;
-            world.allocate(epoch, indexes)
+            world.allocate(id, epoch, indexes)
+        }
+    }
+
+    fn accomplished(&self, what: Accomplished) -> impl Future<Output = Result<VolumeVersions, AllocError>> + 'static {
+        let (world, id, epoch) = (self.world.clone(), self.volume, self.epoch);
+        async move {
+            world.0.rt.sleep(Duration::from_micros(world.below(3000))).await;
+            let answer = world.accomplished(id, epoch, what);
+            world.0.rt.sleep(Duration::from_micros(world.below(3000))).await;
+            answer
+        }
+    }
+
+    fn parent(&self) -> impl Future<Output = Result<Option<ParentInfo>, AllocError>> + 'static {
+        let (world, id) = (self.world.clone(), self.volume);
+        async move {
+            world.0.rt.sleep(Duration::from_millis(1)).await;
+            Ok(world.parent(id))
         }
     }
 }

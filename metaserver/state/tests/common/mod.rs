@@ -132,3 +132,48 @@ pub fn set_disk(state: &mut State, disk: u32, to: DiskState, by: Decider) -> Dis
 pub fn kind(outcome: Outcome) -> ProblemKind {
     outcome.expect_err("refused").kind
 }
+
+/// `VOLUME@NAME`.
+pub fn at(text: &str) -> SnapshotName {
+    let (volume, snapshot) = text.split_once('@').expect("VOLUME@NAME");
+    SnapshotName { volume: volume.into(), snapshot: snapshot.into() }
+}
+
+/// Takes snapshots, all in one.
+pub fn snapshot(state: &mut State, names: &[&str]) -> Result<Vec<SnapshotInfo>, Problem> {
+    let request = CreateSnapshots { snapshots: names.iter().map(|name| at(name)).collect(), image: None };
+    match state.apply(&Command::BeginSnapshots { request, created_ms: 5 })? {
+        Answer::Snapshots(taken) => Ok(taken),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn versions(answer: Answer) -> VolumeVersions {
+    match answer {
+        Answer::Versions(versions) => versions,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The gateway has sealed the version.
+pub fn sealed(state: &mut State, name: &str, epoch: Epoch, version: u32) -> Result<VolumeVersions, Problem> {
+    let request = Sealed { epoch, version: Version(version) };
+    state.apply(&Command::FinishSnapshots { name: name.into(), request }).map(versions)
+}
+
+/// The gateway has dropped what nobody sees.
+pub fn pruned(state: &mut State, name: &str, epoch: Epoch, number: u64) -> Result<VolumeVersions, Problem> {
+    state.apply(&Command::Pruned { name: name.into(), request: Pruned { epoch, number } }).map(versions)
+}
+
+pub fn clone(state: &mut State, from: &str, names: Family) -> Result<CreatedClones, Problem> {
+    let request = CreateClones { from: at(from), names, size: None, copies: None, min_copies: None };
+    match state.apply(&Command::CreateClones(request))? {
+        Answer::Cloned(cloned) => Ok(cloned),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn resize(state: &mut State, name: &str, size: u64, allow_shrink: bool) -> Outcome {
+    state.apply(&Command::Resize { name: name.into(), request: ResizeVolume { size, allow_shrink } })
+}

@@ -4,7 +4,7 @@ use super::world::*;
 use crate::store::*;
 use crate::testing::CrashStyle;
 use bytes::Bytes;
-use levee_proto::wire::{BlockKind, Crcs};
+use levee_proto::wire::{BlockKind, Crcs, Scope};
 use levee_proto::{ChunkId, Epoch, ReplicaId, Seq, Version};
 
 #[test]
@@ -17,9 +17,9 @@ fn what_was_written_is_read_and_survives() {
         Op::Fence(3),
         write(1, 0, 256),
         write(2, 100, 5),
-        Op::Zero { chunk: CHUNK, seq: seq(1, 3), block: 102, count: 1 },
+        Op::Zero { chunk: CHUNK, version: 1, seq: seq(1, 3), block: 102, count: 1 },
         write(1, 90, 20),
-        Op::Repair { chunk: CHUNK, epoch: 2, block: 0, seq: seq(1, 1), to: Some(Some(77)) },
+        Op::Repair { chunk: CHUNK, epoch: 2, version: 1, block: 0, seq: seq(1, 1), to: Some(Some(77)) },
         Op::Adopt(3, CHUNK),
         Op::Create(ChunkId(12), 2),
         Op::Create(ChunkId(13), 3),
@@ -89,7 +89,7 @@ fn bad_requests_are_refused() {
         assert!(matches!(e, StoreError::Invalid(_)), "{e}");
     }
     for (block, count) in [(16_384, 1), (0, 0), (1, u32::MAX)] {
-        let e = w.rt.block_on(shard.read(CHUNK, block, count)).expect_err("refused");
+        let e = w.rt.block_on(shard.read(CHUNK, block, count, &newest())).expect_err("refused");
         assert!(matches!(e, StoreError::Invalid(_)));
     }
     w.rt.block_on(shard.close()).expect("closes");
@@ -139,16 +139,16 @@ fn a_long_repair_is_one_request() {
         crc,
     };
     let entries: Vec<_> = crcs.iter().zip(3..).map(|(crc, b)| entry(b, crc)).collect();
-    w.rt.block_on(shard.repair(CHUNK, Epoch(2), entries.clone(), data.clone())).expect("repairs");
+    w.rt.block_on(shard.repair(CHUNK, Epoch(2), Scope::Named, entries.clone(), data.clone())).expect("repairs");
     let shard = {
         w.crash(CrashStyle::LoseAll);
         w.open()
     };
-    assert_eq!(shard.entries(CHUNK, 0, 10_000, levee_proto::Seq::ZERO), (entries, false));
-    let (_, read) = w.rt.block_on(shard.read(CHUNK, 3, 1024)).expect("reads");
+    assert_eq!(shard.entries(CHUNK, 0, Version::MAX, 10_000, levee_proto::Seq::ZERO), (entries, false));
+    let (_, read) = w.rt.block_on(shard.read(CHUNK, 3, 1024, &newest())).expect("reads");
     assert_eq!(read, data);
-    assert_eq!(shard.entries(CHUNK, 1000, 5, levee_proto::Seq::ZERO).0.len(), 5);
-    assert!(shard.entries(CHUNK, 1000, 5, levee_proto::Seq::ZERO).1);
+    assert_eq!(shard.entries(CHUNK, 1000, Version::MAX, 5, levee_proto::Seq::ZERO).0.len(), 5);
+    assert!(shard.entries(CHUNK, 1000, Version::MAX, 5, levee_proto::Seq::ZERO).1);
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn a_failed_write_or_sync_stops_the_shard() {
             }
         });
         assert!(matches!(w.run(&shard, write(4, 0, 1)), Err(StoreError::Failed(_))));
-        assert!(matches!(w.rt.block_on(shard.read(CHUNK, 0, 1)), Err(StoreError::Failed(_))));
+        assert!(matches!(w.rt.block_on(shard.read(CHUNK, 0, 1, &newest())), Err(StoreError::Failed(_))));
         assert!(matches!(w.rt.block_on(shard.flush()), Err(StoreError::Failed(_))));
         assert!(matches!(w.rt.block_on(shard.close()), Err(StoreError::Failed(_))));
     }
@@ -182,14 +182,14 @@ fn a_failed_read_fails_alone_and_a_flipped_bit_is_found() {
     w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
     w.run(&shard, write(1, 0, 8)).expect("writes");
     w.disk.fail_read(0);
-    assert!(matches!(w.rt.block_on(shard.read(CHUNK, 0, 8)), Err(StoreError::Io(_))));
-    let (_, data) = w.rt.block_on(shard.read(CHUNK, 0, 8)).expect("reads");
+    assert!(matches!(w.rt.block_on(shard.read(CHUNK, 0, 8, &newest())), Err(StoreError::Io(_))));
+    let (_, data) = w.rt.block_on(shard.read(CHUNK, 0, 8, &newest())).expect("reads");
     let pos = (0..w.disk.size()).step_by(4096).find(|p| w.disk.peek(*p, 4096) == block(1003)).expect("stored");
     assert_eq!(data[3 * 4096..4 * 4096], block(1003));
     w.disk.flip_bit(pos + 77, 3);
-    let e = w.rt.block_on(shard.read(CHUNK, 0, 8)).expect_err("corrupt");
+    let e = w.rt.block_on(shard.read(CHUNK, 0, 8, &newest())).expect_err("corrupt");
     assert_eq!(e, StoreError::Corrupt { chunk: CHUNK, blocks: vec![3] });
-    let fix = Op::Repair { chunk: CHUNK, epoch: 1, block: 3, seq: seq(1, 1), to: Some(Some(1003)) };
+    let fix = Op::Repair { chunk: CHUNK, epoch: 1, version: 1, block: 3, seq: seq(1, 1), to: Some(Some(1003)) };
     w.run(&shard, fix).expect("repairs");
-    assert_eq!(w.rt.block_on(shard.read(CHUNK, 0, 8)).expect("reads").1, data);
+    assert_eq!(w.rt.block_on(shard.read(CHUNK, 0, 8, &newest())).expect("reads").1, data);
 }

@@ -8,7 +8,7 @@ use super::world::*;
 use crate::store::*;
 use crate::testing::{CrashStyle, MemDisk, TestRng};
 use levee_proto::wire::BlockKind;
-use levee_proto::{ChunkId, Seq};
+use levee_proto::{ChunkId, Seq, Version};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ const BEFORE_LAST: usize = OPS - 600;
 const PAGE: u64 = 4096;
 
 /// Contents by what they are content of.
-type Ever = BTreeMap<(ChunkId, u32, Seq), BTreeSet<u64>>;
+type Ever = BTreeMap<(ChunkId, Key, Seq), BTreeSet<u64>>;
 
 /// A disk with a history, and what it was like at moments of it.
 struct Base {
@@ -97,20 +97,20 @@ impl Base {
     }
 }
 
-fn others(model: &Model, chunk: ChunkId) -> impl Iterator<Item = (&ChunkId, &(u64, u32, BTreeMap<u32, Held>))> {
+fn others(model: &Model, chunk: ChunkId) -> impl Iterator<Item = (&ChunkId, &(u64, u32, BTreeMap<Key, Held>))> {
     model.chunks.iter().filter(move |(c, _)| **c != chunk)
 }
 
 fn remember(ever: &mut Ever, op: &Op) {
     let mut put = |chunk, block, seq, n| ever.entry((chunk, block, seq)).or_default().insert(n);
     match *op {
-        Op::Write { chunk, seq, block, count, n } => {
+        Op::Write { chunk, version, seq, block, count, n } => {
             for i in 0..count {
-                put(chunk, block + i, seq, n + u64::from(i));
+                put(chunk, (block + i, version), seq, n + u64::from(i));
             }
         }
-        Op::Repair { chunk, block, seq, to: Some(Some(n)), .. } => {
-            put(chunk, block, seq, n);
+        Op::Repair { chunk, version, block, seq, to: Some(Some(n)), .. } => {
+            put(chunk, (block, version), seq, n);
         }
         _ => {}
     }
@@ -176,23 +176,24 @@ fn read_all(base: &Base, w: &World, shard: &TestShard) -> (Model, BTreeSet<(Chun
     let (mut model, mut corrupt) = (Model { fence: shard.fence(VOLUME).0, ..Model::default() }, BTreeSet::new());
     for r in shard.all_replicas() {
         let mut held = BTreeMap::new();
-        let entries = shard.entries(r.chunk, 0, usize::MAX, Seq::ZERO).0;
+        let entries = shard.entries(r.chunk, 0, Version::MAX, usize::MAX, Seq::ZERO).0;
         for e in &entries {
+            let key = (e.block, e.version.0);
             if e.kind == BlockKind::Zero {
-                held.insert(e.block, (e.seq, None));
+                held.insert(key, (e.seq, None));
                 continue;
             }
-            match w.rt.block_on(shard.read(r.chunk, e.block, 1)) {
+            match w.rt.block_on(shard.read_entries(r.chunk, &[(e.block, e.version)])) {
                 Ok((_, data)) => {
                     let n = u64::from_le_bytes(*data.first_chunk().expect("a block"));
-                    let written = base.ever.get(&(r.chunk, e.block, e.seq)).is_some_and(|ns| ns.contains(&n));
+                    let written = base.ever.get(&(r.chunk, key, e.seq)).is_some_and(|ns| ns.contains(&n));
                     assert!(written && data[..] == block(n)[..], "wrong data was read");
-                    held.insert(e.block, (e.seq, Some(n)));
+                    held.insert(key, (e.seq, Some(n)));
                 }
                 Err(StoreError::Corrupt { .. }) => {
                     corrupt.insert((r.chunk, e.block));
-                    let known = base.model.chunks.get(&r.chunk).and_then(|c| c.2.get(&e.block));
-                    held.insert(e.block, *known.unwrap_or(&(e.seq, None)));
+                    let known = base.model.chunks.get(&r.chunk).and_then(|c| c.2.get(&key));
+                    held.insert(key, *known.unwrap_or(&(e.seq, None)));
                 }
                 Err(e) => panic!("{e}"),
             }
@@ -200,6 +201,9 @@ fn read_all(base: &Base, w: &World, shard: &TestShard) -> (Model, BTreeSet<(Chun
         model.chunks.insert(r.chunk, (r.replica.0, r.adopted.0, held));
         if r.commit > Seq::ZERO {
             model.commits.insert(r.chunk, r.commit);
+        }
+        if r.sealed > Version(0) {
+            model.seals.insert(r.chunk, r.sealed.0);
         }
     }
     (model, corrupt)

@@ -2,10 +2,10 @@
 //! the order in which it was asked for, or not at all.
 
 use super::world::*;
-use crate::store::{CommitPoint, StoreError};
+use crate::store::{CommitPoint, Seal, StoreError};
 use crate::testing::{CrashStyle, TestRng};
-use levee_proto::wire::BlockKind;
-use levee_proto::{ChunkId, Seq};
+use levee_proto::wire::{BlockEntry, BlockKind, Scope};
+use levee_proto::{ChunkId, Seq, Version, View};
 use proptest::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,11 +22,23 @@ pub struct Generator {
     pub next_replica: u64,
     /// Blocks of each of four chunks.
     pub blocks: u64,
+    /// The head's.
+    pub version: u32,
+    /// Snapshots are taken: else all is written at the first version.
+    pub snapshots: bool,
 }
 
 impl Generator {
     pub fn new(seed: u64, blocks: u64) -> Generator {
-        Generator { rng: TestRng::new(seed), counter: 0, epoch: 1, next_replica: 1, blocks }
+        Generator {
+            rng: TestRng::new(seed),
+            counter: 0,
+            epoch: 1,
+            next_replica: 1,
+            blocks,
+            version: 1,
+            snapshots: false,
+        }
     }
 
     pub fn op(&mut self) -> Op {
@@ -39,6 +51,9 @@ impl Generator {
         let most = if self.rng.one_in(3) { 256 } else { 8 };
         let count = (1 + self.rng.below(most) as u32).min(self.blocks as u32 - block);
         let n = (self.counter * 1000) << 8;
+        self.version += u32::from(self.snapshots && self.rng.one_in(25));
+        let before = if self.version > 1 && self.rng.one_in(5) { self.rng.below(3) as u32 } else { 0 };
+        let version = self.version.saturating_sub(before).max(1);
         match self.rng.below(40) {
             0 => Op::Delete(chunk, self.next_replica - self.rng.below(self.next_replica.min(3))),
             1..=3 => {
@@ -50,11 +65,11 @@ impl Generator {
                 Op::Fence(self.epoch)
             }
             5 => Op::Adopt(self.epoch, chunk),
-            6..=8 => Op::Zero { chunk, seq, block, count },
-            9..=13 => Op::Repair { chunk, epoch: self.epoch, block, seq, to: Some(Some(n)) },
-            14 => Op::Repair { chunk, epoch: self.epoch, block, seq, to: None },
-            15 => Op::Repair { chunk, epoch: self.epoch, block, seq, to: Some(None) },
-            _ => Op::Write { chunk, seq, block, count, n },
+            6..=8 => Op::Zero { chunk, version, seq, block, count },
+            9..=13 => Op::Repair { chunk, epoch: self.epoch, version, block, seq, to: Some(Some(n)) },
+            14 => Op::Repair { chunk, epoch: self.epoch, version, block, seq, to: None },
+            15 => Op::Repair { chunk, epoch: self.epoch, version, block, seq, to: Some(None) },
+            _ => Op::Write { chunk, version, seq, block, count, n },
         }
     }
 }
@@ -68,13 +83,14 @@ struct Progress {
 
 /// Whether the shard may refuse it for want of space: nothing that takes none is.
 fn adds_data(shard: &TestShard, op: &Op) -> bool {
-    let has_data = |chunk, block| {
-        let found = shard.entries(chunk, block, 1, Seq::ZERO).0;
-        found.first().is_some_and(|e| e.block == block && e.kind == BlockKind::Data)
+    let has_data = |chunk, block, version| {
+        let found = shard.entries(chunk, block, Version(version), 1, Seq::ZERO).0;
+        let is_it = |e: &BlockEntry| (e.block, e.version.0, e.kind) == (block, version, BlockKind::Data);
+        found.first().is_some_and(is_it)
     };
     match *op {
-        Op::Write { chunk, block, count, .. } => (block..block + count).any(|b| !has_data(chunk, b)),
-        Op::Repair { chunk, block, to, .. } => to.flatten().is_some() && !has_data(chunk, block),
+        Op::Write { chunk, version, block, count, .. } => (block..block + count).any(|b| !has_data(chunk, b, version)),
+        Op::Repair { chunk, version, block, to, .. } => to.flatten().is_some() && !has_data(chunk, block, version),
         _ => false,
     }
 }
@@ -87,11 +103,55 @@ fn commit(shard: &TestShard, op: &Op) -> Option<Op> {
     Some(Op::Commit { epoch: r.adopted.0, point })
 }
 
+/// What concerns snapshots, of the chunk that `op` writes.
+fn about_versions(shard: &TestShard, op: &Op, g: &mut Generator) -> Option<Op> {
+    let Op::Write { chunk, .. } = *op else { return None };
+    let r = shard.replica(chunk)?;
+    let here = shard.entries(chunk, 0, Version::MAX, usize::MAX, Seq::ZERO).0;
+    let epoch = r.adopted.0;
+    match g.rng.below(5) {
+        0 => Some(Op::Seal { epoch, seal: Seal { chunk, replica: r.replica, version: Version(g.version) } }),
+        1 => {
+            let (block, first) = (g.rng.below(g.blocks) as u32, Version(g.rng.below(u64::from(g.version)) as u32));
+            let (count, last) = (g.rng.below(50) as u32, Version(first.0 + g.rng.below(3) as u32));
+            let inside =
+                |e: &&BlockEntry| (block..block + count).contains(&e.block) && (first..=last).contains(&e.version);
+            let older = here.iter().filter(inside).filter(|e| e.seq.epoch().0 < g.epoch);
+            let void = older.map(|e| (e.block, e.version.0)).collect();
+            Some(Op::Void { chunk, epoch: g.epoch, scope: Scope::Versions { block, count, first, last }, void })
+        }
+        _ => {
+            let keep = views(g);
+            let committed: Vec<_> = here.iter().filter(|e| e.seq <= r.commit).collect();
+            // A view reads the first that it sees of a block.
+            let reads = |view: &View, e: &BlockEntry| {
+                committed
+                    .iter()
+                    .find(|x| x.block == e.block && view.sees(x.version))
+                    .is_some_and(|x| x.version == e.version)
+            };
+            let unread = committed.iter().filter(|e| !keep.iter().any(|v| reads(v, e)));
+            let drops = unread.map(|e| ((e.block, e.version.0), e.seq)).collect();
+            Some(Op::Prune { chunk, replica: r.replica, epoch, keep, drops })
+        }
+    }
+}
+
+/// The head's view and some snapshots', one of them rolled back to, perhaps.
+fn views(g: &mut Generator) -> Vec<View> {
+    let mut some = || Version(1 + g.rng.below(u64::from(g.version)) as u32);
+    let mut views: Vec<View> = (0..3).map(|_| View::of(some())).collect();
+    let back = views[0].rolled_back(Version(g.version.max(2) - 1));
+    views.push(back.unwrap_or(View::of(Version(g.version))));
+    views
+}
+
 async fn drive(shard: &TestShard, g: &mut Generator, ops: u32, progress: Progress) {
     let mut waiting = VecDeque::new();
     for _ in 0..ops {
         let op = g.op();
         let op = if g.rng.one_in(20) { commit(shard, &op).unwrap_or(op) } else { op };
+        let op = if g.snapshots && g.rng.one_in(8) { about_versions(shard, &op, g).unwrap_or(op) } else { op };
         let mut ticket = Box::pin(op.issue(shard));
         match ticket.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(StoreError::UnknownReplica(_))) => continue,
@@ -99,6 +159,8 @@ async fn drive(shard: &TestShard, g: &mut Generator, ops: u32, progress: Progres
                 assert!(adds_data(shard, &op), "{op:?} was refused");
                 continue;
             }
+            // There was nothing to do.
+            Poll::Ready(Ok(())) => continue,
             Poll::Ready(other) => panic!("{other:?}"),
             Poll::Pending => {}
         }
@@ -160,9 +222,9 @@ pub fn one_life(w: &World, g: &mut Generator, model: Model, ops: u32, power: u64
     end
 }
 
-fn lives(seed: u64, ops: u32, powers: &[u64]) {
+fn lives(seed: u64, ops: u32, powers: &[u64], snapshots: bool) {
     let w = World::new(seed);
-    let mut g = Generator::new(seed, 500);
+    let mut g = Generator { snapshots, ..Generator::new(seed, if snapshots { 200 } else { 500 }) };
     let mut model = Model::default();
     for power in powers {
         let style = match g.rng.below(4) {
@@ -183,7 +245,16 @@ proptest! {
         ops in 1u32..400,
         powers in proptest::collection::vec(1u64..900, 1..5),
     ) {
-        lives(seed, ops, &powers);
+        lives(seed, ops, &powers, false);
+    }
+
+    #[test]
+    fn no_version_is_lost(
+        seed in any::<u64>(),
+        ops in 1u32..600,
+        powers in proptest::collection::vec(1u64..900, 1..5),
+    ) {
+        lives(seed, ops, &powers, true);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::world::*;
 use crate::store::*;
 use crate::testing::{CrashStyle, TestRng};
-use levee_proto::{ChunkId, Epoch, ReplicaId, Seq};
+use levee_proto::{ChunkId, Epoch, ReplicaId, Seq, Version};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -15,6 +15,7 @@ fn used(seed: u64) -> (World, Model, Vec<Op>) {
     let mut ops: Vec<Op> = (0..3).map(|c| Op::Create(ChunkId(11 + c), 1)).collect();
     let op = |i: u64| Op::Write {
         chunk: ChunkId(11 + i % 3),
+        version: 1,
         seq: seq(1, i),
         block: (i * 13 % 300) as u32,
         count: 1 + (i * 5 % 40) as u32,
@@ -220,7 +221,7 @@ fn a_lost_batch_puts_the_end_in_doubt() {
     let w = World::new(18);
     let shard = w.open();
     let late = ChunkId(40);
-    let last = Op::Write { chunk: late, seq: seq(1, 1), block: 0, count: 1, n: 5 };
+    let last = Op::Write { chunk: late, version: 1, seq: seq(1, 1), block: 0, count: 1, n: 5 };
     for op in [Op::Create(CHUNK, 1), write(1, 0, 1), Op::Create(late, 2), last] {
         w.run(&shard, op).expect("works");
     }
@@ -302,11 +303,11 @@ fn one_root_is_enough_and_none_is_an_error() {
 }
 
 /// Every content that each (chunk, block) was ever given, by seq.
-fn ever_written(ops: &[Op]) -> BTreeMap<(ChunkId, u32, u64), u64> {
+fn ever_written(ops: &[Op]) -> BTreeMap<(ChunkId, Key, u64), u64> {
     let mut all = BTreeMap::new();
     for op in ops {
-        if let Op::Write { chunk, seq, block, count, n } = op {
-            all.extend((0..*count).map(|i| ((*chunk, block + i, seq.0), n + u64::from(i))));
+        if let Op::Write { chunk, version, seq, block, count, n } = op {
+            all.extend((0..*count).map(|i| ((*chunk, (block + i, *version), seq.0), n + u64::from(i))));
         }
     }
     all
@@ -346,10 +347,10 @@ proptest! {
         (0..harms).for_each(|_| harm(&w, &mut rng, &interesting));
         let Ok((shard, _)) = w.try_open() else { return Ok(()) };
         for r in shard.all_replicas() {
-            for e in shard.entries(r.chunk, 0, usize::MAX, levee_proto::Seq::ZERO).0 {
-                match w.rt.block_on(shard.read(r.chunk, e.block, 1)) {
+            for e in shard.entries(r.chunk, 0, Version::MAX, usize::MAX, levee_proto::Seq::ZERO).0 {
+                match w.rt.block_on(shard.read_entries(r.chunk, &[(e.block, e.version)])) {
                     Ok((_, data)) => {
-                        let n = written.get(&(r.chunk, e.block, e.seq.0));
+                        let n = written.get(&(r.chunk, (e.block, e.version.0), e.seq.0));
                         prop_assert_eq!(&data[..], &block(*n.expect("written once"))[..]);
                     }
                     Err(e) => {
@@ -368,7 +369,7 @@ proptest! {
         w.rt.block_on(t).expect("works");
         w.crash(CrashStyle::LoseAll);
         let (shard, _) = w.try_open().expect("opens");
-        prop_assert_eq!(w.rt.block_on(shard.read(ChunkId(99), 0, 2)).expect("reads").1, data);
+        prop_assert_eq!(w.rt.block_on(shard.read(ChunkId(99), 0, 2, &newest())).expect("reads").1, data);
     }
 }
 

@@ -33,7 +33,7 @@ fn fill(w: &World, shard: &TestShard, g: &mut Generator, model: &mut Model) {
         for block in 0..BLOCKS as u32 {
             g.counter += 1;
             let n = (g.counter * 1000) << 8;
-            do_it(Op::Write { chunk, seq: seq(g.epoch, g.counter), block, count: 1, n });
+            do_it(Op::Write { chunk, version: 1, seq: seq(g.epoch, g.counter), block, count: 1, n });
         }
     }
     let usage = shard.usage();
@@ -89,9 +89,9 @@ fn what_takes_no_space_works_for_ever() {
             0 => Op::Fence(i),
             1 => Op::Commit { epoch: 1, point: point.expect("there") },
             // Discards of what was never written take no data either.
-            2 => Op::Zero { chunk, seq, block: 1000 + i * 4, count: 200 },
-            3 => Op::Repair { chunk, epoch: 1, block: 15_000 + block, seq, to: None },
-            _ => Op::Write { chunk, seq, block, count: 20, n: g.counter << 20 },
+            2 => Op::Zero { chunk, version: 1, seq, block: 1000 + i * 4, count: 200 },
+            3 => Op::Repair { chunk, epoch: 1, version: 1, block: 15_000 + block, seq, to: None },
+            _ => Op::Write { chunk, version: 1, seq, block, count: 20, n: g.counter << 20 },
         };
         soon(&w, &shard, &mut model, op);
     }
@@ -106,7 +106,7 @@ fn what_is_freed_is_of_use_again_soon() {
     let (w, shard, mut g, mut model) = full(2);
     let extra = |g: &mut Generator, block, count| {
         g.counter += 1;
-        Op::Write { chunk: ChunkId(11), seq: seq(2, g.counter), block, count, n: g.counter << 20 }
+        Op::Write { chunk: ChunkId(11), version: 1, seq: seq(2, g.counter), block, count, n: g.counter << 20 }
     };
     for round in 0..6 {
         let more = extra(&mut g, 2000 + round * 600, 250);
@@ -121,14 +121,19 @@ fn what_is_freed_is_of_use_again_soon() {
             for block in (0..600).step_by(100) {
                 g.counter += 1;
                 let seq = seq(2, g.counter);
-                soon(&w, &shard, &mut model, Op::Write { chunk, seq, block, count: 100, n: g.counter << 20 });
+                soon(
+                    &w,
+                    &shard,
+                    &mut model,
+                    Op::Write { chunk, version: 1, seq, block, count: 100, n: g.counter << 20 },
+                );
             }
             g.counter += 1;
         } else {
             g.counter += 1;
             let seq = seq(2, g.counter);
             let (chunk, block) = [(13, 0), (13, 250), (11, 0)][round as usize / 2];
-            soon(&w, &shard, &mut model, Op::Zero { chunk: ChunkId(chunk), seq, block, count: 250 });
+            soon(&w, &shard, &mut model, Op::Zero { chunk: ChunkId(chunk), version: 1, seq, block, count: 250 });
             soon(&w, &shard, &mut model, more);
         }
     }

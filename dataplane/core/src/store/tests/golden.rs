@@ -1,6 +1,6 @@
 //! The bytes on the disk, fixed: a change of any of these is a new format version.
 
-use crate::store::checkpoint::{decode_replicas, encode_replica};
+use crate::store::checkpoint::{decode_replicas, encode_part};
 use crate::store::index::Index;
 use crate::store::layout::*;
 use crate::store::record::Record;
@@ -119,7 +119,7 @@ fn replica_in_a_checkpoint() {
     let point = CommitPoint { chunk, replica: ReplicaId(3), seq };
     index.apply(&Record::Commit { points: vec![point] }, 903, 0, &mut ledger);
     let mut bytes = Vec::new();
-    encode_replica(index.get(chunk).expect("there"), &mut bytes);
+    assert_eq!(encode_part(index.get(chunk).expect("there"), None, &mut bytes), None);
     let expected = [
         "0100000000000000",
         "0200000000000000",
@@ -145,7 +145,7 @@ fn replica_in_a_checkpoint() {
     ];
     assert_eq!(hex(&bytes), expected.concat());
     let decoded = decode_replicas(&bytes, 20 * 1024).expect("well-formed");
-    assert_eq!(decoded[0].meta(), index.get(chunk).expect("there").meta());
+    assert_eq!(decoded[0].replica.meta(), index.get(chunk).expect("there").meta());
 }
 
 #[test]

@@ -19,7 +19,7 @@ fn fill(w: &World, shard: &TestShard, model: &mut Model, blocks: u32) {
         }
         counter += 1;
         let count = 64.min(blocks - first);
-        let op = Op::Write { chunk, seq: seq(1, counter), block: first % 4096, count, n: counter << 20 };
+        let op = Op::Write { chunk, version: 1, seq: seq(1, counter), block: first % 4096, count, n: counter << 20 };
         run(w, shard, model, op).expect("there is room");
     }
 }
@@ -49,7 +49,7 @@ fn a_nearly_full_shard_can_be_overwritten_for_ever() {
         let chunk = ChunkId(11 + u64::from(first / 4096));
         let block = first % 4096;
         let count = count.min(4096 - block);
-        let op = Op::Write { chunk, seq: seq(2, i), block, count, n: (1 << 40) + (i << 10) };
+        let op = Op::Write { chunk, version: 1, seq: seq(2, i), block, count, n: (1 << 40) + (i << 10) };
         run(&w, &shard, &mut model, op).expect("overwriting needs no new space");
         written += count;
         if written > 4 * shard_blocks {
@@ -89,7 +89,7 @@ fn a_full_shard_can_be_emptied() {
     run(&w, &shard, &mut model, Op::Create(extra, 2)).expect("creates");
     for block in (0..2000).step_by(100) {
         counter += 1;
-        let zero = Op::Zero { chunk: CHUNK, seq: seq(1, counter), block, count: 100 };
+        let zero = Op::Zero { chunk: CHUNK, version: 1, seq: seq(1, counter), block, count: 100 };
         run(&w, &shard, &mut model, zero).expect("discards");
     }
     counter += 1;
@@ -129,7 +129,7 @@ fn reads_are_right_while_segments_are_reused() {
         let mut rng = TestRng::new(9);
         for _ in 0..3000 {
             let b = rng.below(u64::from(live.min(4096)) - 64) as u32;
-            let (entries, data) = shard2.read(CHUNK, b, 64).await.expect("readable");
+            let (entries, data) = shard2.read(CHUNK, b, 64, &newest()).await.expect("readable");
             assert!(entries.iter().zip(data.chunks(4096)).all(|(e, d)| crc32c::crc32c(d) == e.crc));
         }
     };
@@ -141,7 +141,7 @@ fn reads_are_right_while_segments_are_reused() {
     let mut rng = TestRng::new(5);
     for i in 0..400 {
         let b = rng.below(u64::from(live.min(4096)) - 64) as u32;
-        let op = Op::Write { chunk: CHUNK, seq: seq(2, i), block: b, count: 60, n: (1 << 40) + (i << 10) };
+        let op = Op::Write { chunk: CHUNK, version: 1, seq: seq(2, i), block: b, count: 60, n: (1 << 40) + (i << 10) };
         run(&w, &shard, &mut model, op).expect("overwrites");
     }
     assert_eq!(w.rt.block_on(finished), Some(()));
@@ -158,15 +158,22 @@ fn compaction_does_not_spread_damage() {
     let pos = (0..w.disk.size()).step_by(4096).find(|p| w.disk.peek(*p, 4096) == victim).expect("stored");
     w.disk.flip_bit(pos + 5, 5);
     for i in 0..600 {
-        let op = Op::Write { chunk: CHUNK, seq: seq(2, i), block: 100 + (i * 37 % 1800) as u32, count: 30, n: i << 30 };
+        let op = Op::Write {
+            chunk: CHUNK,
+            version: 1,
+            seq: seq(2, i),
+            block: 100 + (i * 37 % 1800) as u32,
+            count: 30,
+            n: i << 30,
+        };
         run(&w, &shard, &mut model, op).expect("overwrites");
     }
     let damaged = StoreError::Corrupt { chunk: CHUNK, blocks: vec![0] };
-    assert_eq!(w.rt.block_on(shard.read(CHUNK, 0, 2)), Err(damaged.clone()));
+    assert_eq!(w.rt.block_on(shard.read(CHUNK, 0, 2, &newest())), Err(damaged.clone()));
     w.crash(CrashStyle::LoseAll);
     let shard = w.open();
-    assert_eq!(w.rt.block_on(shard.read(CHUNK, 0, 2)), Err(damaged));
-    let fix = Op::Repair { chunk: CHUNK, epoch: 1, block: 0, seq: seq(1, 1), to: Some(Some(1 << 20)) };
+    assert_eq!(w.rt.block_on(shard.read(CHUNK, 0, 2, &newest())), Err(damaged));
+    let fix = Op::Repair { chunk: CHUNK, epoch: 1, version: 1, block: 0, seq: seq(1, 1), to: Some(Some(1 << 20)) };
     run(&w, &shard, &mut model, fix).expect("repairs");
     w.assert_state(&shard, &model);
 }
@@ -192,7 +199,8 @@ fn writes_stalled_by_a_reader_go_on_when_it_ends() {
         drop(pins);
     });
     for i in 0..400 {
-        let op = Op::Write { chunk: CHUNK, seq: seq(2, i), block: (i * 31 % 900) as u32, count: 60, n: i << 30 };
+        let op =
+            Op::Write { chunk: CHUNK, version: 1, seq: seq(2, i), block: (i * 31 % 900) as u32, count: 60, n: i << 30 };
         run(&w, &shard, &mut model, op).expect("goes on");
     }
     assert_eq!(shard.inner().state.borrow().segments.count(), SEGMENTS);

@@ -16,12 +16,13 @@ fn held(state: &State, disk: &MemDisk) -> Model {
             let data = disk.peek(g.block_pos(location), 4096);
             u64::from_le_bytes(*data.first_chunk().expect("a block"))
         };
-        let blocks: BTreeMap<u32, Held> = r
-            .slots(0)
+        let blocks: BTreeMap<Key, Held> = r
+            .chains
+            .all()
             .map(|(b, s)| {
                 let n = s.place.location().map(content);
                 assert!(n.is_none_or(|n| crc32c::crc32c(&block(n)) == s.crc), "wrong data");
-                (b, (s.seq(), n))
+                ((b, s.version.0), (s.seq(), n))
             })
             .collect();
         model.chunks.insert(r.chunk, (r.replica.0, r.adopted.0, blocks));

@@ -4,7 +4,8 @@ use crate::store::superblock::format_as;
 use crate::store::*;
 use crate::testing::{CrashStyle, MemDisk, TestRuntime};
 use bytes::Bytes;
-use levee_proto::wire::{BlockEntry, BlockKind, Crcs};
+use levee_proto::view::{Keep, View};
+use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Scope};
 use levee_proto::{ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
 use std::collections::BTreeMap;
 
@@ -24,6 +25,11 @@ pub fn blocks(from: u64, count: u32) -> Bytes {
     (from..from + u64::from(count)).flat_map(block).collect::<Vec<u8>>().into()
 }
 
+/// What a volume that was never rolled back reads.
+pub fn newest() -> View {
+    View::of(Version::MAX)
+}
+
 pub fn seq(epoch: u32, counter: u64) -> Seq {
     Seq::new(Epoch(epoch), counter)
 }
@@ -40,6 +46,7 @@ pub enum Op {
     /// Content `n`, `n + 1`, … from `block` on.
     Write {
         chunk: ChunkId,
+        version: u32,
         seq: Seq,
         block: u32,
         count: u32,
@@ -47,6 +54,7 @@ pub enum Op {
     },
     Zero {
         chunk: ChunkId,
+        version: u32,
         seq: Seq,
         block: u32,
         count: u32,
@@ -55,6 +63,7 @@ pub enum Op {
     Repair {
         chunk: ChunkId,
         epoch: u32,
+        version: u32,
         block: u32,
         seq: Seq,
         to: Option<Option<u64>>,
@@ -66,17 +75,37 @@ pub enum Op {
         epoch: u32,
         point: CommitPoint,
     },
+    /// Likewise.
+    Seal {
+        epoch: u32,
+        seal: Seal,
+    },
+    /// What is to be dropped by it is known.
+    Prune {
+        chunk: ChunkId,
+        replica: ReplicaId,
+        epoch: u32,
+        keep: Vec<View>,
+        drops: Vec<(Key, Seq)>,
+    },
+    /// Nothing is to be in a scope; what is void by it is known.
+    Void {
+        chunk: ChunkId,
+        epoch: u32,
+        scope: Scope,
+        void: Vec<Key>,
+    },
 }
 
 impl Op {
-    fn repair_entry(block: u32, seq: Seq, to: Option<Option<u64>>) -> BlockEntry {
+    fn repair_entry(version: u32, block: u32, seq: Seq, to: Option<Option<u64>>) -> BlockEntry {
         match to {
             Some(Some(n)) => {
                 let crc = crc32c::crc32c(&self::block(n));
-                BlockEntry { block, kind: BlockKind::Data, version: Version(1), seq, crc }
+                BlockEntry { block, kind: BlockKind::Data, version: Version(version), seq, crc }
             }
-            Some(None) => BlockEntry { block, kind: BlockKind::Zero, version: Version(1), seq, crc: 0 },
-            None => BlockEntry::absent(block),
+            Some(None) => BlockEntry { block, kind: BlockKind::Zero, version: Version(version), seq, crc: 0 },
+            None => BlockEntry { version: Version(version), ..BlockEntry::absent(block) },
         }
     }
 
@@ -84,25 +113,35 @@ impl Op {
         match *self {
             Op::Create(chunk, replica) => shard.create_replica(new_replica(chunk, replica)),
             Op::Delete(chunk, replica) => shard.delete_replica(chunk, ReplicaId(replica)),
-            Op::Write { chunk, seq, block, count, n } => {
+            Op::Write { chunk, version, seq, block, count, n } => {
                 let data = blocks(n, count);
-                shard.write(chunk, BlockKind::Data, Version(1), seq, block, count, Crcs::of(&data), data)
+                shard.write(chunk, BlockKind::Data, Version(version), seq, block, count, Crcs::of(&data), data)
             }
-            Op::Zero { chunk, seq, block, count } => {
-                shard.write(chunk, BlockKind::Zero, Version(1), seq, block, count, Crcs::none(), Bytes::new())
+            Op::Zero { chunk, version, seq, block, count } => {
+                shard.write(chunk, BlockKind::Zero, Version(version), seq, block, count, Crcs::none(), Bytes::new())
             }
-            Op::Repair { chunk, epoch, block, seq, to } => {
+            Op::Repair { chunk, epoch, version, block, seq, to } => {
                 let data = to.flatten().map_or(Bytes::new(), |n| self::block(n).into());
-                shard.repair(chunk, Epoch(epoch), vec![Self::repair_entry(block, seq, to)], data)
+                shard.repair(chunk, Epoch(epoch), Scope::Named, vec![Self::repair_entry(version, block, seq, to)], data)
             }
             Op::Fence(epoch) => shard.set_fence(VOLUME, Epoch(epoch)),
             Op::Adopt(epoch, chunk) => shard.set_adopted(Epoch(epoch), vec![chunk]),
             Op::Commit { epoch, point } => shard.set_commit(Epoch(epoch), vec![point]),
+            Op::Seal { epoch, seal } => shard.seal(Epoch(epoch), &[seal]),
+            Op::Prune { chunk, replica, epoch, ref keep, ref drops } => {
+                let step = shard.prune(chunk, replica, Epoch(epoch), &Keep::new(keep), 0);
+                assert_eq!(step.dropped, drops.len() as u64);
+                step.done
+            }
+            Op::Void { chunk, epoch, scope, .. } => shard.repair(chunk, Epoch(epoch), scope, vec![], Bytes::new()),
         }
     }
 }
 
-/// What a block holds: seq and content, `None` for zeros.
+/// Block and version.
+pub type Key = (u32, u32);
+
+/// What a block holds at a version: seq and content, `None` for zeros.
 pub type Held = (Seq, Option<u64>);
 
 /// The same semantics, in the plainest way.
@@ -110,9 +149,11 @@ pub type Held = (Seq, Option<u64>);
 pub struct Model {
     pub fence: u32,
     /// Replica id, adopted epoch, blocks.
-    pub chunks: BTreeMap<ChunkId, (u64, u32, BTreeMap<u32, Held>)>,
+    pub chunks: BTreeMap<ChunkId, (u64, u32, BTreeMap<Key, Held>)>,
     /// Commit points other than 0.
     pub commits: BTreeMap<ChunkId, Seq>,
+    /// What is sealed, up to which version.
+    pub seals: BTreeMap<ChunkId, u32>,
 }
 
 impl Model {
@@ -127,23 +168,27 @@ impl Model {
                 if self.chunks.get(&chunk).is_none_or(|c| c.0 < replica) {
                     self.chunks.insert(chunk, (replica, 1, BTreeMap::new()));
                     self.commits.remove(&chunk);
+                    self.seals.remove(&chunk);
                 }
             }
             Op::Delete(chunk, replica) => {
                 if self.chunks.get(&chunk).is_some_and(|c| c.0 == replica) {
                     self.chunks.remove(&chunk);
                     self.commits.remove(&chunk);
+                    self.seals.remove(&chunk);
                 }
             }
-            Op::Write { chunk, seq, block, count, n } => {
+            Op::Write { chunk, version, seq, block, count, n } => {
                 for i in 0..count.min(part) {
-                    self.put(chunk, block + i, seq, Some(n + u64::from(i)));
+                    self.put(chunk, (block + i, version), seq, Some(n + u64::from(i)));
                 }
             }
-            Op::Zero { chunk, seq, block, count } => {
-                (0..count.min(part)).for_each(|i| self.put(chunk, block + i, seq, None));
+            Op::Zero { chunk, version, seq, block, count } => {
+                (0..count.min(part)).for_each(|i| self.put(chunk, (block + i, version), seq, None));
             }
-            Op::Repair { chunk, epoch, block, seq, to } => self.repair(chunk, epoch, block, seq, to),
+            Op::Repair { chunk, epoch, version, block, seq, to } => {
+                self.repair(chunk, epoch, (block, version), seq, to)
+            }
             Op::Fence(epoch) => self.fence = self.fence.max(epoch),
             Op::Adopt(epoch, chunk) => {
                 if let Some(c) = self.chunks.get_mut(&chunk) {
@@ -156,26 +201,41 @@ impl Model {
                     *commit = point.seq.max(*commit);
                 }
             }
+            Op::Seal { seal, .. } => {
+                if self.chunks.get(&seal.chunk).is_some_and(|c| c.0 == seal.replica.0) {
+                    let sealed = self.seals.entry(seal.chunk).or_default();
+                    *sealed = seal.version.0.max(*sealed);
+                }
+            }
+            Op::Prune { chunk, ref drops, .. } => {
+                let Some((_, _, blocks)) = self.chunks.get_mut(&chunk) else { return };
+                for (key, seq) in drops {
+                    blocks.remove(key).filter(|held| held.0 != *seq).map(|held| blocks.insert(*key, held));
+                }
+            }
+            Op::Void { chunk, epoch, ref void, .. } => {
+                void.iter().for_each(|key| self.repair(chunk, epoch, *key, Seq::ZERO, None));
+            }
         }
     }
 
-    fn put(&mut self, chunk: ChunkId, block: u32, seq: Seq, to: Option<u64>) {
+    fn put(&mut self, chunk: ChunkId, key: Key, seq: Seq, to: Option<u64>) {
         let Some((_, _, blocks)) = self.chunks.get_mut(&chunk) else { return };
-        if blocks.get(&block).is_none_or(|(old, _)| *old < seq) {
-            blocks.insert(block, (seq, to));
+        if blocks.get(&key).is_none_or(|(old, _)| *old < seq) {
+            blocks.insert(key, (seq, to));
         }
     }
 
-    fn repair(&mut self, chunk: ChunkId, epoch: u32, block: u32, seq: Seq, to: Option<Option<u64>>) {
+    fn repair(&mut self, chunk: ChunkId, epoch: u32, key: Key, seq: Seq, to: Option<Option<u64>>) {
         let Some((_, _, blocks)) = self.chunks.get_mut(&chunk) else { return };
-        let old = blocks.get(&block).map_or(Seq::ZERO, |b| b.0);
+        let old = blocks.get(&key).map_or(Seq::ZERO, |b| b.0);
         let seq = if to.is_some() { seq } else { Seq::ZERO };
         if old.epoch().0 >= epoch && seq <= old {
             return;
         }
         match to {
-            Some(to) => blocks.insert(block, (seq, to)),
-            None => blocks.remove(&block),
+            Some(to) => blocks.insert(key, (seq, to)),
+            None => blocks.remove(&key),
         };
     }
 }
@@ -232,18 +292,25 @@ impl World {
         let mut model = Model { fence: shard.fence(VOLUME).0, ..Model::default() };
         for meta in shard.all_replicas() {
             let mut held = BTreeMap::new();
-            let (entries, more) = shard.entries(meta.chunk, 0, usize::MAX, Seq::ZERO);
+            let (entries, more) = shard.entries(meta.chunk, 0, Version::MAX, usize::MAX, Seq::ZERO);
             assert!(!more && entries.len() == meta.entries as usize);
             for e in entries {
-                let (read, data) = self.rt.block_on(shard.read(meta.chunk, e.block, 1))?;
+                let is_head = held.range((e.block, 0)..=(e.block, u32::MAX)).next().is_none();
+                let (read, data) = match is_head {
+                    true => self.rt.block_on(shard.read(meta.chunk, e.block, 1, &newest()))?,
+                    false => self.rt.block_on(shard.read_entries(meta.chunk, &[(e.block, e.version)]))?,
+                };
                 assert_eq!(read, [e]);
                 let content = data.first_chunk().map(|b| u64::from_le_bytes(*b));
                 assert_eq!(data, content.map_or(Bytes::new(), |n| block(n).into()));
-                held.insert(e.block, (e.seq, content));
+                held.insert((e.block, e.version.0), (e.seq, content));
             }
             model.chunks.insert(meta.chunk, (meta.replica.0, meta.adopted.0, held));
             if meta.commit > Seq::ZERO {
                 model.commits.insert(meta.chunk, meta.commit);
+            }
+            if meta.sealed > Version(0) {
+                model.seals.insert(meta.chunk, meta.sealed.0);
             }
         }
         Ok(model)
@@ -261,5 +328,5 @@ impl Drop for World {
 }
 
 pub fn write(counter: u64, block: u32, count: u32) -> Op {
-    Op::Write { chunk: CHUNK, seq: seq(1, counter), block, count, n: counter * 1000 }
+    Op::Write { chunk: CHUNK, version: 1, seq: seq(1, counter), block, count, n: counter * 1000 }
 }

@@ -126,9 +126,10 @@ fn a_failed_disk_fails_alone() {
         assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 1)).await), Status::Io);
         assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![2], vec![4, 3]));
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
-        let read = Request::Read { target: on(1, 2), block: 5, count: 1, reconcile: true };
+        let read =
+            Request::Read { target: on(1, 2), block: 5, count: 1, view: View::of(Version::FIRST), reconcile: true };
         let create = Request::Create { target: on(1, 2), adopted: false };
-        let list = Request::List { target: on(1, 2), from: 0, max: 1, above: Seq::ZERO };
+        let list = Request::List { target: on(1, 2), from: 0, from_version: Version::MAX, max: 1, above: Seq::ZERO };
         for request in [read, create, list] {
             assert_eq!(status(&ask(&rt, &service, (request, Bytes::new())).await), Status::Io);
         }
@@ -300,7 +301,8 @@ fn scans_of_a_disk_take_turns() {
             send(&service, (request, Bytes::new()), || {})
         };
         let scans = [scan(1, 0, 300), scan(2, 0, 300), scan(1, 0, 100), scan(1, 190, 50)];
-        let read = Request::Read { target: on(1, 1), block: 7, count: 1, reconcile: false };
+        let read =
+            Request::Read { target: on(1, 1), block: 7, count: 1, view: View::of(Version::FIRST), reconcile: false };
         assert_eq!(status(&ask(&rt, &service, (read, Bytes::new())).await), Status::Ok);
         let blocks = scans.map(|s| match s.take() {
             Some(Reply::Scan { blocks, bad, .. }) if bad.is_empty() => blocks,

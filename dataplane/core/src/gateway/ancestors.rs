@@ -1,0 +1,270 @@
+//! The ancestors of a clone: what it has not written itself is read from their replicas.
+//!
+//! Each ancestor is a snapshot, and what a snapshot shows never changes: so it is read without epoch or fence, from whichever
+//! sealed replica answers, and what is learned about which blocks an ancestor has stays true. Only where its replicas are
+//! changes: when none of those known answers, the meta server is asked again.
+
+use super::{AllocError, Cluster, Gateway, Stopped};
+use crate::bitmap::BlockSet;
+use crate::ports::Runtime;
+use crate::sync::{oneshot, timeout};
+use bytes::Bytes;
+use levee_proto::api::{OpenedVolume, ParentInfo, ReplicaPlace};
+use levee_proto::units::BLOCK_SIZE;
+use levee_proto::wire::{BlockEntry, Reply, Request};
+use levee_proto::{ChunkId, View, VolumeId};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+use tracing::{debug, warn};
+
+/// Most ancestors of a volume: clones of clones.
+pub(super) const MAX_ANCESTORS: usize = 32;
+/// A replica that has not answered for so long is left for another, as long as there are others.
+const IMPATIENCE: Duration = Duration::from_millis(100);
+/// Before all replicas are tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The snapshots that a volume grew from.
+pub(super) struct Ancestors {
+    /// Nearest first.
+    layers: RefCell<Rc<Vec<Layer>>>,
+    /// The meta server is being asked where they are.
+    asking: Cell<bool>,
+}
+
+/// One ancestor.
+pub(super) struct Layer {
+    pub volume: VolumeId,
+    pub view: View,
+    /// Bytes: beyond, it and all before it read as zeros.
+    pub size: u64,
+    /// By index.
+    pub chunks: BTreeMap<u32, Rc<SharedChunk>>,
+}
+
+/// A chunk of an ancestor.
+pub(super) struct SharedChunk {
+    pub id: ChunkId,
+    replicas: RefCell<Vec<ReplicaPlace>>,
+    /// Which of these is asked first.
+    first: Cell<usize>,
+    /// The blocks that the ancestor has; `None`: not known yet.
+    presence: RefCell<Option<Rc<BlockSet>>>,
+}
+
+impl Ancestors {
+    pub fn new(volume: &OpenedVolume) -> Ancestors {
+        let layers = layers(volume.parent.as_ref(), volume.id, &[]);
+        Ancestors { layers: RefCell::new(Rc::new(layers)), asking: Cell::new(false) }
+    }
+
+    /// Whether the volume has none.
+    pub fn is_empty(&self) -> bool {
+        self.layers.borrow().is_empty()
+    }
+
+    pub fn layers(&self) -> Rc<Vec<Layer>> {
+        self.layers.borrow().clone()
+    }
+
+    /// The volume needs them no more.
+    pub fn forget(&self) {
+        self.layers.replace(Rc::default());
+    }
+
+    /// Whether any of them may have something in a chunk.
+    pub fn have(&self, index: u32) -> bool {
+        self.layers.borrow().iter().any(|layer| layer.chunks.contains_key(&index))
+    }
+
+    /// The chunks in which any of them may have something.
+    pub fn indexes(&self) -> BTreeSet<u32> {
+        self.layers.borrow().iter().flat_map(|layer| layer.chunks.keys().copied()).collect()
+    }
+}
+
+/// A chain of ancestors as layers; what is known of their chunks stays known.
+fn layers(parent: Option<&ParentInfo>, reader: VolumeId, known: &[Layer]) -> Vec<Layer> {
+    let chain = std::iter::successors(parent, |p| p.parent.as_deref());
+    let layer = |(i, p): (usize, &ParentInfo)| {
+        let old = known.get(i).filter(|l| l.volume == p.volume && l.view == p.view);
+        let chunk = |c: &levee_proto::api::ChunkInfo| {
+            let before = old.and_then(|l| l.chunks.get(&c.index)).filter(|s| s.id == c.chunk);
+            let presence = before.and_then(|s| s.presence.borrow().clone());
+            // Clones of one parent begin with different copies of it.
+            let first = (reader.0 as usize + c.chunk.0 as usize) % c.replicas.len().max(1);
+            let (replicas, first) = (RefCell::new(c.replicas.clone()), Cell::new(first));
+            (c.index, Rc::new(SharedChunk { id: c.chunk, replicas, first, presence: RefCell::new(presence) }))
+        };
+        Layer { volume: p.volume, view: p.view.clone(), size: p.size, chunks: p.chunks.iter().map(chunk).collect() }
+    };
+    chain.take(MAX_ANCESTORS).enumerate().map(layer).collect()
+}
+
+/// Whether a clone can read its ancestors, as the meta server described them.
+pub(super) fn check(volume: &OpenedVolume) -> Result<(), String> {
+    let chain = || std::iter::successors(volume.parent.as_ref(), |p| p.parent.as_deref());
+    match () {
+        () if chain().count() > MAX_ANCESTORS => Err(format!("it has more than {MAX_ANCESTORS} ancestors")),
+        () if chain().any(|p| p.geometry != volume.geometry) => Err("an ancestor has another geometry".into()),
+        () if !chain().all(|p| p.view.is_valid()) => Err("an ancestor's view is unusable".into()),
+        () => Ok(()),
+    }
+}
+
+impl SharedChunk {
+    /// Its replicas, in the order in which they are to be asked: one on the reader's node is near.
+    fn in_order(&self, node: levee_proto::NodeId) -> Vec<ReplicaPlace> {
+        let mut all = self.replicas.borrow().clone();
+        let first = self.first.get() % all.len().max(1);
+        all.rotate_left(first);
+        all.sort_by_key(|r| r.node != node);
+        all
+    }
+
+    /// The one that was to be asked first does not answer.
+    fn prefer_next(&self) {
+        self.first.set(self.first.get().wrapping_add(1));
+    }
+}
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// Reads consecutive blocks of one chunk of an ancestor. Asks one replica after the other for as long as it takes.
+    pub(super) async fn read_shared(
+        &self,
+        layer: &Layer,
+        index: u32,
+        blocks: &Range<u32>,
+    ) -> Result<(Vec<BlockEntry>, Bytes), Stopped> {
+        let request = |chunk: &SharedChunk, place: &ReplicaPlace| Request::ReadShared {
+            volume: layer.volume,
+            chunk: chunk.id,
+            replica: place.replica,
+            disk: place.disk,
+            view: layer.view.clone(),
+            block: blocks.start,
+            count: blocks.end - blocks.start,
+        };
+        let take = |reply: Reply, data: Bytes| match reply {
+            Reply::Read { entries } if super::read::is_answer(&entries, &data, blocks) => Ok((entries, data)),
+            Reply::Read { .. } => Err("data does not match its checksum on arrival".into()),
+            other => Err(format!("{other:?}")),
+        };
+        self.ask_shared(layer, index, request, take).await
+    }
+
+    /// The blocks that an ancestor has of a chunk.
+    pub(super) async fn presence(&self, layer: &Layer, index: u32) -> Result<Rc<BlockSet>, Stopped> {
+        let Some(chunk) = layer.chunks.get(&index) else { return Ok(Rc::default()) };
+        if let Some(known) = &*chunk.presence.borrow() {
+            return Ok(known.clone());
+        }
+        let request = |chunk: &SharedChunk, place: &ReplicaPlace| Request::Presence {
+            volume: layer.volume,
+            chunk: chunk.id,
+            replica: place.replica,
+            disk: place.disk,
+            view: layer.view.clone(),
+        };
+        let take = |reply: Reply, _| match reply {
+            Reply::Presence { bits } => BlockSet::from_bits(&bits).ok_or_else(|| "a bitmap of another length".into()),
+            other => Err(format!("{other:?}")),
+        };
+        let found = Rc::new(self.ask_shared(layer, index, request, take).await?);
+        *chunk.presence.borrow_mut() = Some(found.clone());
+        Ok(found)
+    }
+
+    /// Asks replicas of an ancestor's chunk until one gives a good answer.
+    async fn ask_shared<T>(
+        &self,
+        layer: &Layer,
+        index: u32,
+        request: impl Fn(&SharedChunk, &ReplicaPlace) -> Request,
+        take: impl Fn(Reply, Bytes) -> Result<T, String>,
+    ) -> Result<T, Stopped> {
+        let (mut patience, mut said) = (IMPATIENCE, false);
+        loop {
+            // Where its replicas are may have been heard of meanwhile.
+            let layers = self.0.ancestors.layers();
+            let now = layers.iter().find(|l| l.volume == layer.volume && l.view == layer.view);
+            let Some(chunk) = now.unwrap_or(layer).chunks.get(&index).cloned() else {
+                return Err(Stopped("an ancestor has lost a chunk".into()));
+            };
+            let mut why = "no copies of it are known".to_string();
+            for place in chunk.in_order(self.0.node) {
+                self.check_stopped()?;
+                match self
+                    .call_shared(&place, &chunk, request(&chunk, &place), patience)
+                    .await
+                    .and_then(|(r, d)| take(r, d))
+                {
+                    Ok(answer) => return Ok(answer),
+                    Err(e) => {
+                        debug!(chunk = %chunk.id, node = %place.node, "an ancestor's copy cannot be read: {e}");
+                        chunk.prefer_next();
+                        why = e;
+                    }
+                }
+            }
+            if !std::mem::replace(&mut said, true) {
+                warn!(volume = %self.0.volume.name, chunk = %chunk.id, "no copy of an ancestor's chunk can be read: {why}; trying on");
+            }
+            patience = self.0.options.answer_timeout;
+            self.look_for_ancestors().await;
+            self.pause(RETRY).await;
+        }
+    }
+
+    async fn call_shared(
+        &self,
+        place: &ReplicaPlace,
+        chunk: &SharedChunk,
+        request: Request,
+        patience: Duration,
+    ) -> Result<(Reply, Bytes), String> {
+        let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
+        let (answer, answered) = oneshot();
+        self.0.cluster.call(place.node, core, request, Bytes::new(), Box::new(move |a| answer.send(a)));
+        match timeout(&self.0.rt, patience, answered).await {
+            Some(Some(Ok(answer))) => Ok(answer),
+            Some(Some(Err(down))) => Err(down.0),
+            Some(None) | None => Err("no answer in time".into()),
+        }
+    }
+
+    /// Asks the meta server where the ancestors' replicas are, unless that is going on.
+    async fn look_for_ancestors(&self) {
+        let ancestors = &self.0.ancestors;
+        if ancestors.asking.replace(true) {
+            return;
+        }
+        let answer = self.0.cluster.parent().await;
+        ancestors.asking.set(false);
+        match answer {
+            Ok(Some(parent)) => {
+                let known = ancestors.layers();
+                let found = layers(Some(&parent), self.0.volume.id, &known);
+                let is_same = |(a, b): (&Layer, &Layer)| a.volume == b.volume && a.view == b.view;
+                if found.len() == known.len() && found.iter().zip(known.iter()).all(is_same) {
+                    ancestors.layers.replace(Rc::new(found));
+                } else if !known.is_empty() {
+                    warn!(volume = %self.0.volume.name, "the meta server names other ancestors than at the open: not followed");
+                }
+            }
+            // It was flattened; whoever did it holds everything.
+            Ok(None) => debug!(volume = %self.0.volume.name, "the meta server knows of no ancestors"),
+            Err(AllocError::Fenced(why)) => self.stop(&why),
+            Err(AllocError::Retry(why)) => debug!(volume = %self.0.volume.name, "where are the ancestors: {why}"),
+        }
+    }
+}
+
+/// Blocks of a range of which an ancestor of this size has an end: those before it.
+pub(super) fn within(size: u64, at: u64, blocks: &Range<u32>) -> Range<u32> {
+    let count = size.saturating_sub(at).div_ceil(BLOCK_SIZE as u64).min(blocks.len() as u64) as u32;
+    blocks.start..blocks.start + count
+}

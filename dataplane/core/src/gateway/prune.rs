@@ -1,0 +1,147 @@
+//! Pruning: what no live view reads is dropped, in the background.
+//!
+//! It comes into being when a snapshot is deleted, and, from then on, whenever the head overwrites what only the deleted
+//! snapshot's version shows. Replicas decide entry by entry, up to their commit point, which is the same on all members: so what
+//! one of them drops, the others hold or have dropped as well.
+//!
+//! Only chunks all of whose members are up to date are pruned: the commit point of others does not move.
+
+use super::chunk::Chunk;
+use super::versions::live;
+use super::{Accomplished, Cluster, Gateway};
+use crate::ports::Runtime;
+use crate::sync::timeout;
+use levee_proto::api::VolumeVersions;
+use levee_proto::wire::{Reply, Request, Status};
+use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, Version};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Replicas in one request: each may be a walk over all its entries.
+const REPLICAS: usize = 8;
+const _: () = assert!(REPLICAS <= levee_proto::wire::MAX_PRUNE);
+/// Between looks at chunks that cannot be pruned yet.
+const LOOK: Duration = Duration::from_millis(500);
+/// What the head overwrites is looked for so often.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Between requests, so that guests have their turn.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How far a chunk has been pruned.
+#[derive(Default)]
+pub(super) struct PruneState {
+    /// The number of the versions that were applied, and the counter of the next write then.
+    done: Cell<Option<(u64, u64)>>,
+}
+
+impl Chunk {
+    /// Whether something may be there to be dropped: the views, or the chunk, have changed.
+    fn is_prune_due(&self, number: u64) -> bool {
+        self.pruned.done.get() != Some((number, self.state.borrow().next_counter()))
+    }
+
+    /// The counter of the next write, if everything before it is committed by all members.
+    fn all_committed(&self, epoch: Epoch) -> Option<u64> {
+        let next = self.state.borrow().next_counter();
+        let is_whole = self.is_served() && self.is_healthy();
+        (is_whole && (next == 1 || self.committed.get() >= Seq::new(epoch, next - 1))).then_some(next)
+    }
+}
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    pub(super) fn spawn_prune(&self) {
+        let this = self.clone();
+        self.0.rt.spawn(async move { this.keep_pruned().await });
+    }
+
+    async fn keep_pruned(&self) {
+        while !self.is_stopped() {
+            let changed = self.0.changed.listen();
+            let told = self.told_versions();
+            if self.head() == Version::FIRST {
+                changed.await;
+                continue;
+            }
+            let is_asked = told.prune;
+            let left = self.prune_chunks(&told).await;
+            match is_asked {
+                true if left == 0 && self.told_versions().number == told.number => {
+                    self.accomplished(Accomplished::Pruned(told.number)).await;
+                    if self.told_versions().number == told.number {
+                        self.pause(LOOK).await;
+                    }
+                }
+                true => self.pause(LOOK).await,
+                false => self.wait_for_prune(&told).await,
+            }
+        }
+    }
+
+    /// Waits until the meta server wants something pruned, or it is time to look again.
+    async fn wait_for_prune(&self, told: &Rc<VolumeVersions>) {
+        let end = self.0.rt.now() + INTERVAL;
+        while !self.is_stopped() && self.0.rt.now() < end && !self.told_versions().prune {
+            let changed = self.0.changed.listen();
+            if Rc::ptr_eq(told, &self.told_versions()) {
+                timeout(&self.0.rt, end.saturating_sub(self.0.rt.now()), changed).await;
+            } else {
+                return self.pause(LOOK).await;
+            }
+        }
+    }
+
+    /// Prunes the chunks that can be; how many cannot yet.
+    async fn prune_chunks(&self, told: &Rc<VolumeVersions>) -> usize {
+        let (keep, number) = (live(told), told.number);
+        let due: Vec<_> = self.chunks().into_iter().filter(|c| c.is_prune_due(number)).collect();
+        self.commit_unwritten(&due).await;
+        let mut left = 0;
+        for part in due.chunks(REPLICAS) {
+            if self.is_stopped() || self.told_versions().number != number {
+                return due.len();
+            }
+            let ready = part.iter().filter_map(|c| Some((c.all_committed(self.0.volume.epoch)?, c)));
+            let ready: Vec<(u64, &Rc<Chunk>)> = ready.collect();
+            left += part.len() - ready.len();
+            if ready.is_empty() {
+                continue;
+            }
+            match self.prune_replicas(&ready, &keep).await {
+                true => ready.iter().for_each(|(next, c)| c.pruned.done.set(Some((number, *next)))),
+                false => left += ready.len(),
+            }
+            self.pause(PAUSE).await;
+        }
+        left
+    }
+
+    /// Has all replicas of chunks pruned; whether all were.
+    async fn prune_replicas(&self, chunks: &[(u64, &Rc<Chunk>)], keep: &[levee_proto::View]) -> bool {
+        let mut by_core: BTreeMap<(DiskId, u16), Vec<(DiskId, ChunkId, ReplicaId)>> = BTreeMap::new();
+        for (_, chunk) in chunks {
+            for (_, place) in chunk.members() {
+                let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
+                by_core.entry((place.disk, core)).or_default().push((place.disk, chunk.id, place.replica));
+            }
+        }
+        let mut all = true;
+        for ((disk, core), replicas) in by_core {
+            let Some(session) = self.0.sessions.borrow().get(&disk).filter(|s| s.is_up()).cloned() else {
+                return false;
+            };
+            let (volume, epoch, keep) = (self.0.volume.id, self.0.volume.epoch, keep.to_vec());
+            match self.ask_core(&session, core, Request::Prune { volume, epoch, keep, replicas }).await {
+                Ok((Reply::Pruned { dropped }, _)) => self.advance_versions(dropped + 1),
+                Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
+                    self.stop(&format!("a newer gateway exists: {detail}"));
+                    return false;
+                }
+                // Something happened to a replica, which other requests find out and deal with.
+                _ => all = false,
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,93 @@
+//! What gateways follow, and report, of volumes' versions; and what users ask that gateways carry out.
+
+use super::Failure;
+use super::extract::{Answer, Body, Path};
+use super::volumes::change;
+use crate::app::App;
+use crate::proposer::unexpected;
+use axum::extract::State;
+use levee_meta_state as state;
+use levee_meta_state::Command;
+use levee_proto::api::*;
+use std::sync::Arc;
+
+/// Makes a volume larger, or smaller where nothing was written
+#[utoipa::path(post, path = "/v1/volumes/{name}/resize", tag = "volumes", request_body = ResizeVolume,
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn resize(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<ResizeVolume>,
+) -> Result<Answer<VolumeInfo>, Failure> {
+    Ok(Answer(change(&app, Command::Resize { name, request }).await?))
+}
+
+/// Makes a clone independent of its parent; done when the volume has no parent any more
+#[utoipa::path(post, path = "/v1/volumes/{name}/flatten", tag = "volumes",
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn flatten(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeInfo>, Failure> {
+    Ok(Answer(change(&app, Command::Flatten { name }).await?))
+}
+
+/// What the volume's gateway has to know of its versions
+#[utoipa::path(get, path = "/v1/volumes/{name}/versions", tag = "gateways",
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeVersions>, Failure> {
+    app.barrier.pass().await?;
+    Ok(Answer(app.replicated.read(|state| state.volume_versions(&name))?))
+}
+
+/// Where the ancestors of a clone are
+#[utoipa::path(get, path = "/v1/volumes/{name}/parent", tag = "gateways",
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeParent), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn parent(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeParent>, Failure> {
+    app.barrier.pass().await?;
+    Ok(Answer(app.replicated.read(|state| state.volume_parent(&name))?))
+}
+
+async fn report(app: &App, command: Command) -> Result<Answer<VolumeVersions>, Failure> {
+    match app.proposer.propose(command).await? {
+        state::Answer::Versions(versions) => Ok(Answer(versions)),
+        other => Err(unexpected(other).into()),
+    }
+}
+
+/// A gateway reports that enough copies hold all up to a version
+#[utoipa::path(post, path = "/v1/volumes/{name}/sealed", tag = "gateways", request_body = Sealed,
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn sealed(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<Sealed>,
+) -> Result<Answer<VolumeVersions>, Failure> {
+    report(&app, Command::FinishSnapshots { name, request }).await
+}
+
+/// A gateway reports that what nobody sees is dropped
+#[utoipa::path(post, path = "/v1/volumes/{name}/pruned", tag = "gateways", request_body = Pruned,
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn pruned(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<Pruned>,
+) -> Result<Answer<VolumeVersions>, Failure> {
+    report(&app, Command::Pruned { name, request }).await
+}
+
+/// A gateway reports that a clone has all that its ancestors had
+#[utoipa::path(post, path = "/v1/volumes/{name}/flattened", tag = "gateways", request_body = Flattened,
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn flattened(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<Flattened>,
+) -> Result<Answer<VolumeVersions>, Failure> {
+    report(&app, Command::Flattened { name, request }).await
+}

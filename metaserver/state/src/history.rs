@@ -1,0 +1,96 @@
+//! The records of a volume's versions: its snapshots, what its head does not see, and what its gateway still has to do
+//! about them. Most volumes have none of it, and pay nothing for it.
+
+use levee_proto::api::{ImageInfo, SnapshotState};
+use levee_proto::{Version, View, VolumeId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What became of a volume's versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct History {
+    /// Moves whenever something else that the gateway follows does.
+    pub number: u64,
+    /// What the head does not see, as in [`View::hidden`].
+    pub hidden: Vec<(Version, Version)>,
+    /// By the version that each freezes.
+    pub snapshots: BTreeMap<Version, Snapshot>,
+    /// Every chunk has enough replicas that hold all up to here for ever.
+    pub sealed: Version,
+    /// The number from which on there is something to drop; none once the gateway has dropped it.
+    pub prune: Option<u64>,
+    /// What ancestors have is being copied into the volume.
+    pub flatten: bool,
+    /// Deleted, and kept for clones of its snapshots.
+    pub deleted: bool,
+}
+
+/// For volumes without.
+pub(crate) static NO_HISTORY: History = History {
+    number: 0,
+    hidden: Vec::new(),
+    snapshots: BTreeMap::new(),
+    sealed: Version(0),
+    prune: None,
+    flatten: false,
+    deleted: false,
+};
+
+/// A frozen version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub name: String,
+    /// What it does not see, as in [`View::hidden`].
+    #[serde(default)]
+    pub hidden: Vec<(Version, Version)>,
+    /// The volume's size, bytes.
+    pub size: u64,
+    pub state: SnapshotState,
+    pub created_ms: u64,
+    /// Volumes whose parent it is.
+    pub children: u64,
+    /// What it was made of, if it is an image.
+    #[serde(default)]
+    pub image: Option<Box<ImageInfo>>,
+}
+
+/// The snapshot that a volume continues from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Parent {
+    pub volume: VolumeId,
+    pub version: Version,
+}
+
+impl Snapshot {
+    pub fn view(&self, version: Version) -> View {
+        View { version, hidden: self.hidden.clone() }
+    }
+}
+
+impl History {
+    /// The highest version that a snapshot which is not complete freezes.
+    pub fn pending(&self) -> Option<Version> {
+        let pending = |snapshot: &Snapshot| snapshot.state == SnapshotState::Pending;
+        self.snapshots.iter().rev().find(|(_, s)| pending(s)).map(|(version, _)| *version)
+    }
+
+    /// Whether a gateway has something to do that nobody waits for in front of a screen.
+    pub fn has_chores(&self) -> bool {
+        self.prune.is_some() || self.flatten || self.pending().is_some()
+    }
+
+    pub fn named(&self, name: &str) -> Option<(Version, &Snapshot)> {
+        self.snapshots.iter().find(|(_, s)| s.name == name).map(|(version, s)| (*version, s))
+    }
+
+    /// Completes the snapshots up to `version`.
+    pub fn seal(&mut self, version: Version) {
+        self.sealed = self.sealed.max(version);
+        for (_, snapshot) in self.snapshots.range_mut(..=version) {
+            if snapshot.state == SnapshotState::Pending {
+                snapshot.state = SnapshotState::Done;
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The grammar of `levee snapshot`.
+
+use crate::values;
+use clap::Subcommand;
+use levee_proto::api::SnapshotName;
+use std::time::Duration;
+
+#[derive(Subcommand)]
+pub enum Snapshot {
+    /// Take snapshots of volumes, in use or not
+    #[command(after_help = "\
+Everything that the guest was told is written before the command starts is in the snapshot. Snapshots of several
+volumes are recorded together or not at all, but each volume is cut by its own gateway: not at the same instant.
+
+Examples:
+  levee snapshot create vm1@before-upgrade
+  levee snapshot create vm1@monday vm2@monday
+  levee volume create vm2 --from vm1@monday     a volume that continues from it")]
+    Create {
+        /// Volume, and name of its new snapshot
+        #[arg(value_name = "VOLUME@NAME", required = true, value_parser = values::snapshot)]
+        names: Vec<SnapshotName>,
+        /// How long to wait until enough copies are known to hold all of it
+        #[arg(long, value_parser = values::duration, default_value = "30s")]
+        timeout: Duration,
+    },
+    /// List the snapshots of a volume, or of all volumes
+    #[command(after_help = "Examples:
+  levee snapshot list
+  levee snapshot list vm1 --json")]
+    List {
+        /// Name of the volume
+        #[arg(value_parser = values::name)]
+        volume: Option<String>,
+    },
+    /// Delete snapshots; what other snapshots and the volume have is kept
+    #[command(after_help = "\
+A snapshot with clones stays for them, as `deleting`, until the last one is deleted or flattened.
+
+Examples:
+  levee snapshot delete vm1@monday
+  levee snapshot delete vm1@monday vm2@monday")]
+    Delete {
+        /// Volume and name of the snapshot
+        #[arg(value_name = "VOLUME@NAME", required = true, value_parser = values::snapshot)]
+        names: Vec<SnapshotName>,
+    },
+    /// Make a volume what it was when a snapshot was taken; it must be detached
+    #[command(after_help = "\
+What was written since is lost, unless another snapshot has it.
+
+Example:
+  levee volume detach vm1
+  levee snapshot rollback vm1@before-upgrade")]
+    Rollback {
+        /// Volume and name of the snapshot
+        #[arg(value_name = "VOLUME@NAME", value_parser = values::snapshot)]
+        name: SnapshotName,
+    },
+}
