@@ -306,13 +306,14 @@ Examples:
 
 #[derive(Args)]
 #[command(after_help = "\
-With --from the volumes continue from a snapshot: no data is copied, and --size, --copies and --min-copies are those of the
+With --from the volumes continue from a snapshot or an image: no data is copied, and --size, --copies and --min-copies are those of the
 snapshot unless given. With --count they are NAME-1 to NAME-N, or have the number where NAME has {}.
 
 Examples:
   levee volume create vm1 --size 10G
   levee volume create scratch --size 512M --copies 2 --min-copies 1
   levee volume create vm2 --from vm1@monday
+  levee volume create vm3 --from debian-12 --size 20G
   levee volume create desk --from golden@v3 --count 1000        desk-1 to desk-1000
   levee volume create 'vm-{}-root' --from golden@v3 --count 10 --first 11")]
 pub struct Create {
@@ -328,8 +329,8 @@ pub struct Create {
     /// Copies that must be durable before a write is answered [default: 2, or 1 with a single copy]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub min_copies: Option<u8>,
-    /// Snapshot to continue from
-    #[arg(long, value_name = "VOLUME@NAME", value_parser = values::snapshot)]
+    /// Snapshot or image to continue from
+    #[arg(long, value_name = "VOLUME@NAME|IMAGE", value_parser = values::origin)]
     pub from: Option<SnapshotName>,
     /// How many volumes
     #[arg(long, value_name = "N", requires = "from", value_parser = count())]

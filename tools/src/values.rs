@@ -3,7 +3,7 @@
 
 use crate::local::Network;
 use levee_proto::BLOCK_SIZE;
-use levee_proto::api::{MAX_NAME, NUMBER_MARK, SnapshotName, is_valid_name};
+use levee_proto::api::{IMAGE_SNAPSHOT, MAX_NAME, NUMBER_MARK, SnapshotName, is_valid_name};
 use levee_proto::units::{MAX_VOLUME_SIZE, parse_size, show_size};
 use std::time::Duration;
 
@@ -46,6 +46,14 @@ pub fn snapshot(text: &str) -> Result<SnapshotName, String> {
         return Err(complaint());
     }
     Ok(SnapshotName { volume: volume.into(), snapshot: snapshot.into() })
+}
+
+/// What volumes continue from: a snapshot, or an image by its name alone.
+pub fn origin(text: &str) -> Result<SnapshotName, String> {
+    if is_valid_name(text) {
+        return Ok(SnapshotName { volume: text.into(), snapshot: IMAGE_SNAPSHOT.into() });
+    }
+    snapshot(text)
 }
 
 /// Milliseconds since 1970 for a person: `2026-11-22 05:10:22 UTC`.

@@ -11,7 +11,7 @@ use support::{Ran, built, levee};
 
 #[test]
 fn wrong_usage_is_told_from_failure() {
-    let refused: [&[&str]; 37] = [
+    let refused: [&[&str]; 42] = [
         &[],
         &["frobnicate"],
         &["volume"],
@@ -25,7 +25,12 @@ fn wrong_usage_is_told_from_failure() {
         &["volume", "attach", "v", "--timeout", "soon"],
         &["volume", "create", "v{}", "--size", "1G"],
         &["volume", "create", "v", "--size", "1G", "--count", "3"],
-        &["volume", "create", "v", "--from", "a"],
+        &["volume", "create", "v", "--from", "a/b"],
+        &["volume", "import", "file"],
+        &["volume", "import", "file", "v", "--format", "vmdk"],
+        &["image", "import", "file", "v", "--size", "1"],
+        &["image", "import", "file", "v", "--copies", "1", "--min-copies", "2"],
+        &["image", "export", "v"],
         &["volume", "create", "v", "--from", "a@b@c"],
         &["volume", "create", "v", "--from", "a@b", "--count", "0"],
         &["volume", "create", "v", "--from", "a@b", "--count", "65537"],

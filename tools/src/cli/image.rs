@@ -47,7 +47,7 @@ a machine with a storage daemon. A file is taken for qcow2 if it begins as such.
 Examples:
   levee image import debian-12.qcow2 debian-12
   levee image import disk.raw golden --size 20G --copies 2
-  levee volume create vm1 --from debian-12@image")]
+  levee volume create vm1 --from debian-12")]
 pub struct ImageImport {
     #[command(flatten)]
     pub source: SourceFile,

@@ -49,7 +49,7 @@ pub async fn import(meta: &MetaClient, args: &ImageImport, out: &Output) -> anyh
     out.result(&json!({ "image": args.name, "snapshot": taken, "import": told }), || {
         let (name, file) = (&args.name, &told.file);
         format!(
-            "Image {name} holds the disk of {file}: {}; `levee volume create NAME --from {name}@{IMAGE_SNAPSHOT}` makes \
+            "Image {name} holds the disk of {file}: {}; `levee volume create NAME --from {name}` makes \
              a volume of it.",
             told.amounts()
         )

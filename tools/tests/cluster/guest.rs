@@ -26,6 +26,14 @@ impl Guest {
         Guest { front: FrontEnd::connect(options).unwrap(), in_flight: BTreeSet::new() }
     }
 
+    /// Waits until the disk has so many bytes.
+    pub fn until_capacity(&mut self, capacity: u64) {
+        let begun = Instant::now();
+        while self.front.config().capacity != capacity {
+            self.wait(begun);
+        }
+    }
+
     /// Writes the pattern of each block of a range, [`REQUEST`] bytes at a time.
     pub fn write(&mut self, offset: u64, len: u64) {
         for at in (offset..offset + len).step_by(REQUEST) {

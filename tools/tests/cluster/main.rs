@@ -9,6 +9,7 @@ mod images;
 mod metas;
 mod node_loss;
 mod repair;
+mod resize;
 mod space;
 #[path = "../support/mod.rs"]
 mod support;
