@@ -192,6 +192,18 @@ fn a_flattened_clone_needs_its_parent_no_more() {
 }
 
 #[test]
+fn a_clone_keeps_chunks_without_data() {
+    let mut state = golden();
+    clone(&mut state, "golden@s", Family::single("c")).unwrap();
+    let opened = serve(&mut state, "c");
+    let chunk = allocate(&mut state, "c", opened.epoch, &[0]).unwrap().remove(0);
+    let all: Vec<ReplicaId> = chunk.replicas.iter().map(|r| r.replica).collect();
+    let asked = change(&mut state, "c", opened.epoch, &[(&chunk, &all, 0)]).unwrap();
+    assert_eq!(asked.chunks, [chunk], "discarded blocks must go on hiding those of the parent");
+    assert!(asked.refused.is_some());
+}
+
+#[test]
 fn a_flattened_clone_can_be_the_last_that_kept_its_parent() {
     let mut state = golden();
     clone(&mut state, "golden@s", Family::single("c")).unwrap();
