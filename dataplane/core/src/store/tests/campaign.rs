@@ -41,7 +41,7 @@ impl Base {
     fn new(seed: u64) -> Base {
         let w = World::sized(seed, 13);
         let shard = w.open();
-        let mut g = Generator::new(seed, 450);
+        let mut g = Generator { snapshots: seed % 2 == 1, ..Generator::new(seed, 450) };
         let (mut model, mut before_last, mut last) = (Model::default(), Model::default(), Vec::new());
         let (mut earlier, mut ever) = (Vec::new(), Ever::new());
         let mut done = 0;
