@@ -2,9 +2,11 @@
 
 mod cases;
 mod changes;
+mod clones;
 mod corruption;
 mod model;
 mod replica;
+mod snapshots;
 mod upkeep;
 mod world;
 

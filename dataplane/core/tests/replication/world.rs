@@ -58,6 +58,8 @@ struct Node {
     disk: MemDisk,
     /// One per core; none while the node is down.
     services: Vec<Service>,
+    /// As many.
+    shards: Vec<Shard<MemDisk, TestRuntime>>,
     /// Counts lives: messages to an earlier one are lost.
     life: u64,
     /// Takes messages and never answers.
@@ -133,7 +135,11 @@ impl World {
         for n in 1..=nodes {
             let disk = MemDisk::new(DISK_SIZE, seed ^ u64::from(n));
             store::format(&disk, DISK_SIZE, CORES, [n as u8; 16]).await.unwrap();
-            world.0.nodes.borrow_mut().insert(NodeId(n), Node { disk, services: vec![], life: 0, hung: false });
+            world
+                .0
+                .nodes
+                .borrow_mut()
+                .insert(NodeId(n), Node { disk, services: vec![], shards: vec![], life: 0, hung: false });
             world.start(NodeId(n)).await;
         }
         world
@@ -158,6 +164,7 @@ impl World {
         let n = nodes.get_mut(&node).unwrap();
         n.life += 1;
         n.services.clear();
+        n.shards.clear();
         n.disk.power_off_after(0);
         n.disk = n.disk.fork(CrashStyle::Random, seed);
     }
@@ -175,16 +182,25 @@ impl World {
     pub async fn start_damaged(&self, node: NodeId) -> bool {
         let disk = self.0.nodes.borrow()[&node].disk.clone();
         let superblock = store::read_superblock(&disk).await.unwrap();
-        let (mut services, mut clean) = (vec![], true);
+        let (mut services, mut all, mut clean) = (vec![], vec![], true);
         for core in 0..CORES {
             let opened = Shard::open(disk.clone(), self.0.rt.clone(), &superblock, core, StoreOptions::default()).await;
             let (shard, report) = opened.unwrap();
             clean &= report.is_clean();
+            all.push(shard.clone());
             let shards = DiskShards { total: CORES, mine: BTreeMap::from([(core, shard)]) };
             services.push(ReplicaService::new(self.0.rt.clone(), BTreeMap::from([(DiskId(node.0), shards)])));
         }
-        self.0.nodes.borrow_mut().get_mut(&node).unwrap().services = services;
+        let mut nodes = self.0.nodes.borrow_mut();
+        let n = nodes.get_mut(&node).unwrap();
+        (n.services, n.shards) = (services, all);
         clean
+    }
+
+    /// Blocks of data that a node stores.
+    pub fn used_blocks(&self, node: NodeId) -> u64 {
+        let nodes = self.0.nodes.borrow();
+        nodes[&node].shards.iter().map(|s| s.usage().used / levee_proto::BLOCK_SIZE as u64).sum()
     }
 
     /// Starts a node that was killed, without its disk.
