@@ -224,3 +224,7 @@ impl Chains {
 pub fn is_data(s: Slot) -> bool {
     s.place.kind() == BlockKind::Data
 }
+
+#[cfg(test)]
+#[path = "chains_tests.rs"]
+mod tests;

@@ -136,3 +136,66 @@ impl Loader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::checkpoint::encode_part;
+    use super::super::index::{Place, Replica, Slot};
+    use super::super::record::NewReplica;
+    use super::*;
+    use levee_proto::{BLOCKS_PER_CHUNK, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
+
+    struct Unheard;
+
+    impl Ledger for Unheard {
+        fn change(&mut self, _old: Place, _new: Place) {}
+    }
+
+    fn replica(chunk: ChunkId) -> Replica {
+        let new =
+            NewReplica { volume: VolumeId(1), chunk, replica: ReplicaId(5), config: ConfigNo(1), adopted: Epoch(1) };
+        Replica::new(&new, 8)
+    }
+
+    /// The parts of a replica with two and a half times as many entries as there are blocks.
+    fn parts(r: &mut Replica) -> Vec<Part> {
+        for version in 1..=3 {
+            for block in (0..BLOCKS_PER_CHUNK).filter(|b| version < 3 || b % 2 == 0) {
+                let slot = Slot::new(Version(version), Seq(u64::from(version)), 0, Place::ZERO);
+                r.chains.put(block, slot.version, slot, &mut Unheard);
+            }
+        }
+        let (mut parts, mut after) = (Vec::new(), None);
+        loop {
+            let mut bytes = Vec::new();
+            after = encode_part(r, after, &mut bytes);
+            parts.extend(decode_replicas(&bytes, 1000).expect("well-formed"));
+            if after.is_none() {
+                return parts;
+            }
+        }
+    }
+
+    /// A replica is whole only with all of its parts.
+    #[test]
+    fn parts_of_a_replica_make_it_whole_together() {
+        let chunk = ChunkId(3);
+        for missing in [None, Some(0), Some(1), Some(2)] {
+            let mut r = replica(chunk);
+            let parts = parts(&mut r);
+            assert_eq!(parts.len(), 3);
+            let mut loader =
+                Loader { index: Index::default(), with_entries: BTreeSet::new(), open: None, seals: Vec::new() };
+            loader.index.insert(replica(chunk), &mut Unheard);
+            for (i, part) in parts.into_iter().enumerate() {
+                match missing == Some(i) {
+                    true => loader.open = None,
+                    false => loader.entries(part, &mut Unheard),
+                }
+            }
+            assert_eq!(loader.with_entries.contains(&chunk), missing.is_none(), "{missing:?}");
+            let found = loader.index.get(chunk).expect("there").meta();
+            assert_eq!(found == r.meta(), missing.is_none(), "{missing:?}");
+        }
+    }
+}

@@ -80,7 +80,7 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
 }
 
 /// The entries of `blocks` that no view of `keep` reads and that all members have.
-fn prunable(r: &Replica, keep: &Keep, blocks: Range<u32>) -> Vec<Dropped> {
+pub fn prunable(r: &Replica, keep: &Keep, blocks: Range<u32>) -> Vec<Dropped> {
     let mut drops = Vec::new();
     let mut chain: Vec<Dropped> = Vec::new();
     let mut versions: Vec<Version> = Vec::new();

@@ -21,6 +21,8 @@ fn samples() -> Vec<Record> {
         Record::Lost { blocks: vec![moved, moved] },
         Record::Create { new, damaged: true },
         Record::Commit { points: vec![CommitPoint { chunk, replica: ReplicaId(2), seq }] },
+        Record::Prune { chunk, drops: vec![Dropped { block: 7, version, seq }] },
+        Record::Seal { seals: vec![Seal { chunk, replica: ReplicaId(2), version }] },
     ]
 }
 
@@ -38,9 +40,9 @@ fn encoded(records: &[Record]) -> Vec<u8> {
 fn records_survive_encoding() {
     let records = samples();
     let buf = encoded(&records);
-    assert_eq!(Record::decode_all(&buf, 13, 4), Some(records));
-    assert_eq!(Record::decode_all(&buf, 12, 4), None);
-    assert_eq!(Record::decode_all(&buf, 13, 5), None);
+    assert_eq!(Record::decode_all(&buf, 15, 4), Some(records));
+    assert_eq!(Record::decode_all(&buf, 14, 4), None);
+    assert_eq!(Record::decode_all(&buf, 15, 5), None);
 }
 
 #[test]
@@ -77,13 +79,34 @@ fn golden_write() {
 
 #[test]
 fn golden_commit() {
-    let hex: String = encoded(&samples()[12..]).iter().map(|b| format!("{b:02x}")).collect();
+    let hex: String = encoded(&samples()[12..13]).iter().map(|b| format!("{b:02x}")).collect();
     let expected = [
         "0b000000",
         "18000000", // kind Commit, 24 bytes
         "0807060504030201",
         "0200000000000000",
         "0900000000030000", // chunk, replica, seq 3.9
+    ];
+    assert_eq!(hex, expected.concat());
+}
+
+#[test]
+fn golden_prune_and_seal() {
+    let hex: String = encoded(&samples()[13..]).iter().map(|b| format!("{b:02x}")).collect();
+    let expected = [
+        "0c000000",
+        "20000000", // kind Prune, 32 bytes
+        "0807060504030201",
+        "01000000",
+        "00000000", // chunk, count
+        "0900000000030000",
+        "05000000",
+        "07000000", // seq 3.9, version, block
+        "0d000000",
+        "14000000", // kind Seal, 20 bytes
+        "0807060504030201",
+        "0200000000000000",
+        "05000000", // chunk, replica, version
     ];
     assert_eq!(hex, expected.concat());
 }

@@ -1,6 +1,7 @@
 //! What a replica answers, request by request.
 
 mod disks;
+mod versions;
 
 use bytes::Bytes;
 use levee_core::ports::Disk;

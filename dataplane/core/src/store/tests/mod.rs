@@ -9,4 +9,5 @@ mod golden;
 mod space;
 mod superblock;
 mod tail;
+mod versions;
 mod world;
