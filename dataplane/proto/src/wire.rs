@@ -361,8 +361,9 @@ pub enum Reply {
     Read { entries: Vec<BlockEntry> },
     /// Entries in block order, absent ones left out; `more` if the listing goes on.
     List { entries: Vec<BlockEntry>, more: bool },
-    /// Digest over all entries of the replica, number of blocks read, and the blocks that failed their check.
-    Scan { digest: Digest, blocks: u32, bad: Vec<u32> },
+    /// Digest over all entries of the replica, how many of them have data, number of blocks read, and the blocks that
+    /// failed their check.
+    Scan { digest: Digest, data: u32, blocks: u32, bad: Vec<u32> },
     /// The request failed.
     Error { status: Status, detail: String },
 }
@@ -681,8 +682,8 @@ impl Reply {
                 o.u8(u8::from(*more));
                 o.entries(entries);
             }
-            Reply::Scan { digest, blocks, bad } => {
-                o.u64(digest.0 as u64).u64((digest.0 >> 64) as u64).u32(*blocks).u32(bad.len() as u32);
+            Reply::Scan { digest, data, blocks, bad } => {
+                o.u64(digest.0 as u64).u64((digest.0 >> 64) as u64).u32(*data).u32(*blocks).u32(bad.len() as u32);
                 for b in bad {
                     o.u32(*b);
                 }
@@ -719,6 +720,7 @@ impl Reply {
             }
             kind::SCAN => Reply::Scan {
                 digest: Digest(u128::from(i.u64()?) | (u128::from(i.u64()?) << 64)),
+                data: i.u32()?,
                 blocks: i.u32()?,
                 bad: i.list(4, MAX_LIST, In::u32)?,
             },

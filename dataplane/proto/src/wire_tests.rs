@@ -81,7 +81,7 @@ fn replies() -> Vec<(u16, Reply, usize)> {
         (kind::WRITE, Reply::Done, 0),
         (kind::READ, Reply::Read { entries: vec![entry(1), BlockEntry::absent(2)] }, BLOCK_SIZE),
         (kind::LIST, Reply::List { entries: vec![entry(1)], more: true }, 0),
-        (kind::SCAN, Reply::Scan { digest, blocks: 3, bad: vec![1, 2] }, 0),
+        (kind::SCAN, Reply::Scan { digest, data: 7, blocks: 3, bad: vec![1, 2] }, 0),
         (kind::WRITE, Reply::error(Status::Fenced, "epoch 4 is below 5"), 0),
     ]
 }

@@ -260,7 +260,8 @@ impl Process {
         let (volume, epoch, name) = (opened.id, opened.epoch, opened.name.clone());
         world.log(|| format!("{}: {name} opened at epoch {epoch}", self.node));
         let links = Links::new(world.clone(), self.clone(), name.clone(), epoch);
-        let gateway = Gateway::open(self.rt.clone(), links, self.node, opened, Options::default());
+        let options = Options { commit_period: world.setup().commit_period, ..Options::default() };
+        let gateway = Gateway::open(self.rt.clone(), links, self.node, opened, options);
         let served = Served { attachment: want.attachment, gateway: gateway.clone() };
         self.served.borrow_mut().insert(volume, served);
         let device = Device::new(self.clone(), gateway, epoch);

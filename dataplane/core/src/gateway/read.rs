@@ -1,6 +1,6 @@
 //! Reads: from one copy that holds every acknowledged write of the range, checked here again.
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Stage};
 use super::locks::Mode;
 use super::member::{Member, Slots};
 use super::report::count;
@@ -39,12 +39,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     async fn read_extent(&self, e: Extent) -> Result<Bytes, Stopped> {
-        let Some(chunk) = self.chunk(e.chunk_index) else {
+        let blocks = blocks_of(&e);
+        let Some((chunk, _held)) = self.hold(e.chunk_index, &blocks, Mode::Shared).await else {
             self.check_stopped()?;
             return Ok(Bytes::from(vec![0; e.len as usize]));
         };
-        let blocks = blocks_of(&e);
-        let _held = chunk.locks.acquire(blocks.clone(), Mode::Shared).await;
         let whole = self.read_locked(&chunk, blocks.clone()).await?;
         let at = e.offset as usize - blocks.start as usize * BLOCK;
         Ok(whole.slice(at..at + e.len as usize))
@@ -57,6 +56,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         loop {
             let changed = chunk.changed.listen();
             self.check_stopped()?;
+            if chunk.is_freed() {
+                return Ok(Bytes::from(vec![0; blocks.len() * BLOCK]));
+            }
             let Some(member) = self.readable(chunk, &blocks, tried) else {
                 tried = 0;
                 timeout(&self.0.rt, RETRY, changed).await;
@@ -118,6 +120,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn find_bad_blocks(&self, chunk: &Rc<Chunk>, member: usize, blocks: Range<u32>, reconcile: bool) {
         if blocks.len() == 1 {
             count(&self.0.counters.bad_blocks, 1);
+            if chunk.stage() == Stage::InDoubt {
+                *chunk.unreadable.borrow_mut().entry(blocks.start).or_default() |= 1 << member;
+            }
             if chunk.mark_corrupt(member, blocks.start) {
                 self.session_of(chunk, member).changed.notify();
             }

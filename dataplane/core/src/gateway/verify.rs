@@ -133,7 +133,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             .ask(&session, &target, Request::Scan { target, block: 0, count: BLOCKS_PER_CHUNK }, Bytes::new())
             .await
         {
-            Ok((Reply::Scan { digest, blocks, bad }, _)) => Ok(Scan { digest, blocks, bad }),
+            Ok((Reply::Scan { digest, blocks, bad, .. }, _)) => Ok(Scan { digest, blocks, bad }),
             Ok((reply, _)) => {
                 if matches!(reply, Reply::Error { status: Status::FenceFirst, .. }) {
                     self.distrust(&session, "it was started again");

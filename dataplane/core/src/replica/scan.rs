@@ -89,6 +89,6 @@ async fn scan<D: Disk, R: Runtime>(
         }
         rt.sleep(PAUSE).await;
     }
-    let digest = shard.replica(chunk).ok_or(StoreError::UnknownReplica(chunk))?.digest;
-    Ok(Reply::Scan { digest, blocks, bad })
+    let replica = shard.replica(chunk).ok_or(StoreError::UnknownReplica(chunk))?;
+    Ok(Reply::Scan { digest: replica.digest, data: replica.data_entries, blocks, bad })
 }

@@ -89,6 +89,8 @@ pub struct ReplicaMeta {
     pub digest: Digest,
     /// Blocks that have an entry.
     pub entries: u32,
+    /// Of these: with data.
+    pub data_entries: u32,
     /// The largest seq among the entries.
     pub max_seq: Seq,
     /// Every member of the chunk holds exactly the same entries up to here.
@@ -158,6 +160,7 @@ impl Replica {
             damaged: self.damaged,
             digest: self.digest,
             entries: self.entries,
+            data_entries: self.data_entries,
             max_seq: self.max_seq(),
             commit: self.commit,
         }

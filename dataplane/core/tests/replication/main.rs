@@ -3,6 +3,7 @@
 mod cases;
 mod changes;
 mod corruption;
+mod frees;
 mod model;
 mod replica;
 mod upkeep;
