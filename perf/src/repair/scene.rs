@@ -19,7 +19,7 @@ const WHOLE_LIMIT: Duration = Duration::from_secs(60);
 /// After that: the guest counts as idle, and what the stores do after writing is done.
 const SETTLE: Duration = Duration::from_secs(4);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
-/// Smallest disk, and what a disk has beyond its share of the data and of a lost disk's.
+/// Disks are multiples of this, and have so many times their share of the data.
 const MIN_DISK: u64 = 4 << 30;
 const SPARE: u64 = 4;
 
@@ -127,7 +127,7 @@ fn shape(options: &RepairOptions) -> Shape {
         base_port: options.base_port,
         nodes: options.nodes,
         metas: 1,
-        disk_size: (options.size * COPIES / options.nodes as u64 * SPARE).max(MIN_DISK),
+        disk_size: (options.size * COPIES / options.nodes as u64 * SPARE).next_multiple_of(MIN_DISK),
         network: None,
         repair_after: None,
     }
