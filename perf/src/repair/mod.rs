@@ -1,8 +1,8 @@
 //! Repair beside what the machine could do, in one run on one file system.
 //!
 //! Two parts, each with a new cluster: a disk is given up while nobody uses the volume, and while guests use it at half of
-//! what it can do. The first is compared with files copied durably (before and after, as machines drift), the second
-//! with the same load without a repair.
+//! what it can do. The first is compared with files copied durably, the second with the same load without a repair:
+//! both before and after, as machines drift, and disks of a new cluster get faster with use.
 
 mod baseline;
 mod foreground;
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use crate::load::LoadReport;
 use crate::load::latency::Percentiles;
 use baseline::Baseline;
 use foreground::Foreground;
@@ -45,7 +46,7 @@ pub struct RepairOptions {
     /// Which parts are done.
     pub idle: bool,
     pub foreground: bool,
-    /// Of the load without a repair.
+    /// Of the load without a repair, each time.
     pub time: std::time::Duration,
     /// Where the figures go.
     pub out: PathBuf,
@@ -76,6 +77,20 @@ impl Idle {
     }
 }
 
+/// How the paced load did.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Latency {
+    /// Requests answered per second.
+    pub iops: f64,
+    pub us: Percentiles,
+}
+
+impl From<LoadReport> for Latency {
+    fn from(report: LoadReport) -> Latency {
+        Latency { iops: report.iops, us: report.latency_us }
+    }
+}
+
 /// A repair while guests work.
 #[derive(Clone, Debug, Serialize)]
 pub struct Busy {
@@ -83,17 +98,17 @@ pub struct Busy {
     pub capability: f64,
     /// Requests per second of the paced load.
     pub pace: f64,
-    pub before_us: Percentiles,
-    pub during_us: Percentiles,
-    /// Requests answered per second.
-    pub before_iops: f64,
-    pub during_iops: f64,
+    /// Of the paced load.
+    pub before: Latency,
+    pub during: Latency,
+    pub after: Latency,
     pub repair: Repair,
 }
 
 impl Busy {
-    fn p99_ratio(&self) -> f64 {
-        self.during_us.p99 / self.before_us.p99
+    /// While repairing over without, the mean of before and after.
+    fn ratio(&self, of: fn(&Percentiles) -> f64) -> f64 {
+        of(&self.during.us) * 2.0 / (of(&self.before.us) + of(&self.after.us))
     }
 }
 
@@ -141,14 +156,15 @@ fn measure_busy(options: &RepairOptions) -> Result<Busy> {
     let before = load.run_for(options.time)?;
     say("the same while repairing");
     let (repair, during) = load.run_while(|| watch::repair(&scene))?;
+    say("the same without a repair again");
+    let after = load.run_for(options.time)?;
     scene.stop()?;
     Ok(Busy {
         capability: load.capability,
         pace: load.pace,
-        before_us: before.latency_us,
-        during_us: during.latency_us,
-        before_iops: before.iops,
-        during_iops: during.iops,
+        before: before.into(),
+        during: during.into(),
+        after: after.into(),
         repair,
     })
 }

@@ -65,15 +65,22 @@ fn show_busy(out: &mut String, busy: &Busy) -> std::fmt::Result {
         "  {:<15} {:>9} {:>9} {:>9} {:>9} {:>9}",
         "guests", "IOPS", "p50 us", "p99 us", "p99.9 us", "max us"
     )?;
-    let rows = [("without", busy.before_iops, &busy.before_us), ("while repairing", busy.during_iops, &busy.during_us)];
-    for (name, iops, l) in rows {
-        writeln!(out, "  {name:<15} {iops:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9.0}", l.p50, l.p99, l.p999, l.max)?;
+    for (name, l) in [("before", &busy.before), ("while repairing", &busy.during), ("after", &busy.after)] {
+        let us = &l.us;
+        writeln!(out, "  {name:<15} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9.0}", l.iops, us.p50, us.p99, us.p999, us.max)?;
     }
-    writeln!(out, "  p99 while repairing over p99 without: {:.2} (asked: at most {ASKED_P99})", busy.p99_ratio())
+    writeln!(
+        out,
+        "  while repairing over without: p50 {:.2}, p99 {:.2} (asked: at most {ASKED_P99}), p99.9 {:.2}",
+        busy.ratio(|us| us.p50),
+        busy.ratio(|us| us.p99),
+        busy.ratio(|us| us.p999)
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Latency;
     use super::*;
     use crate::load::latency::Percentiles;
 
@@ -90,14 +97,13 @@ mod tests {
             targets: 3,
         };
         let idle = Idle { baseline: [240.0 * MIB, 260.0 * MIB], repair: repair.clone() };
-        let latency = |p99| Percentiles { p99, ..Percentiles::default() };
+        let latency = |p99| Latency { iops: 2000.0, us: Percentiles { p99, ..Percentiles::default() } };
         let foreground = Busy {
             capability: 4000.0,
             pace: 2000.0,
-            before_us: latency(500.0),
-            during_us: latency(1000.0),
-            before_iops: 2000.0,
-            during_iops: 1990.0,
+            before: latency(500.0),
+            during: latency(1000.0),
+            after: latency(300.0),
             repair,
         };
         let figures = Figures { nodes: 5, size: 1 << 30, idle: Some(idle), foreground: Some(foreground) };
@@ -106,7 +112,7 @@ mod tests {
             "200 MiB/s, 0.80 of copying files",
             "225 MiB/s, 0.90 of copying files",
             "of 4 daemons read 950 MiB, of 3 wrote 1000",
-            "over p99 without: 2.00",
+            "p99 2.50 (asked",
             "2000 a second of 4000",
         ] {
             assert!(text.contains(words), "{words} is not in\n{text}");
