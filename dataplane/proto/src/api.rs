@@ -612,7 +612,8 @@ pub struct ReplicaChange {
     /// Position of the chunk in the volume.
     pub index: u32,
     pub config: ConfigNo,
-    /// Members that are to leave; those that stay hold every acknowledged write.
+    /// Members that are to leave; those that stay hold every acknowledged write. All of them, with none added: the
+    /// chunk holds no data and is given back.
     pub remove: Vec<ReplicaId>,
     /// How many new members the meta server is to place. The result has `copies` or one more.
     pub add: u8,
@@ -620,7 +621,8 @@ pub struct ReplicaChange {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChangedReplicas {
-    /// What the chunks are now, in the order asked for. A chunk whose config number has not moved was not changed.
+    /// What the chunks are now, in the order asked for, without those that are no more. A chunk whose config number has
+    /// not moved was not changed.
     pub chunks: Vec<ChunkInfo>,
     /// Why some were not, if so: one line for a person.
     #[serde(default)]

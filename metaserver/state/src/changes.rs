@@ -5,10 +5,13 @@
 //! config numbers order it with takeovers: after the next `open` this gateway's changes are refused, so the
 //! map that `open` answers is final.
 //!
-//! A chunk has `copies` members, or one more while a member is moved: first the newcomer joins, and when it
+//! A chunk has `copies` members, fewer if it began so (`placement`), or one more while a member is moved: first the newcomer joins, and when it
 //! is whole the other leaves. A newcomer goes to a live node without a member that stays. Where there is none,
 //! it may go to another disk of a node all of whose members are on disks being drained, so that a disk can
 //! be drained in a cluster with no more nodes than copies.
+//!
+//! A change in which all members leave and none comes frees the chunk: its gateway says that it holds no data, and writes
+//! nothing to it any more. A chunk that is gone is not mentioned in the answer; asking again is no error.
 
 use crate::command::{Answer, Outcome};
 use crate::placement::holder;
@@ -39,7 +42,8 @@ impl State {
         let id = self.volume_id(name)?;
         let volume = &self.tables.volumes[&id];
         holder(volume, request.epoch)?;
-        if let Some(none) = request.changes.iter().find(|c| !volume.chunks.contains_key(&c.index)) {
+        let is_there = |c: &&ReplicaChange| volume.chunks.contains_key(&c.index);
+        if let Some(none) = request.changes.iter().find(|c| !is_there(c) && c.add > 0) {
             return Err(Problem::new(
                 ProblemKind::NotFound,
                 format!("volume '{name}' has no chunk {}: it cannot be changed", none.index),
@@ -48,15 +52,27 @@ impl State {
         let mut room = Room::of(self, alive);
         let mut plans = Vec::with_capacity(request.changes.len());
         let mut refusals = Vec::new();
-        for change in request.changes.iter().filter(|c| volume.chunks[&c.index].config == c.config) {
+        let present = request.changes.iter().filter(is_there);
+        let (freed, changes): (Vec<_>, Vec<_>) = present.partition(|c| is_free(&volume.chunks[&c.index], c));
+        let freed: Vec<u32> = freed.into_iter().map(|c| c.index).collect();
+        for change in changes.into_iter().filter(|c| volume.chunks[&c.index].config == c.config) {
             match self.plan(id, change, &mut room) {
                 Ok(plan) => plans.push(plan),
                 Err(why) => refusals.push(format!("chunk {}: {why}", change.index)),
             }
         }
         self.carry_out(id, plans);
+        self.free_chunks(id, &freed);
         let indexes: Vec<u32> = request.changes.iter().map(|c| c.index).collect();
         Ok(Answer::Changed(ChangedReplicas { chunks: self.chunk_infos(id, &indexes), refused: one_line(&refusals) }))
+    }
+
+    /// Chunks that hold no data any more, as their gateway says, cease to be.
+    fn free_chunks(&mut self, id: VolumeId, indexes: &[u32]) {
+        let Some(volume) = self.tables.volumes.get_mut(&id) else { return };
+        let freed: Vec<Chunk> = indexes.iter().filter_map(|index| volume.chunks.remove(index)).collect();
+        let gone = freed.iter().flat_map(|c| c.replicas.iter().map(|place| (c.id, *place))).collect();
+        self.delete_replicas(gone);
     }
 
     fn plan(&self, id: VolumeId, change: &ReplicaChange, room: &mut Room<'_>) -> Result<Plan, String> {
@@ -65,7 +81,8 @@ impl State {
         let config = chunk.config.next().ok_or("its config numbers are used up: copy the volume to a new one")?;
         let (leave, keep) = split(chunk, change)?;
         let (members, copies) = (keep.len() + usize::from(change.add), usize::from(volume.copies));
-        if !(copies..=copies + 1).contains(&members) {
+        let is_short = members < copies && members <= chunk.replicas.len();
+        if is_short || members > copies + 1 {
             return Err(format!("it would have {members} members; the volume has {copies} copies, one more at most"));
         }
         if change.add == 0 && members == copies {
@@ -125,6 +142,14 @@ impl State {
         }
         self.delete_replicas(gone);
     }
+}
+
+/// Whether the whole chunk, as it is, is given back. Replica ids tell it from a later one at the same place.
+fn is_free(chunk: &Chunk, change: &ReplicaChange) -> bool {
+    let all: BTreeSet<_> = chunk.replicas.iter().map(|r| r.replica).collect();
+    change.add == 0
+        && change.config == chunk.config
+        && all.iter().eq(&change.remove.iter().copied().collect::<BTreeSet<_>>())
 }
 
 /// Those that leave and those that stay.

@@ -138,12 +138,13 @@ impl State {
         ensure!((1..=self.tables.last.chunk).contains(&id.0), "chunk {id} was never given out");
         ensure!(seen.chunks.insert(id.0), "chunk {id} is in use twice");
         let (members, copies) = (chunk.replicas.len(), usize::from(volume.copies));
-        ensure!((copies..=copies + 1).contains(&members), "chunk {id} has {members} replicas, of {copies}");
+        let fewest = usize::from(volume.min_copies);
+        ensure!((fewest..=copies + 1).contains(&members), "chunk {id} has {members} replicas, of {copies}");
         let disks: BTreeSet<DiskId> = chunk.replicas.iter().map(|r| r.disk).collect();
         ensure!(disks.len() == members, "chunk {id} has two replicas on one disk");
         if chunk.config == ConfigNo::FIRST {
             let nodes: BTreeSet<NodeId> = chunk.replicas.iter().map(|r| r.node).collect();
-            ensure!(members == copies && nodes.len() == copies, "chunk {id} was allocated wrongly");
+            ensure!(members <= copies && nodes.len() == members, "chunk {id} was allocated wrongly");
         }
         for place in &chunk.replicas {
             let owner = self.tables.disks.get(&place.disk).map(|d| d.node);

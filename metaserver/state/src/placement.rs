@@ -4,7 +4,8 @@
 //! reads are local; the others go where the share of used space is smallest, which fills disks in
 //! proportion to their size and takes turns among equals. Nodes that are down come last: they are given
 //! copies only where live nodes do not suffice and the volume's `min_copies` are on live ones, so that
-//! writes go on; such a copy is made when its node is back. All of it is integer arithmetic over ordered
+//! writes go on; such a copy is made when its node is back. Where all disks of a node are drained or dead, and too few
+//! nodes are left, a chunk begins with fewer copies, at least `min_copies`: the gateway asks for the others. All of it is integer arithmetic over ordered
 //! maps: every member comes to the same places.
 
 use crate::command::{Answer, Outcome, invalid};

@@ -24,6 +24,8 @@ impl Share {
 /// Room on the disks of the nodes, as the plan goes on.
 pub(crate) struct Room<'a> {
     nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>>,
+    /// Nodes with disks, none of which is in service.
+    out: usize,
     disks: &'a BTreeMap<DiskId, Disk>,
     alive: &'a BTreeSet<NodeId>,
 }
@@ -52,7 +54,10 @@ pub(crate) struct Taken {
 impl Room<'_> {
     pub fn of<'a>(state: &'a State, alive: &'a BTreeSet<NodeId>) -> Room<'a> {
         let mut nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>> = BTreeMap::new();
+        let mut out = 0;
         for (id, node) in &state.tables.nodes {
+            let known = || node.disks.iter().filter_map(|id| state.tables.disks.get(id));
+            out += usize::from(known().next().is_some() && known().all(|d| d.state() != DiskState::InService));
             let share = |disk: &Disk| Share { used: disk.placed, total: disk.slots() };
             let disks: BTreeMap<DiskId, Share> = node
                 .disks
@@ -66,15 +71,16 @@ impl Room<'_> {
                 nodes.insert(*id, disks);
             }
         }
-        Room { nodes, disks: &state.tables.disks, alive }
+        Room { nodes, out, disks: &state.tables.disks, alive }
     }
 
-    /// Places on distinct nodes; or how many live nodes, and nodes at all, have room.
+    /// Places on distinct nodes; or how many live nodes, and nodes at all, have room. Fewer than `copies`, but not fewer than
+    /// `min_copies`, only where nodes are out of service: disks that are full are waited for.
     pub fn take(&mut self, need: Need) -> Result<Vec<(NodeId, DiskId)>, (usize, usize)> {
         let Need { copies, min_copies, preferred } = need;
         let is_alive = |id: &NodeId| *id == preferred || self.alive.contains(id);
         let live = self.nodes.keys().filter(|id| is_alive(id)).count();
-        if live < min_copies || self.nodes.len() < copies {
+        if live < min_copies || self.nodes.len() + self.out < copies {
             return Err((live, self.nodes.len()));
         }
         let mut order: Vec<(NodeId, Share)> = self.nodes.iter().map(|(id, disks)| (*id, node_share(disks))).collect();

@@ -65,6 +65,50 @@ fn a_dead_member_is_replaced_in_one_change() {
 }
 
 #[test]
+fn a_chunk_without_data_is_given_back_once() {
+    let (mut state, epoch) = two_disks_each(3);
+    let chunk = one_chunk(&mut state, epoch);
+    let all: Vec<ReplicaId> = chunk.replicas.iter().map(|r| r.replica).collect();
+    let freed = change(&mut state, "v", epoch, &[(&chunk, &all, 0)]).unwrap();
+    assert_eq!((freed.chunks.len(), &freed.refused), (0, &None));
+    for place in &chunk.replicas {
+        assert_eq!(state.disk(place.disk).unwrap().live(), 0);
+        assert_eq!(state.intent(place.node).unwrap().deletes.len(), 1);
+    }
+    assert_eq!(change(&mut state, "v", epoch, &[(&chunk, &all, 0)]).unwrap(), freed, "asked again");
+
+    let next = one_chunk(&mut state, epoch);
+    assert!(next.chunk > chunk.chunk && next.config == chunk.config);
+    let late = change(&mut state, "v", epoch, &[(&chunk, &all, 0)]).unwrap();
+    assert_eq!(late.chunks, [next], "a late repetition does not free what took its place");
+}
+
+#[test]
+fn while_nodes_are_out_of_service_chunks_begin_with_fewer_copies() {
+    let (mut state, epoch) = two_disks_each(3);
+    let chunk = one_chunk(&mut state, epoch);
+    let lost = chunk.replicas[2].node;
+    let disks: Vec<DiskId> = state.node(lost).unwrap().disks.iter().copied().collect();
+    let set = |state: &mut State, disk: DiskId, to: DiskState| {
+        state.apply(&Command::SetDisk { disk, state: to, reason: None, by: Decider::Operator }).unwrap();
+    };
+    disks.iter().for_each(|d| set(&mut state, *d, DiskState::Dead));
+    let short = allocate(&mut state, "v", epoch, &[1]).unwrap().remove(0);
+    assert_eq!(short.replicas.len(), 2);
+    let refused = change(&mut state, "v", epoch, &[(&short, &[], 1)]).unwrap();
+    assert!(refused.refused.is_some() && refused.chunks == [short.clone()]);
+    // Below what a write waits for, nothing is allocated.
+    let second = short.replicas[1].node;
+    let more: Vec<DiskId> = state.node(second).unwrap().disks.iter().copied().collect();
+    more.iter().for_each(|d| set(&mut state, *d, DiskState::Draining));
+    assert_eq!(allocate(&mut state, "v", epoch, &[2]).unwrap_err().kind, ProblemKind::NoSpace);
+
+    disks.iter().for_each(|d| set(&mut state, *d, DiskState::InService));
+    let whole = change(&mut state, "v", epoch, &[(&short, &[], 1)]).unwrap();
+    assert_eq!(whole.chunks[0].replicas.len(), 3);
+}
+
+#[test]
 fn only_the_gateway_of_the_present_epoch_changes_sets() {
     let (mut state, epoch) = two_disks_each(4);
     let chunk = one_chunk(&mut state, epoch);

@@ -17,7 +17,8 @@ const STEP: usize = 256;
 pub fn unfinished(world: &World) -> Option<String> {
     world.guests().iter().find_map(|guest| {
         if !guest.is_finished() {
-            return Some(format!("{}: requests are not answered: {:?}", guest.name(), guest.waits_for()));
+            let report = guest.device().map(|d| d.gateway.report());
+            return Some(format!("{}: requests are not answered: {:?}; {report:?}", guest.name(), guest.waits_for()));
         }
         let Some(device) = guest.device().filter(|d| d.process.rt.is_alive()) else {
             return Some(format!("{} is not served", guest.name()));
@@ -30,23 +31,40 @@ pub fn unfinished(world: &World) -> Option<String> {
             return Some(format!("{}: its gateway stopped: {}", guest.name(), stopped.0));
         }
         let health = device.gateway.health();
-        if health.degraded + health.waiting > 0 {
+        if health.degraded + health.waiting > short_chunks(world, guest) {
             return Some(format!("{} does not become whole: {:?}", guest.name(), device.gateway.report()));
         }
         replicas_to_move(world, guest)
     })
 }
 
-/// Whether members are left on disks that are out of service although there is room elsewhere.
-fn replicas_to_move(world: &World, guest: &Guest) -> Option<String> {
+/// Nodes that may be given copies.
+pub fn nodes_in_service(world: &World) -> usize {
     let state = world.meta().state();
     let in_service = |n: &&std::rc::Rc<crate::world::Node>| {
         let mut disks = n.disks.iter().filter_map(|d| state.disk(d.id.get()));
         !n.lost.get() && disks.any(|d| d.state() == DiskState::InService)
     };
+    world.nodes().iter().filter(in_service).count()
+}
+
+/// Chunks that began with fewer copies, and for which there are no nodes.
+fn short_chunks(world: &World, guest: &Guest) -> u32 {
+    let nodes = nodes_in_service(world);
+    let state = world.meta().state();
+    let Some(volume) = state.volume(guest.volume()) else { return 0 };
+    let copies = usize::from(volume.copies);
+    let short = volume.chunks.values().filter(|c| c.replicas.len() < copies && nodes < copies).count();
+    short as u32
+}
+
+/// Whether members are left on disks that are out of service although there is room elsewhere.
+fn replicas_to_move(world: &World, guest: &Guest) -> Option<String> {
+    let nodes = nodes_in_service(world);
+    let state = world.meta().state();
     let volume = state.volume(guest.volume())?;
     let copies = usize::from(volume.copies);
-    if world.nodes().iter().filter(in_service).count() < copies {
+    if nodes < copies {
         return None;
     }
     let leaving = |r: &ReplicaPlace| state.disk(r.disk).is_some_and(|d| d.state() != DiskState::InService);

@@ -3,6 +3,7 @@
 //! Everything that can happen to processes, links and meta servers happens without bounds: no acknowledged write may be lost
 //! whatever the order. What a disk does to data at rest is bounded by what copies are for; see [`crate`].
 
+use crate::check;
 use crate::damage;
 use crate::meta::META;
 use crate::process::SimDisk;
@@ -384,8 +385,10 @@ pub fn stop_all(world: &World) {
             world.kill(&node, false);
         }
         world.start(&node);
-        // Where a node is gone, the others are needed.
-        let revive = world.setup().revive || world.nodes().iter().any(|n| n.lost.get());
+        // Where a node is gone, the others are needed; and without `min_copies` nodes, nothing new can be written.
+        let needed = world.setup().volumes.iter().map(|v| usize::from(v.min_copies)).max().unwrap_or(0);
+        let few = world.nodes().iter().any(|n| n.lost.get()) || check::nodes_in_service(world) < needed;
+        let revive = world.setup().revive || few;
         if revive && !node.lost.get() {
             node.disks.iter().for_each(|d| set_disk(world, d, DiskState::InService));
         }

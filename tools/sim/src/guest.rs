@@ -30,6 +30,8 @@ const SECOND_GROUP: u64 = 1 << 28;
 const WIDE: Range<u64> = 16..120;
 /// One request in so many goes to a gateway that was replaced.
 const GHOST: u64 = 12;
+/// One discard in so many is about all that is written of a chunk: it is given back then.
+const EMPTYING: u64 = 4;
 /// Mean pause within a burst.
 const BURST_US: u64 = 300;
 
@@ -257,7 +259,10 @@ impl Guest {
             17 | 18 => Kind::Zero,
             _ => Kind::Discard,
         };
-        let range = some_range(rng, self.0.size);
+        let range = match kind {
+            Kind::Discard if rng.one_in(EMPTYING) => all_of_a_chunk(rng, self.0.size),
+            _ => some_range(rng, self.0.size),
+        };
         let stamp = if kind == Kind::Write { rng.next_u64() | 1 } else { ZERO };
         Op { kind, range, stamp }
     }
@@ -345,12 +350,21 @@ impl Guest {
     }
 }
 
-/// Mostly one block; sometimes some sectors, sometimes many blocks.
-fn some_range(rng: &mut TestRng, size: u64) -> Range<u64> {
-    let base = match rng.below(16) {
+fn some_chunk(rng: &mut TestRng, size: u64) -> u64 {
+    match rng.below(16) {
         0 if size > SECOND_GROUP => SECOND_GROUP,
         n => n % 2 * SECOND_CHUNK,
-    };
+    }
+}
+
+fn all_of_a_chunk(rng: &mut TestRng, size: u64) -> Range<u64> {
+    let base = some_chunk(rng, size);
+    base..base + SECOND_CHUNK
+}
+
+/// Mostly one block; sometimes some sectors, sometimes many blocks.
+fn some_range(rng: &mut TestRng, size: u64) -> Range<u64> {
+    let base = some_chunk(rng, size);
     let hot = HOT * BLOCK;
     match rng.below(60) {
         0 => {

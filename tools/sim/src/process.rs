@@ -266,7 +266,8 @@ impl Process {
         let number = opened.versions.number;
         world.log(|| format!("{}: {name} opened at epoch {epoch}", self.node));
         let links = Links::new(world.clone(), self.clone(), name.clone(), epoch);
-        let gateway = Gateway::open(self.rt.clone(), links, self.node, opened, Options::default());
+        let options = Options { commit_period: world.setup().commit_period, ..Options::default() };
+        let gateway = Gateway::open(self.rt.clone(), links, self.node, opened, options);
         let versions = Cell::new(number);
         let served = Served { attachment: want.attachment, gateway: gateway.clone(), versions };
         self.served.borrow_mut().insert(volume, served);

@@ -111,6 +111,8 @@ pub struct Setup {
     pub revive: bool,
     /// Of daemons' clocks, parts per million.
     pub drift: i32,
+    /// Between looks at what may be committed.
+    pub commit_period: Duration,
 }
 
 impl Setup {
@@ -152,6 +154,8 @@ impl Setup {
             think: Duration::from_micros(think.max(1000)),
             revive: rng.one_in(2),
             drift: rng.below(100_000) as i32 - 50_000,
+            // Short in half of the runs: no run lasts long.
+            commit_period: Duration::from_millis(if rng.one_in(2) { rng.spread(20, 300) } else { 2000 }),
         }
     }
 }

@@ -4,6 +4,7 @@ mod cases;
 mod changes;
 mod clones;
 mod corruption;
+mod frees;
 mod model;
 mod replica;
 mod snapshots;

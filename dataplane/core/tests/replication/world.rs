@@ -112,6 +112,8 @@ struct Inner {
     /// Changes of replica sets that are carried out but whose answer is lost, and how many were made.
     mute_changes: Cell<bool>,
     changes: Cell<u64>,
+    /// Chunks that were given back.
+    freed: Cell<u64>,
 }
 
 impl World {
@@ -131,6 +133,7 @@ impl World {
             last_replica: Cell::new(1_000_000),
             mute_changes: Cell::new(false),
             changes: Cell::new(0),
+            freed: Cell::new(0),
         }));
         for n in 1..=nodes {
             let disk = MemDisk::new(DISK_SIZE, seed ^ u64::from(n));
@@ -384,6 +387,11 @@ impl World {
         self.0.changes.get()
     }
 
+    /// How many chunks were given back.
+    pub fn freed(&self) -> u64 {
+        self.0.freed.get()
+    }
+
     /// Where the chunk at this position is.
     pub fn members(&self, index: u32) -> Vec<NodeId> {
         self.0.volumes.borrow()[&VOLUME].chunks[&index].replicas.iter().map(|r| r.node).collect()
@@ -394,7 +402,13 @@ impl World {
         let (mut answer, mut refused) = (vec![], None);
         for change in changes {
             let mut volumes = self.0.volumes.borrow_mut();
-            let info = volumes.get_mut(&id).unwrap().chunks.get_mut(&change.index).expect("a chunk that exists");
+            let chunks = &mut volumes.get_mut(&id).unwrap().chunks;
+            let frees = |info: &ChunkInfo| info.replicas.iter().all(|r| change.remove.contains(&r.replica));
+            if change.add == 0 && chunks.get(&change.index).is_none_or(frees) {
+                self.0.freed.set(self.0.freed.get() + u64::from(chunks.remove(&change.index).is_some()));
+                continue;
+            }
+            let info = chunks.get_mut(&change.index).expect("a chunk that exists");
             if info.config == change.config && self.changed(info, &change).is_none() {
                 refused = Some("no node is free".to_string());
             }
@@ -436,7 +450,8 @@ impl World {
         let mut volumes = self.0.volumes.borrow_mut();
         let chunks = &mut volumes.get_mut(&volume).unwrap().chunks;
         let made = indexes.into_iter().map(|index| {
-            let id = (volume.0 - 1) * CHUNKS_OF_VOLUME + u64::from(index) + 1;
+            // Ids are never used again.
+            let id = (volume.0 - 1) * CHUNKS_OF_VOLUME + u64::from(index) + 1 + self.0.freed.get() * 100_000;
             let place = |k: u64| {
                 let node = nodes[((id + k) % nodes.len() as u64) as usize];
                 ReplicaPlace { replica: ReplicaId(id * 10 + k), node, disk: DiskId(node.0) }
