@@ -280,14 +280,14 @@ fn only_what_is_committed_is_pruned() {
         found
     };
     let head = View::of(Version(3));
-    assert_eq!(drops(0, &[head.clone()]), []);
-    assert_eq!(drops(1, &[head.clone()]), []);
-    assert_eq!(drops(2, &[head.clone()]), [(0, 1)], "version 3 may turn out void, and 2 is read then");
-    assert_eq!(drops(3, &[head.clone()]), [(0, 1), (0, 2)]);
+    assert_eq!(drops(0, std::slice::from_ref(&head)), []);
+    assert_eq!(drops(1, std::slice::from_ref(&head)), []);
+    assert_eq!(drops(2, std::slice::from_ref(&head)), [(0, 1)], "version 3 may turn out void, and 2 is read then");
+    assert_eq!(drops(3, std::slice::from_ref(&head)), [(0, 1), (0, 2)]);
     assert_eq!(drops(12, &[head.clone(), View::of(Version(1))]), [(0, 2)]);
     // Version 2 is rolled back, and hides nothing from this view; what does is not committed.
     let back = View { version: Version(3), hidden: vec![(Version(2), Version(2))] };
-    assert_eq!(drops(12, &[back.clone()]), [(0, 1), (0, 2), (1, 2)]);
+    assert_eq!(drops(12, std::slice::from_ref(&back)), [(0, 1), (0, 2), (1, 2)]);
     assert_eq!(drops(13, &[back]), [(0, 1), (0, 2), (1, 1), (1, 2)]);
 }
 
