@@ -1,11 +1,13 @@
 //! What must hold when faults have stopped.
 
 use crate::guest::Guest;
+use crate::snapshots;
 use crate::world::World;
 use levee_core::store::ReplicaMeta;
 use levee_proto::api::{ChunkInfo, DiskState, ReplicaPlace};
+use levee_proto::view::Keep;
 use levee_proto::wire::{BlockEntry, BlockKind};
-use levee_proto::{ChunkId, Seq, Version};
+use levee_proto::{BLOCK_SIZE, ChunkId, Seq, Version};
 use std::time::Duration;
 
 /// How long a comparison may wait for copies that are behind, of simulated time.
@@ -34,7 +36,7 @@ pub fn unfinished(world: &World) -> Option<String> {
         if health.degraded + health.waiting > short_chunks(world, guest) {
             return Some(format!("{} does not become whole: {:?}", guest.name(), device.gateway.report()));
         }
-        replicas_to_move(world, guest)
+        snapshots::unfinished(world, guest).or_else(|| replicas_to_move(world, guest))
     })
 }
 
@@ -83,10 +85,12 @@ pub async fn compare(world: &World) {
     for guest in world.guests() {
         guest.read_all().await;
         verify(world, &guest).await;
+        snapshots::compare(world, &guest).await;
         let chunks = world.meta().state().volume(guest.volume()).map(|v| v.chunks.clone()).unwrap_or_default();
+        let keep = keep(world, &guest);
         for (index, chunk) in chunks {
             let info = ChunkInfo { index, chunk: chunk.id, config: chunk.config, replicas: chunk.replicas };
-            compare_chunk(world, &info).await;
+            compare_chunk(world, &info, &keep).await;
         }
     }
     account_for_space(world);
@@ -99,7 +103,7 @@ fn account_for_space(world: &World) {
         for ((disk, number), shard) in &*process.shards.borrow() {
             let of = |r: &ReplicaMeta| shard.entries(r.chunk, 0, Version::MAX, usize::MAX, Seq::ZERO).0;
             let entries = shard.all_replicas().iter().flat_map(of).filter(|e| e.kind == BlockKind::Data).count() as u64;
-            let used = shard.usage().used / levee_proto::BLOCK_SIZE as u64;
+            let used = shard.usage().used / BLOCK_SIZE as u64;
             // What was found to be lost has an entry and takes no space.
             let lost = process.disks.iter().any(|d| d.tainted.get());
             if used > entries || (used < entries && !lost) {
@@ -133,7 +137,32 @@ struct Copy {
     data: Vec<u8>,
 }
 
-async fn compare_chunk(world: &World, info: &ChunkInfo) {
+/// What is read by the head or a snapshot of the guest's volume.
+fn keep(world: &World, guest: &Guest) -> Keep {
+    let versions = world.meta().state().volume_versions(guest.name()).unwrap_or_default();
+    Keep::new(&[&versions.snapshots[..], &[versions.view]].concat())
+}
+
+impl Copy {
+    /// Without what nobody needs: not every copy has dropped it.
+    fn needed(&self, keep: &Keep) -> Vec<(BlockEntry, &[u8])> {
+        let mut data = self.data.chunks(BLOCK_SIZE);
+        let (mut all, mut chain, mut block) = (vec![], vec![], None);
+        for e in &self.entries {
+            if block.replace(e.block) != Some(e.block) {
+                chain.clear();
+            }
+            chain.push(e.version);
+            let bytes = if e.kind == BlockKind::Data { data.next().unwrap_or_default() } else { &[] };
+            if keep.reads(&chain, chain.len() - 1) {
+                all.push((*e, bytes));
+            }
+        }
+        all
+    }
+}
+
+async fn compare_chunk(world: &World, info: &ChunkInfo, keep: &Keep) {
     let mut first: Option<(ReplicaPlace, Copy)> = None;
     for place in &info.replicas {
         let copy = match read_copy(world, info.chunk, place).await {
@@ -147,8 +176,8 @@ async fn compare_chunk(world: &World, info: &ChunkInfo) {
             first = Some((*place, copy));
             continue;
         };
-        let a = (equal.meta.digest, &equal.entries, &equal.data, equal.meta.adopted);
-        let b = (copy.meta.digest, &copy.entries, &copy.data, copy.meta.adopted);
+        let a = (equal.needed(keep), equal.meta.adopted);
+        let b = (copy.needed(keep), copy.meta.adopted);
         if a != b {
             let what = format!("chunk {} differs on nodes {} and {}", info.chunk, other.node, place.node);
             return world.fail("copies", &what);

@@ -8,6 +8,7 @@ use crate::damage;
 use crate::meta::META;
 use crate::process::SimDisk;
 use crate::setup::Fault;
+use crate::snapshots;
 use crate::world::{Node, World};
 use levee_core::ports::Runtime;
 use levee_core::reached;
@@ -67,6 +68,7 @@ async fn one(world: &World, fault: Fault) {
         Fault::Corruption => corruption(world).await,
         Fault::Evacuate => evacuate(world, &node).await,
         Fault::LoseNode => lose_node(world, &node),
+        Fault::Snapshot => snapshots::strike(world).await,
         Fault::Restart => restart(world, &node),
         Fault::Checkpoint => {
             let process = node.process.borrow().clone();
@@ -75,6 +77,17 @@ async fn one(world: &World, fault: Fault) {
                 process.rt.spawn(async move { drop(shard.checkpoint().await) });
             }
         }
+    }
+}
+
+/// Something small, in the middle of something else.
+pub fn unsettle(world: &World) {
+    let node = world.some_node();
+    match world.below(4) {
+        0 => down(world, &node, world.one_in(2), 1000),
+        1 => move_volume(world),
+        2 => world.net().break_links(node.id, world.some_node().id),
+        _ => freeze(world, &node),
     }
 }
 

@@ -6,13 +6,14 @@
 
 use crate::gateway::SimGateway;
 use crate::process::Process;
+use crate::snapshots::Snapshots;
 use crate::world::World;
 use bytes::Bytes;
 use levee_core::ports::Runtime;
 use levee_core::reached;
 use levee_core::sync::{Event, Sender, oneshot};
 use levee_core::testing::{Begun, Registers, SECTOR, TestRng, ZERO, fill, stamp_of};
-use levee_proto::{BLOCK_SIZE, Epoch, VolumeId};
+use levee_proto::{BLOCK_SIZE, Epoch, Version, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -115,17 +116,19 @@ struct Inner {
     workers: Cell<u64>,
     answered: Cell<u64>,
     changed: Event,
+    snapshots: Snapshots,
 }
 
 impl Guest {
-    pub fn new(world: World, name: String, volume: VolumeId, size: u64, seed: u64) -> Guest {
+    /// `registers`: what the volume begins with.
+    pub fn new(world: World, name: String, volume: VolumeId, size: u64, seed: u64, registers: Registers) -> Guest {
         Guest(Rc::new(Inner {
             world,
             name,
             volume,
             size,
             rng: RefCell::new(TestRng::new(seed)),
-            registers: RefCell::default(),
+            registers: RefCell::new(registers),
             device: RefCell::default(),
             ghosts: RefCell::default(),
             outstanding: RefCell::default(),
@@ -134,11 +137,21 @@ impl Guest {
             workers: Cell::new(0),
             answered: Cell::new(0),
             changed: Event::new(),
+            snapshots: Snapshots::default(),
         }))
     }
 
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.0.snapshots
+    }
+
+    /// A gateway of the volume writes at `head` from now on.
+    pub fn moved(&self, head: Version, epoch: Epoch) {
+        self.0.snapshots.moved(head, epoch, &self.0.registers.borrow());
     }
 
     pub fn volume(&self) -> VolumeId {
@@ -180,7 +193,8 @@ impl Guest {
 
     /// Another gateway serves the volume. It gets what the one before left unanswered, if that is over; else the guest
     /// is on another machine, and its first life is lost.
-    pub fn attach(&self, device: Rc<Device>) {
+    pub fn attach(&self, device: Rc<Device>, head: Version) {
+        self.moved(head, device.epoch);
         let old = self.0.device.replace(Some(device.clone()));
         if let Some(old) = old {
             let replay = old.is_over() && !self.0.rng.borrow_mut().one_in(4);
@@ -272,6 +286,7 @@ impl Guest {
         let begun = self.0.registers.borrow_mut().begin(device.epoch.0.into());
         if op.kind != Kind::Read {
             self.0.registers.borrow_mut().write(op.sectors(), begun, op.stamp);
+            self.0.snapshots.write(&op.sectors(), device.epoch, op.stamp);
         }
         let (guest, target, op) = (self.clone(), device.clone(), op.clone());
         let run = async move {

@@ -49,9 +49,11 @@ pub enum Fault {
     Restart,
     /// A store writes a checkpoint.
     Checkpoint,
+    /// A snapshot is taken, deleted, cloned or read.
+    Snapshot,
 }
 
-const ALL: [Fault; 20] = [
+const ALL: [Fault; 21] = [
     Fault::Kill,
     Fault::PowerLoss,
     Fault::Blackout,
@@ -72,6 +74,7 @@ const ALL: [Fault; 20] = [
     Fault::LoseNode,
     Fault::Restart,
     Fault::Checkpoint,
+    Fault::Snapshot,
 ];
 
 /// How a volume is kept.

@@ -274,7 +274,7 @@ impl World {
             snapshots: volume.versions.snapshots.clone(),
             sealed: volume.versions.sealed,
             parent,
-            versions: volume.versions.clone(),
+            versions: VolumeVersions { epoch: Epoch(volume.epoch), ..volume.versions.clone() },
         };
         levee_core::gateway::check(&opened).unwrap();
         let links = TestLinks { world: self.clone(), gateway: number, volume: id, epoch: opened.epoch };
@@ -286,10 +286,11 @@ impl World {
 
     fn change_versions(&self, id: VolumeId, change: impl FnOnce(&mut VolumeVersions)) -> VolumeVersions {
         let mut volumes = self.0.volumes.borrow_mut();
-        let versions = &mut volumes.get_mut(&id).unwrap().versions;
+        let volume = volumes.get_mut(&id).unwrap();
+        let versions = &mut volume.versions;
         change(versions);
         versions.number += 1;
-        versions.clone()
+        VolumeVersions { epoch: Epoch(volume.epoch), ..volume.versions.clone() }
     }
 
     /// The meta server's part of taking a snapshot: it is pending. What the gateway is to be told, and the snapshot's view.
