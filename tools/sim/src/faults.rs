@@ -26,6 +26,10 @@ const SOON: u64 = 30;
 /// One of the faults of this run.
 pub async fn strike(world: &World) {
     let faults = &world.setup().faults;
+    if faults.iter().any(|(fault, _)| *fault == Fault::Snapshot) && world.one_in(2) {
+        // Not instead of something else, but in the middle of it.
+        snapshots::strike(world).await;
+    }
     let mut at = world.below(faults.iter().map(|(_, weight)| weight).sum());
     for (fault, weight) in faults {
         if at < *weight {

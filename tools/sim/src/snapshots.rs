@@ -75,9 +75,9 @@ pub async fn strike(world: &World) {
     let guest = &guests[world.below(guests.len() as u64) as usize];
     let count = guest.snapshots().taken.borrow().len();
     match world.below(8) {
-        0..4 if count < MAX_SNAPSHOTS => take(world, guest),
-        4 | 5 if count > 0 => delete(world, guest),
-        6 if count > 0 && world.guests().len() < MAX_GUESTS => clone(world, guest),
+        0..3 if count < MAX_SNAPSHOTS => take(world, guest),
+        3 | 4 if count > 0 => delete(world, guest),
+        5 | 6 if count > 0 && world.guests().len() < MAX_GUESTS => clone(world, guest),
         7 if count > 0 => compare(world, guest).await,
         _ => take(world, guest),
     }

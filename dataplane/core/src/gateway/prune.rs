@@ -31,6 +31,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// The number of the versions that are, or were, applied, and the counter of the next write when that was begun.
 type Pass = (u64, u64);
+type Named = (DiskId, ChunkId, ReplicaId);
 
 /// How far a chunk has been pruned.
 #[derive(Default)]
@@ -99,7 +100,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         while !self.is_stopped() && self.0.rt.now() < end && !self.told_versions().prune {
             let changed = self.0.changed.listen();
             if Rc::ptr_eq(told, &self.told_versions()) {
-                timeout(&self.0.rt, end.saturating_sub(self.0.rt.now()), changed).await;
+                // Never so short that clocks do not show it.
+                timeout(&self.0.rt, end.saturating_sub(self.0.rt.now()).max(LOOK), changed).await;
             } else {
                 return self.pause(LOOK).await;
             }
@@ -133,7 +135,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Has all replicas of chunks pruned; whether all were.
     async fn prune_replicas(&self, chunks: &[(Pass, &Rc<Chunk>)], keep: &[levee_proto::View]) -> bool {
-        let mut by_core: BTreeMap<(DiskId, u16), Vec<(DiskId, ChunkId, ReplicaId)>> = BTreeMap::new();
+        let mut by_core: BTreeMap<(DiskId, u16), Vec<Named>> = BTreeMap::new();
         for (_, chunk) in chunks {
             for (_, place) in chunk.members() {
                 let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
