@@ -14,18 +14,20 @@ SEED ?= 1
 KINDS ?=
 # Parameter of `make bench`: seconds per point.
 TIME ?= 5
+# Parameter of `make bench-repair`: bytes of the volume.
+SIZE ?= 2G
 # Parameters of `make sim`: how many seeds, and the first of them.
 SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench sim model mutants clean
+.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench bench-repair sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do \
 		printf '  %-12s %s\n' "$$name" "$$what"; done
-	@echo "Parameters: faults and kill N=$(N) SEED=$(SEED), faults KINDS=$(KINDS), bench TIME=$(TIME)"
+	@echo "Parameters: faults and kill N=$(N) SEED=$(SEED), faults KINDS=$(KINDS), bench TIME=$(TIME), bench-repair SIZE=$(SIZE)"
 
 build: ## Build the daemons and the tools (target/release)
 	$(CARGO) build --release --workspace --exclude levee-sim
@@ -76,6 +78,9 @@ mutants: ## Switch every rule off in turn: the simulator and the model have to n
 
 bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one run, TIME seconds per point
 	$(BIN)/levee-bench suite --time $(TIME) --dir $(TARGET)/bench --out $(TARGET)/bench/latest.json
+
+bench-repair: build ## Compare repair of a volume of SIZE with copying files, and guests' latency with and without it
+	$(BIN)/levee-bench repair --size $(SIZE) --dir $(TARGET)/bench --out $(TARGET)/bench/repair.json
 
 clean: ## Remove everything built, downloaded or left by a failed run
 	$(CARGO) clean

@@ -135,6 +135,11 @@ impl Cluster {
         self.levee(&["disk", "list"])
     }
 
+    /// Declares a disk lost.
+    pub fn fail_disk(&self, disk: u64) -> Result<()> {
+        self.levee(&["disk", "fail", &disk.to_string()]).map(drop)
+    }
+
     /// Takes a disk back into service.
     pub fn undrain(&self, disk: u64) -> Result<()> {
         self.levee(&["disk", "undrain", &disk.to_string()]).map(drop)

@@ -3,6 +3,7 @@
 //! - [`torture`]: verified random load over a front end that outlives its daemon: every read is checked.
 //! - [`faults`]: a cluster under torture while faults are done to it, chosen by a seed.
 //! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
+//! - [`repair`]: how fast lost copies are made anew, and what that costs guests.
 //! - [`suite`]: Levee beside raw disks and qemu-storage-daemon, in one run.
 //!
 //! Nothing here links to the daemons: they are driven through their sockets and the `levee` command.
@@ -12,6 +13,7 @@ pub mod faults;
 pub mod limits;
 pub mod load;
 pub mod process;
+pub mod repair;
 pub mod rng;
 pub mod suite;
 pub mod torture;

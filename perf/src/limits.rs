@@ -22,6 +22,9 @@ pub const LOAD_MAX_DEPTH: usize = LOAD_RING_SIZE as usize / 3;
 pub const LOAD_STALL: Duration = Duration::from_secs(30);
 /// Largest request of the load generator, bytes.
 pub const LOAD_MAX_BLOCK: usize = 4 << 20;
+/// Requests per second of a paced load.
+pub const LOAD_MIN_RATE: f64 = 1.0;
+pub const LOAD_MAX_RATE: f64 = 1e6;
 /// Most storage nodes of a cluster under faults.
 pub const MAX_FAULT_NODES: usize = 9;
 /// Most volumes under load in a cluster under faults.

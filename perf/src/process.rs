@@ -113,6 +113,24 @@ pub fn cpu_time_of(pids: &[i32]) -> Result<Duration> {
     pids.iter().map(|pid| cpu_time(*pid)).sum()
 }
 
+/// Bytes that a process has had disks read and write, all of its threads together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskTraffic {
+    pub read: u64,
+    pub written: u64,
+}
+
+pub fn disk_traffic(pid: i32) -> Result<DiskTraffic> {
+    let path = format!("/proc/{pid}/io");
+    let io = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    parse_disk_traffic(&io).with_context(|| format!("{path} is not understood"))
+}
+
+fn parse_disk_traffic(io: &str) -> Option<DiskTraffic> {
+    let field = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    Some(DiskTraffic { read: field("read_bytes:")?, written: field("write_bytes:")? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,5 +157,13 @@ mod tests {
         assert_eq!(parse_cpu_ticks(stat), Some(100));
         assert_eq!(parse_cpu_ticks("12 (a) S 1"), None);
         assert!(cpu_time(std::process::id() as i32).is_ok());
+    }
+
+    #[test]
+    fn disk_traffic_is_found_among_the_other_counters() {
+        let io = "rchar: 1\nwchar: 2\nread_bytes: 8192\nwrite_bytes: 4096\ncancelled_write_bytes: 7\n";
+        assert_eq!(parse_disk_traffic(io), Some(DiskTraffic { read: 8192, written: 4096 }));
+        assert_eq!(parse_disk_traffic("rchar: 1\n"), None);
+        assert!(disk_traffic(std::process::id() as i32).is_ok());
     }
 }

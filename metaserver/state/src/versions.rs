@@ -16,6 +16,7 @@ impl Volume {
         let history = self.history();
         VolumeVersions {
             number: history.number,
+            epoch: self.epoch,
             version: self.version,
             view: self.view(),
             snapshots: history.snapshots.iter().map(|(version, s)| s.view(*version)).collect(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use levee_perf::load::{self, LoadOptions, Pattern, Until};
+use levee_perf::repair::{self, RepairOptions};
 use levee_perf::suite::{self, SYSTEMS, SuiteOptions};
 use levee_proto::units::parse_size;
 
@@ -19,7 +20,8 @@ use levee_proto::units::parse_size;
     after_help = "Examples:
   levee-bench --socket vol.sock --rw randread --qd 32
   levee-bench --socket vol.sock --rw write --bs 128K --qd 8    OVERWRITES the volume
-  levee-bench suite --time 5                                   compare with the raw disk and its peers"
+  levee-bench suite --time 5                                   compare with the raw disk and its peers
+  levee-bench repair --size 2G                                 give a disk up, and see how fast its copies are made anew"
 )]
 struct Args {
     #[command(subcommand)]
@@ -32,6 +34,8 @@ struct Args {
 enum Command {
     /// Compare Levee with the raw disk and qemu-storage-daemon, in one run on one file system
     Suite(Suite),
+    /// Compare repair with copying files, and guests' latency with and without it, in one run on one file system
+    Repair(Repair),
 }
 
 #[derive(clap::Args)]
@@ -53,6 +57,33 @@ struct Suite {
 }
 
 #[derive(clap::Args)]
+struct Repair {
+    /// Of the volume, all of it written; the folder needs five times that
+    #[arg(long, default_value = "2G", value_parser = parse_size, value_name = "SIZE")]
+    size: u64,
+    /// Storage nodes; the disk of one is given up
+    #[arg(long, default_value_t = 5)]
+    nodes: usize,
+    /// Seconds of the load without a repair
+    #[arg(long, default_value_t = 15.0, value_name = "SECONDS")]
+    time: f64,
+    /// Which parts are done
+    #[arg(long, value_delimiter = ',', value_parser = PARTS, default_values_t = PARTS.map(String::from))]
+    parts: Vec<String>,
+    /// Folder for the files and the clusters
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 18700, value_name = "PORT")]
+    base_port: u16,
+    /// Where the figures go, as JSON
+    #[arg(long, default_value = "target/bench/repair.json", value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Parts of `levee-bench repair`.
+const PARTS: [&str; 2] = ["idle", "load"];
+
+#[derive(clap::Args)]
 struct Load {
     /// Socket of the volume, as `levee volume attach` prints it
     #[arg(long, value_name = "PATH")]
@@ -68,6 +99,9 @@ struct Load {
     qd: usize,
     #[arg(long, default_value_t = 1)]
     queues: usize,
+    /// Requests per second, timed from when they were due [default: as many as are answered]
+    #[arg(long, value_name = "IOPS")]
+    rate: Option<f64>,
     /// Seconds
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     time: f64,
@@ -92,6 +126,7 @@ fn main() -> ExitCode {
 fn bench(args: Args) -> Result<()> {
     match args.command {
         Some(Command::Suite(suite)) => compare(suite),
+        Some(Command::Repair(options)) => measure_repair(options),
         None => measure(args.load),
     }
 }
@@ -110,6 +145,24 @@ fn compare(suite: Suite) -> Result<()> {
     Ok(())
 }
 
+fn measure_repair(options: Repair) -> Result<()> {
+    let has = |part| options.parts.iter().any(|wanted| wanted == part);
+    let table = repair::run(&RepairOptions {
+        idle: has("idle"),
+        foreground: has("load"),
+        dir: options.dir,
+        base_port: options.base_port,
+        nodes: options.nodes,
+        size: options.size,
+        time: Duration::try_from_secs_f64(options.time)?,
+        out: options.out.clone(),
+        progress: |line| eprintln!("{line}"),
+    })?;
+    print!("{table}");
+    println!("figures: {}", options.out.display());
+    Ok(())
+}
+
 fn measure(load: Load) -> Result<()> {
     let report = load::run(&LoadOptions {
         socket: load.socket.context("--socket is missing: name the volume's socket")?,
@@ -117,6 +170,7 @@ fn measure(load: Load) -> Result<()> {
         block: usize::try_from(load.bs)?,
         depth: load.qd,
         queues: load.queues,
+        rate: load.rate,
         until: Until::Elapsed(Duration::try_from_secs_f64(load.time)?),
         area: load.size,
     })?;

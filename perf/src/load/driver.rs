@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use virtio_driver::{
     VhostUser, VirtioBlkConfig, VirtioBlkFeatureFlags, VirtioBlkQueue, VirtioBlkReqBuf, VirtioBlkTransport,
     VirtioFeatureFlags,
@@ -18,7 +19,7 @@ use crate::limits::{LOAD_MAX_DEPTH, LOAD_RING_SIZE, LOAD_STALL, MAX_QUEUES};
 use crate::rng::Rng;
 use levee_frontend::GuestMemory;
 
-/// A request's buffer and when it was submitted.
+/// A request's buffer and when it was submitted, or due.
 type Mark = (usize, Instant);
 type Queue = VirtioBlkQueue<'static, Mark>;
 
@@ -67,7 +68,8 @@ pub fn drive(options: &LoadOptions) -> Result<(Latencies, Duration)> {
         let spawn = |(index, queue)| {
             let places = Places::new(options, index, blocks);
             let buffers = memory.address() + (index * per_queue) as u64;
-            scope.spawn(move || Worker { options, transport, queue, index, places, buffers, started }.run())
+            let pace = options.rate.map(|rate| Pace::new(rate / options.queues as f64, started));
+            scope.spawn(move || Worker { options, transport, queue, index, places, buffers, started, pace }.run())
         };
         let threads: Vec<_> = queues.into_iter().enumerate().map(spawn).collect();
         let join =
@@ -118,7 +120,7 @@ impl Places {
             first,
             blocks: end - first,
             next: 0,
-            once: options.until == Until::Covered,
+            once: matches!(options.until, Until::Covered),
             rng: Rng::new(queue + 1),
         }
     }
@@ -137,6 +139,34 @@ impl Places {
         };
         Some((self.first + block) * self.block)
     }
+
+    fn is_write(&mut self) -> bool {
+        match self.pattern {
+            Pattern::Randrw => self.rng.below(2) == 0,
+            other => other.is_write(),
+        }
+    }
+}
+
+/// When the requests of a paced queue are due.
+struct Pace {
+    every: Duration,
+    due: Instant,
+}
+
+impl Pace {
+    fn new(rate: f64, start: Instant) -> Pace {
+        Pace { every: Duration::from_secs_f64(1.0 / rate), due: start }
+    }
+
+    /// When the next request was due, if that is not in the future.
+    fn take(&mut self, now: Instant) -> Option<Instant> {
+        (self.due <= now).then(|| {
+            let due = self.due;
+            self.due += self.every;
+            due
+        })
+    }
 }
 
 /// One queue and the thread that drives it.
@@ -149,56 +179,71 @@ struct Worker<'a> {
     /// Address of this queue's buffers.
     buffers: u64,
     started: Instant,
+    pace: Option<Pace>,
 }
 
 impl Worker<'_> {
     fn run(mut self) -> Result<Latencies> {
         let notifier = self.transport.get_submission_notifier(self.index);
         let mut latencies = Latencies::default();
-        let mut in_flight = 0;
         let mut idle: Vec<usize> = (0..self.options.depth).collect();
         loop {
-            while let Some(slot) = idle.last().copied()
-                && self.may_go_on()
-                && let Some(offset) = self.places.next()
-            {
-                idle.pop();
-                self.submit(slot, offset)?;
-                in_flight += 1;
-            }
+            let is_over = self.submit_all(&mut idle)?;
             if self.queue.avail_notif_needed() {
                 notifier.notify().context("cannot notify the device")?;
             }
-            if in_flight == 0 {
+            let in_flight = self.options.depth - idle.len();
+            if is_over && in_flight == 0 {
                 return Ok(latencies);
             }
-            self.wait()?;
+            let next = self.pace.as_ref().filter(|_| !is_over && !idle.is_empty()).map(|pace| pace.due);
+            self.wait(next, in_flight)?;
             let now = Instant::now();
             for completion in self.queue.completions() {
                 let (slot, submitted) = completion.context;
                 ensure!(completion.ret == 0, "the device failed a request: {}", Errno::from_raw(-completion.ret));
                 latencies.record(now - submitted);
                 idle.push(slot);
-                in_flight -= 1;
             }
         }
     }
 
+    /// Submits what may be; whether nothing is left to submit, ever.
+    fn submit_all(&mut self, idle: &mut Vec<usize>) -> Result<bool> {
+        while let Some(slot) = idle.last().copied() {
+            if !self.may_go_on() {
+                return Ok(true);
+            }
+            let now = Instant::now();
+            let begun = match &mut self.pace {
+                Some(pace) => pace.take(now),
+                None => Some(now),
+            };
+            let Some(begun) = begun else { return Ok(false) };
+            let Some(offset) = self.places.next() else { return Ok(true) };
+            idle.pop();
+            self.submit(slot, offset, begun)?;
+        }
+        Ok(false)
+    }
+
     fn may_go_on(&self) -> bool {
-        match self.options.until {
-            Until::Elapsed(time) => self.started.elapsed() < time,
+        match &self.options.until {
+            Until::Elapsed(time) => self.started.elapsed() < *time,
             Until::Covered => true,
+            Until::Told(stop) => !stop.is_told(),
         }
     }
 
-    fn submit(&mut self, slot: usize, offset: u64) -> Result<()> {
+    fn submit(&mut self, slot: usize, offset: u64, begun: Instant) -> Result<()> {
         let len = self.options.block;
         let buffer = (self.buffers + (slot * len) as u64) as *mut u8;
-        let context = (slot, Instant::now());
+        let context = (slot, begun);
+        let is_write = self.places.is_write();
         // SAFETY: the buffer lies in the mapped memory that outlives the queues; each slot has its own and
         // is in flight once at most, and nothing here looks at the data.
         let submitted = unsafe {
-            if self.options.pattern.is_write() {
+            if is_write {
                 self.queue.write_raw(offset, buffer, len, context)
             } else {
                 self.queue.read_raw(offset, buffer, len, context)
@@ -207,18 +252,24 @@ impl Worker<'_> {
         submitted.context("cannot queue a request")
     }
 
-    /// Sleeps until the device has completed something.
-    fn wait(&mut self) -> Result<()> {
+    /// Sleeps until the device has completed something, or the next request is due.
+    fn wait(&mut self, next: Option<Instant>, in_flight: usize) -> Result<()> {
         let call = self.transport.get_completion_fd(self.index);
+        let stall = Instant::now() + LOAD_STALL;
         self.queue.set_used_notif_enabled(true);
         while !self.queue.completions().has_next() {
+            let now = Instant::now();
+            if next.is_some_and(|next| next <= now) {
+                break;
+            }
+            if now >= stall && in_flight > 0 {
+                bail!("the device completed nothing for {} s: is its daemon still there?", LOAD_STALL.as_secs())
+            }
+            let limit = next.map_or(stall, |next| next.min(stall)).saturating_duration_since(now);
             let mut fds = [PollFd::new(call.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::try_from(LOAD_STALL).unwrap_or(PollTimeout::MAX)) {
-                Ok(0) => {
-                    bail!("the device completed nothing for {} s: is its daemon still there?", LOAD_STALL.as_secs())
-                }
+            match ppoll(&mut fds, Some(TimeSpec::from_duration(limit)), None) {
+                Ok(0) | Err(Errno::EINTR) => {}
                 Ok(_) => drop(call.read()),
-                Err(Errno::EINTR) => {}
                 Err(e) => return Err(e).context("cannot wait for the device"),
             }
         }
@@ -238,6 +289,7 @@ mod tests {
             block: 4096,
             depth: 1,
             queues,
+            rate: None,
             until: Until::Covered,
             area: None,
         }
@@ -252,6 +304,25 @@ mod tests {
             seen.extend(std::iter::from_fn(|| places.next()));
         }
         assert_eq!(seen, (0..10).map(|b| b * 4096).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn paced_requests_are_due_at_even_distances_however_late_they_go_out() {
+        let start = Instant::now();
+        let mut pace = Pace::new(1000.0, start);
+        assert_eq!(pace.take(start), Some(start));
+        assert_eq!(pace.take(start), None);
+        let late = start + Duration::from_millis(3);
+        let due: Vec<_> = std::iter::from_fn(|| pace.take(late)).map(|due| (due - start).as_millis()).collect();
+        assert_eq!(due, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_mixed_load_reads_and_writes() {
+        let mut places = Places::new(&options(Pattern::Randrw, 1), 0, 7);
+        let writes = (0..1000).filter(|_| places.is_write()).count();
+        assert!((400..600).contains(&writes), "{writes}");
+        assert!(!Places::new(&options(Pattern::Randread, 1), 0, 7).is_write());
     }
 
     #[test]

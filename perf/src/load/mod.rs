@@ -7,6 +7,8 @@ mod driver;
 pub mod latency;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -16,24 +18,27 @@ use serde::Serialize;
 pub use driver::capacity;
 use latency::{Latencies, Percentiles};
 
-use crate::limits::LOAD_MAX_BLOCK;
+use crate::limits::{LOAD_MAX_BLOCK, LOAD_MAX_RATE, LOAD_MIN_RATE};
 
 /// What the load does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Pattern {
     Randread,
     Randwrite,
+    /// Reads and writes at random, half of each.
+    Randrw,
     Read,
     Write,
 }
 
 impl Pattern {
+    /// Whether all requests are writes.
     pub fn is_write(self) -> bool {
         matches!(self, Pattern::Randwrite | Pattern::Write)
     }
 
     pub fn is_random(self) -> bool {
-        matches!(self, Pattern::Randread | Pattern::Randwrite)
+        matches!(self, Pattern::Randread | Pattern::Randwrite | Pattern::Randrw)
     }
 
     /// As fio calls it.
@@ -41,6 +46,7 @@ impl Pattern {
         match self {
             Pattern::Randread => "randread",
             Pattern::Randwrite => "randwrite",
+            Pattern::Randrw => "randrw",
             Pattern::Read => "read",
             Pattern::Write => "write",
         }
@@ -48,11 +54,26 @@ impl Pattern {
 }
 
 /// When the load ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Until {
     Elapsed(Duration),
     /// Every block of the area was touched once; for sequential patterns.
     Covered,
+    Told(Stop),
+}
+
+/// Tells a load on another thread to end.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub fn tell(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    fn is_told(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +85,9 @@ pub struct LoadOptions {
     /// Requests in flight on each queue.
     pub depth: usize,
     pub queues: usize,
+    /// Requests per second, all queues together, at even distances: each is timed from when it was due, so that one that
+    /// had to wait for a slot counts in full. Absent: the next one goes out when one is done.
+    pub rate: Option<f64>,
     pub until: Until,
     /// Bytes that are used, from the start of the device; all of it if absent.
     pub area: Option<u64>,
@@ -90,8 +114,12 @@ pub fn run(options: &LoadOptions) -> Result<LoadReport> {
         "--bs must be a multiple of 512, at most {LOAD_MAX_BLOCK} bytes"
     );
     ensure!(
-        options.until != Until::Covered || !options.pattern.is_random(),
+        !matches!(options.until, Until::Covered) || !options.pattern.is_random(),
         "a random pattern does not cover an area: use a sequential one"
+    );
+    ensure!(
+        options.rate.is_none_or(|rate| (LOAD_MIN_RATE..=LOAD_MAX_RATE).contains(&rate)),
+        "the rate must be {LOAD_MIN_RATE} to {LOAD_MAX_RATE} requests per second"
     );
     let (latencies, elapsed) = driver::drive(options)?;
     Ok(report(options, &latencies, elapsed))

@@ -107,6 +107,7 @@ fn start_levee(dir: &Path, base_port: u16) -> Result<(Cluster, Served)> {
             block: 128 << 10,
             depth: 8,
             queues: 1,
+            rate: None,
             until: Until::Covered,
             area: Some(WORKING_SET),
         };
@@ -135,6 +136,7 @@ fn measure_socket(
         block: workload.block,
         depth: workload.depth,
         queues: 1,
+        rate: None,
         until: Until::Elapsed(time),
         area: Some(WORKING_SET),
     })?;

@@ -9,6 +9,7 @@ const ENOUGH: u64 = 10_000;
 /// Every place that counts itself (`reached!`), here and in the code that ships.
 pub const PLACES: &[&str] = &[
     "checkpoint written",
+    "chunk freed",
     "disk: bit flipped",
     "disk: write lost",
     "disk: write misdirected",
@@ -27,11 +28,17 @@ pub const PLACES: &[&str] = &[
     "recovery found damage",
     "request before its fence",
     "request below the fence",
+    "request waited for a chunk that was freed",
     "segment compacted",
     "shard failed",
+    "snapshot cloned",
+    "snapshot deleted",
+    "snapshot read",
+    "snapshot taken",
     "stored block is corrupt",
     "takeover compared entries",
     "takeover listed below the commit point",
+    "unreadable entry void at a takeover",
 ];
 
 /// What was not reached, if there were seeds enough.

@@ -3,10 +3,12 @@
 //! Everything that can happen to processes, links and meta servers happens without bounds: no acknowledged write may be lost
 //! whatever the order. What a disk does to data at rest is bounded by what copies are for; see [`crate`].
 
+use crate::check;
 use crate::damage;
 use crate::meta::META;
 use crate::process::SimDisk;
 use crate::setup::Fault;
+use crate::snapshots;
 use crate::world::{Node, World};
 use levee_core::ports::Runtime;
 use levee_core::reached;
@@ -24,6 +26,10 @@ const SOON: u64 = 30;
 /// One of the faults of this run.
 pub async fn strike(world: &World) {
     let faults = &world.setup().faults;
+    if faults.iter().any(|(fault, _)| *fault == Fault::Snapshot) && world.one_in(2) {
+        // Not instead of something else, but in the middle of it.
+        snapshots::strike(world).await;
+    }
     let mut at = world.below(faults.iter().map(|(_, weight)| weight).sum());
     for (fault, weight) in faults {
         if at < *weight {
@@ -66,6 +72,7 @@ async fn one(world: &World, fault: Fault) {
         Fault::Corruption => corruption(world).await,
         Fault::Evacuate => evacuate(world, &node).await,
         Fault::LoseNode => lose_node(world, &node),
+        Fault::Snapshot => snapshots::strike(world).await,
         Fault::Restart => restart(world, &node),
         Fault::Checkpoint => {
             let process = node.process.borrow().clone();
@@ -74,6 +81,17 @@ async fn one(world: &World, fault: Fault) {
                 process.rt.spawn(async move { drop(shard.checkpoint().await) });
             }
         }
+    }
+}
+
+/// Something small, in the middle of something else.
+pub fn unsettle(world: &World) {
+    let node = world.some_node();
+    match world.below(4) {
+        0 => down(world, &node, world.one_in(2), 1000),
+        1 => move_volume(world),
+        2 => world.net().break_links(node.id, world.some_node().id),
+        _ => freeze(world, &node),
     }
 }
 
@@ -384,8 +402,10 @@ pub fn stop_all(world: &World) {
             world.kill(&node, false);
         }
         world.start(&node);
-        // Where a node is gone, the others are needed.
-        let revive = world.setup().revive || world.nodes().iter().any(|n| n.lost.get());
+        // Where a node is gone, the others are needed; and without `min_copies` nodes, nothing new can be written.
+        let needed = world.setup().volumes.iter().map(|v| usize::from(v.min_copies)).max().unwrap_or(0);
+        let few = world.nodes().iter().any(|n| n.lost.get()) || check::nodes_in_service(world) < needed;
+        let revive = world.setup().revive || few;
         if revive && !node.lost.get() {
             node.disks.iter().for_each(|d| set_disk(world, d, DiskState::InService));
         }

@@ -75,13 +75,18 @@ impl Cluster for Links {
     fn accomplished(&self, what: Accomplished) -> impl Future<Output = Result<VolumeVersions, AllocError>> + 'static {
         let (world, process, name, epoch) = (self.world.clone(), self.process.clone(), self.volume.clone(), self.epoch);
         async move {
+            let volume = name.clone();
             let command = match what {
                 Accomplished::Sealed(version) => Command::FinishSnapshots { name, request: Sealed { epoch, version } },
                 Accomplished::Pruned(number) => Command::Pruned { name, request: Pruned { epoch, number } },
                 Accomplished::Flattened => Command::Flattened { name, request: Flattened { epoch } },
             };
             match world.meta().ask(&process, command).await {
-                Ok(Answer::Versions(versions)) => Ok(versions),
+                Ok(Answer::Versions(versions)) => {
+                    // They are followed at once.
+                    world.moved(&volume, versions.version, epoch);
+                    Ok(versions)
+                }
                 other => Err(not_done(other)),
             }
         }

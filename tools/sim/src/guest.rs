@@ -6,13 +6,14 @@
 
 use crate::gateway::SimGateway;
 use crate::process::Process;
+use crate::snapshots::Snapshots;
 use crate::world::World;
 use bytes::Bytes;
 use levee_core::ports::Runtime;
 use levee_core::reached;
 use levee_core::sync::{Event, Sender, oneshot};
 use levee_core::testing::{Begun, Registers, SECTOR, TestRng, ZERO, fill, stamp_of};
-use levee_proto::{BLOCK_SIZE, Epoch, VolumeId};
+use levee_proto::{BLOCK_SIZE, Epoch, Version, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -30,6 +31,8 @@ const SECOND_GROUP: u64 = 1 << 28;
 const WIDE: Range<u64> = 16..120;
 /// One request in so many goes to a gateway that was replaced.
 const GHOST: u64 = 12;
+/// One discard in so many is about all that is written of a chunk: it is given back then.
+const EMPTYING: u64 = 4;
 /// Mean pause within a burst.
 const BURST_US: u64 = 300;
 
@@ -113,17 +116,19 @@ struct Inner {
     workers: Cell<u64>,
     answered: Cell<u64>,
     changed: Event,
+    snapshots: Snapshots,
 }
 
 impl Guest {
-    pub fn new(world: World, name: String, volume: VolumeId, size: u64, seed: u64) -> Guest {
+    /// `registers`: what the volume begins with.
+    pub fn new(world: World, name: String, volume: VolumeId, size: u64, seed: u64, registers: Registers) -> Guest {
         Guest(Rc::new(Inner {
             world,
             name,
             volume,
             size,
             rng: RefCell::new(TestRng::new(seed)),
-            registers: RefCell::default(),
+            registers: RefCell::new(registers),
             device: RefCell::default(),
             ghosts: RefCell::default(),
             outstanding: RefCell::default(),
@@ -132,11 +137,21 @@ impl Guest {
             workers: Cell::new(0),
             answered: Cell::new(0),
             changed: Event::new(),
+            snapshots: Snapshots::default(),
         }))
     }
 
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.0.snapshots
+    }
+
+    /// A gateway of the volume writes at `head` from now on.
+    pub fn moved(&self, head: Version, epoch: Epoch) {
+        self.0.snapshots.moved(head, epoch, &self.0.registers.borrow());
     }
 
     pub fn volume(&self) -> VolumeId {
@@ -178,7 +193,8 @@ impl Guest {
 
     /// Another gateway serves the volume. It gets what the one before left unanswered, if that is over; else the guest
     /// is on another machine, and its first life is lost.
-    pub fn attach(&self, device: Rc<Device>) {
+    pub fn attach(&self, device: Rc<Device>, head: Version) {
+        self.moved(head, device.epoch);
         let old = self.0.device.replace(Some(device.clone()));
         if let Some(old) = old {
             let replay = old.is_over() && !self.0.rng.borrow_mut().one_in(4);
@@ -257,7 +273,10 @@ impl Guest {
             17 | 18 => Kind::Zero,
             _ => Kind::Discard,
         };
-        let range = some_range(rng, self.0.size);
+        let range = match kind {
+            Kind::Discard if rng.one_in(EMPTYING) => all_of_a_chunk(rng, self.0.size),
+            _ => some_range(rng, self.0.size),
+        };
         let stamp = if kind == Kind::Write { rng.next_u64() | 1 } else { ZERO };
         Op { kind, range, stamp }
     }
@@ -267,6 +286,7 @@ impl Guest {
         let begun = self.0.registers.borrow_mut().begin(device.epoch.0.into());
         if op.kind != Kind::Read {
             self.0.registers.borrow_mut().write(op.sectors(), begun, op.stamp);
+            self.0.snapshots.write(&op.sectors(), device.epoch, op.stamp);
         }
         let (guest, target, op) = (self.clone(), device.clone(), op.clone());
         let run = async move {
@@ -345,12 +365,21 @@ impl Guest {
     }
 }
 
-/// Mostly one block; sometimes some sectors, sometimes many blocks.
-fn some_range(rng: &mut TestRng, size: u64) -> Range<u64> {
-    let base = match rng.below(16) {
+fn some_chunk(rng: &mut TestRng, size: u64) -> u64 {
+    match rng.below(16) {
         0 if size > SECOND_GROUP => SECOND_GROUP,
         n => n % 2 * SECOND_CHUNK,
-    };
+    }
+}
+
+fn all_of_a_chunk(rng: &mut TestRng, size: u64) -> Range<u64> {
+    let base = some_chunk(rng, size);
+    base..base + SECOND_CHUNK
+}
+
+/// Mostly one block; sometimes some sectors, sometimes many blocks.
+fn some_range(rng: &mut TestRng, size: u64) -> Range<u64> {
+    let base = some_chunk(rng, size);
     let hot = HOT * BLOCK;
     match rng.below(60) {
         0 => {

@@ -8,6 +8,7 @@
 //! - [`world`]: nodes and disks; [`process`]: a daemon's life; [`net`]: links; [`meta`]: the meta servers; [`gateway`]: the
 //!   cluster as a gateway sees it.
 //! - [`guest`]: requests, and whether their answers are possible. [`check`]: what must hold in the end.
+//! - [`snapshots`]: of guests' volumes, what each may show, and clones of them.
 //! - [`run`]: one run. [`campaign`]: many, and what they [reached](coverage). [`mutants`]: whether deliberate bugs are found.
 //!
 //! # Bounds
@@ -31,4 +32,5 @@ pub mod net;
 pub mod process;
 pub mod run;
 pub mod setup;
+pub mod snapshots;
 pub mod world;

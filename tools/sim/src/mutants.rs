@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 /// Every deliberate bug, by name.
 pub const MUTANTS: &[&str] = &[
+    "a chunk with data is freed",
     "a damaged copy is a witness",
+    "a freed chunk is still written to",
     "a lost copy misses nothing",
     "a newcomer counts as filled",
     "a removed copy is still read",

@@ -53,6 +53,7 @@ pub struct SimDisk {
 pub struct Served {
     pub attachment: u64,
     pub gateway: SimGateway,
+    epoch: Epoch,
     /// Number of the versions that it was told last.
     versions: Cell<u64>,
 }
@@ -263,26 +264,32 @@ impl Process {
             return false;
         }
         let (volume, epoch, name) = (opened.id, opened.epoch, opened.name.clone());
-        let number = opened.versions.number;
+        let (number, head) = (opened.versions.number, opened.versions.version);
         world.log(|| format!("{}: {name} opened at epoch {epoch}", self.node));
         let links = Links::new(world.clone(), self.clone(), name.clone(), epoch);
-        let gateway = Gateway::open(self.rt.clone(), links, self.node, opened, Options::default());
+        let options = Options { commit_period: world.setup().commit_period, ..Options::default() };
+        let gateway = Gateway::open(self.rt.clone(), links, self.node, opened, options);
         let versions = Cell::new(number);
-        let served = Served { attachment: want.attachment, gateway: gateway.clone(), versions };
+        let served = Served { attachment: want.attachment, gateway: gateway.clone(), epoch, versions };
         self.served.borrow_mut().insert(volume, served);
         let device = Device::new(self.clone(), gateway, epoch);
-        world.attached(&name, device);
+        world.attached(&name, device, head);
         true
     }
 
     /// Passes on the versions of a served volume if they have moved; whether that is settled.
     async fn follow_versions(&self, world: &World, want: &AttachIntent) -> bool {
         let behind = |s: &&Served| s.versions.get() < want.versions;
-        let Some(gateway) = self.served.borrow().get(&want.volume).filter(behind).map(|s| s.gateway.clone()) else {
+        let served = |s: &Served| (s.gateway.clone(), s.epoch);
+        let Some((gateway, mine)) = self.served.borrow().get(&want.volume).filter(behind).map(served) else {
             return true;
         };
         let Ok(versions) = world.meta().versions(self, &want.name).await else { return false };
-        let number = versions.number;
+        let (number, head, epoch) = (versions.number, versions.version, versions.epoch);
+        if epoch == mine && gateway.stopped().is_none() {
+            // The guest's requests that come after this belong to the new version.
+            world.moved(&want.name, head, epoch);
+        }
         if let Err(why) = gateway.set_versions(versions) {
             world.fail("meta", &format!("{}: its versions are refused: {why}", want.name));
         }

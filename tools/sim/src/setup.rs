@@ -49,9 +49,11 @@ pub enum Fault {
     Restart,
     /// A store writes a checkpoint.
     Checkpoint,
+    /// A snapshot is taken, deleted, cloned or read.
+    Snapshot,
 }
 
-const ALL: [Fault; 20] = [
+const ALL: [Fault; 21] = [
     Fault::Kill,
     Fault::PowerLoss,
     Fault::Blackout,
@@ -72,6 +74,7 @@ const ALL: [Fault; 20] = [
     Fault::LoseNode,
     Fault::Restart,
     Fault::Checkpoint,
+    Fault::Snapshot,
 ];
 
 /// How a volume is kept.
@@ -111,6 +114,8 @@ pub struct Setup {
     pub revive: bool,
     /// Of daemons' clocks, parts per million.
     pub drift: i32,
+    /// Between looks at what may be committed.
+    pub commit_period: Duration,
 }
 
 impl Setup {
@@ -152,6 +157,8 @@ impl Setup {
             think: Duration::from_micros(think.max(1000)),
             revive: rng.one_in(2),
             drift: rng.below(100_000) as i32 - 50_000,
+            // Short in half of the runs: no run lasts long.
+            commit_period: Duration::from_millis(if rng.one_in(2) { rng.spread(20, 300) } else { 2000 }),
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use levee_core::ports::Runtime;
 use levee_core::reached;
 use levee_core::store::{self, NewReplica, RecoveryReport, Shard, Superblock};
-use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
+use levee_core::testing::{CrashStyle, MemDisk, Registers, TestRng, TestRuntime};
 use levee_meta_state::{Answer, Command};
 use levee_proto::api::{CreateVolume, RegisterDisk, RegisterNode};
 use levee_proto::wire::{BlockKind, Crcs};
@@ -182,7 +182,16 @@ impl World {
         };
         let created = self.0.meta.apply(&Command::CreateVolume(create));
         let Ok(Answer::Volume(info)) = created else { panic!("a volume cannot be created: {created:?}") };
-        let guest = Guest::new(self.clone(), name, info.id, volume.size, self.next_u64());
+        let guest = Guest::new(self.clone(), name, info.id, volume.size, self.next_u64(), Registers::default());
+        self.0.guests.borrow_mut().push(guest);
+    }
+
+    /// A guest for a volume that was cloned. It works as hard as the first one.
+    pub fn add_clone(&self, name: &str, registers: Registers) {
+        let info = self.0.meta.state().volume_named(name);
+        let Ok(info) = info else { return self.fail("meta", &format!("clone {name} is not there")) };
+        let guest = Guest::new(self.clone(), name.into(), info.id, info.size, self.next_u64(), registers);
+        guest.start(self.setup().volumes[0].depth, self.setup().think);
         self.0.guests.borrow_mut().push(guest);
     }
 
@@ -306,9 +315,15 @@ impl World {
     }
 
     /// A gateway has been opened for a volume.
-    pub fn attached(&self, volume: &str, device: Rc<Device>) {
+    pub fn attached(&self, volume: &str, device: Rc<Device>, head: Version) {
         let guests = self.guests();
-        guests.iter().filter(|g| g.name() == volume).for_each(|g| g.attach(device.clone()));
+        guests.iter().filter(|g| g.name() == volume).for_each(|g| g.attach(device.clone(), head));
+    }
+
+    /// A gateway of a volume has been told that it writes at another version.
+    pub fn moved(&self, volume: &str, head: Version, epoch: Epoch) {
+        self.log(|| format!("{volume}: written at version {head} at epoch {epoch}"));
+        self.guests().iter().filter(|g| g.name() == volume).for_each(|g| g.moved(head, epoch));
     }
 
     /// A shard was opened: what it found must have a cause.

@@ -77,7 +77,10 @@ impl Range {
         let Range { chunk, stripe, of, copies, wanted, .. } = self;
         let waits = if self.served { "" } else { ", not served until more are there" };
         let place = format!("{} to {}, stripe {stripe} of {of}", show_size(self.from), show_size(self.to));
-        let behind: String = self.behind.iter().map(|b| format!("; {b}")).collect();
+        let mut behind: String = self.behind.iter().map(|b| format!("; {b}")).collect();
+        if behind.is_empty() {
+            behind = "; the others are made when another node has a disk in service with room".into();
+        }
         format!("chunk {chunk} ({place}): {copies} of {wanted} copies{waits}{behind}")
     }
 }

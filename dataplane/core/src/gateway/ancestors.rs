@@ -132,13 +132,13 @@ impl SharedChunk {
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
-    /// Reads consecutive blocks of one chunk of an ancestor. Asks one replica after the other for as long as it takes.
+    /// Reads consecutive blocks of one chunk of an ancestor; `None`: it has nothing of the chunk any more, which held no data. Asks one replica after the other for as long as it takes.
     pub(super) async fn read_shared(
         &self,
         layer: &Layer,
         index: u32,
         blocks: &Range<u32>,
-    ) -> Result<(Vec<BlockEntry>, Bytes), Stopped> {
+    ) -> Result<Option<(Vec<BlockEntry>, Bytes)>, Stopped> {
         let request = |chunk: &SharedChunk, place: &ReplicaPlace| Request::ReadShared {
             volume: layer.volume,
             chunk: chunk.id,
@@ -173,26 +173,26 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             Reply::Presence { bits } => BlockSet::from_bits(&bits).ok_or_else(|| "a bitmap of another length".into()),
             other => Err(format!("{other:?}")),
         };
-        let found = Rc::new(self.ask_shared(layer, index, request, take).await?);
+        let found = Rc::new(self.ask_shared(layer, index, request, take).await?.unwrap_or_default());
         *chunk.presence.borrow_mut() = Some(found.clone());
         Ok(found)
     }
 
-    /// Asks replicas of an ancestor's chunk until one gives a good answer.
+    /// Asks replicas of an ancestor's chunk until one gives a good answer. `None`: there is no such chunk any more.
     async fn ask_shared<T>(
         &self,
         layer: &Layer,
         index: u32,
         request: impl Fn(&SharedChunk, &ReplicaPlace) -> Request,
         take: impl Fn(Reply, Bytes) -> Result<T, String>,
-    ) -> Result<T, Stopped> {
+    ) -> Result<Option<T>, Stopped> {
         let (mut patience, mut said) = (IMPATIENCE, false);
         loop {
             // Where its replicas are may have been heard of meanwhile.
             let layers = self.0.ancestors.layers();
             let now = layers.iter().find(|l| l.volume == layer.volume && l.view == layer.view);
             let Some(chunk) = now.unwrap_or(layer).chunks.get(&index).cloned() else {
-                return Err(Stopped("an ancestor has lost a chunk".into()));
+                return Ok(None);
             };
             let mut why = "no copies of it are known".to_string();
             for place in chunk.in_order(self.0.node) {
@@ -202,7 +202,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                     .await
                     .and_then(|(r, d)| take(r, d))
                 {
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => return Ok(Some(answer)),
                     Err(e) => {
                         debug!(chunk = %chunk.id, node = %place.node, "an ancestor's copy cannot be read: {e}");
                         chunk.prefer_next();

@@ -28,6 +28,8 @@ pub(super) enum Stage {
     Adopting,
     /// Reads and writes are served.
     Served,
+    /// It is given back: the volume has another in its place, or none.
+    Freed,
 }
 
 pub(super) struct ChunkState {
@@ -152,8 +154,14 @@ pub(super) struct Chunk {
     pub fresh: bool,
     /// A reconciliation changed members, which may have failed: what they said when they were fenced is outdated.
     pub touched: Cell<bool>,
+    /// Entries that members hold and cannot read, found while the chunk was in doubt.
+    pub unreadable: RefCell<BTreeMap<(u32, Version), Slots>>,
     /// The last commit point that members were told.
     pub committed: Cell<Seq>,
+    /// Blocks were zeroed since it was last looked at whether it still holds data.
+    pub zeroed: Cell<bool>,
+    /// It is being freed: its members are not changed, and writes wait.
+    pub closing: Cell<bool>,
     pub locks: Rc<RangeLocks>,
     pub state: RefCell<ChunkState>,
     /// How far it has been pruned.
@@ -178,7 +186,10 @@ impl Chunk {
             index: info.index,
             fresh,
             touched: Cell::new(false),
+            unreadable: RefCell::default(),
             committed: Cell::new(Seq::ZERO),
+            zeroed: Cell::new(false),
+            closing: Cell::new(false),
             locks: Rc::default(),
             state: RefCell::new(state),
             pruned: PruneState::default(),
@@ -212,6 +223,10 @@ impl Chunk {
 
     pub fn is_served(&self) -> bool {
         self.stage() == Stage::Served
+    }
+
+    pub fn is_freed(&self) -> bool {
+        self.stage() == Stage::Freed
     }
 
     pub fn is_healthy(&self) -> bool {

@@ -12,10 +12,6 @@ use levee_proto::wire::{MAX_LIST, Request};
 use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
-
-/// Between two looks at what may be told.
-const INTERVAL: Duration = Duration::from_secs(2);
 
 type Point = (DiskId, ChunkId, ReplicaId, Seq);
 
@@ -41,7 +37,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let this = self.clone();
         self.0.rt.spawn(async move {
             while !this.is_stopped() {
-                this.pause(INTERVAL).await;
+                this.pause(this.0.options.commit_period).await;
                 this.commit().await;
             }
         });

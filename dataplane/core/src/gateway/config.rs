@@ -47,10 +47,10 @@ struct Plan {
 }
 
 impl Chunk {
-    /// What should be done about members on disks that are to be emptied, or about one too many.
+    /// What should be done about members on disks that are to be emptied, or about one too many or too few.
     fn plan(self: &Rc<Chunk>, copies: usize, leaving: &BTreeMap<DiskId, DiskState>) -> Option<Plan> {
         let state = self.state.borrow();
-        if state.stage == Stage::InDoubt || state.attested != 0 {
+        if !matches!(state.stage, Stage::Adopting | Stage::Served) || state.attested != 0 || self.closing.get() {
             return None;
         }
         let is_good = |m: &Member| m.live && m.is_current();
@@ -116,7 +116,7 @@ impl Chunk {
 }
 
 impl ChunkState {
-    fn remove_member(&mut self, i: usize, now: Duration) {
+    pub fn remove_member(&mut self, i: usize, now: Duration) {
         let owes = std::mem::take(&mut self.members[i].owes);
         let member = &mut self.members[i];
         member.gone = Some(now);
@@ -165,7 +165,7 @@ fn to_change(state: &ChunkState, copies: usize, leaving: &BTreeMap<DiskId, DiskS
         let goes = draining.first().copied().or_else(newest)?;
         return Some((1 << goes, 0));
     }
-    (!draining.is_empty()).then_some((0, 1))
+    (!draining.is_empty() || present < copies).then_some((0, 1))
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
@@ -204,7 +204,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let chunks = self.chunks();
         let moving = chunks.iter().filter(|c| c.copies() > copies).count();
         let mut moves = MOVES.saturating_sub(moving);
-        if leaving.is_empty() && moving == 0 {
+        let has_short = || chunks.iter().any(|c| c.copies() < copies);
+        if leaving.is_empty() && moving == 0 && !has_short() {
             return vec![];
         }
         let mut plans = vec![];

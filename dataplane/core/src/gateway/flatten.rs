@@ -112,6 +112,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         run: &Range<u32>,
     ) -> Result<Option<Held>, Stopped> {
         let held = chunk.locks.acquire(run.clone(), Mode::Exclusive).await;
+        self.until_served(chunk).await?;
         let Some(lacks) = self.lacking(chunk.index, run).await? else { return Ok(Some(held)) };
         let had: Vec<u32> = run.clone().filter(|b| !lacks.contains(*b)).collect();
         had.iter().for_each(|b| wanted.remove(*b));

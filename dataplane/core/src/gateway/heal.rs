@@ -1,7 +1,7 @@
 //! Bad copies: finding out which blocks, and which versions of them, are bad, so that just those are sent again from
 //! another member.
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Stage};
 use super::report::count;
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
@@ -53,6 +53,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// A version of a block is bad at a member.
     fn note_bad(&self, chunk: &Rc<Chunk>, member: usize, block: u32, version: Version) {
         count(&self.0.counters.bad_blocks, 1);
+        if chunk.stage() == Stage::InDoubt {
+            *chunk.unreadable.borrow_mut().entry((block, version)).or_default() |= 1 << member;
+        }
         if chunk.mark_corrupt(member, block, version) {
             self.session_of(chunk, member).changed.notify();
         }

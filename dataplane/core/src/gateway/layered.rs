@@ -154,8 +154,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
         let reads = join_all(runs.iter().map(|run| self.read_shared(layer, index, run))).await;
         for read in reads {
-            let (entries, data) = read?;
-            found.take(&entries, &data);
+            if let Some((entries, data)) = read? {
+                found.take(&entries, &data);
+            }
         }
         Ok(())
     }

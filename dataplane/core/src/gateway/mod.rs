@@ -22,6 +22,7 @@ mod commit;
 mod config;
 mod entry_set;
 mod flatten;
+mod free;
 mod heal;
 mod hedge;
 mod layered;
@@ -108,7 +109,8 @@ pub trait Cluster: 'static {
     /// Sends a request. `done` is never called from inside. Requests to one core arrive in call order.
     fn call(&self, node: NodeId, core: u16, request: Request, data: Bytes, done: Done);
 
-    /// Asks the meta server for other replica sets. What is answered twice takes effect once.
+    /// Asks the meta server for other replica sets, or (all members leave, none comes) to free chunks. What is answered
+    /// twice takes effect once.
     fn change(
         &self,
         changes: Vec<ReplicaChange>,
@@ -136,6 +138,8 @@ pub struct Options {
     pub answer_timeout: Duration,
     /// In about this time every block of every copy is read back once; none: never.
     pub scrub_period: Option<Duration>,
+    /// Between two looks at whether commit points may be told.
+    pub commit_period: Duration,
     /// At an open, how long to wait for the copies beyond a quorum before going on without them.
     pub takeover_grace: Duration,
 }
@@ -145,6 +149,7 @@ impl Default for Options {
         Options {
             answer_timeout: Duration::from_secs(1),
             scrub_period: Some(Duration::from_secs(7 * 24 * 3600)),
+            commit_period: Duration::from_secs(2),
             takeover_grace: Duration::from_millis(300),
         }
     }
@@ -183,6 +188,8 @@ struct Inner<R: Runtime, C: Cluster> {
     /// Disks whose replicas are to be put elsewhere.
     evacuate: RefCell<BTreeMap<DiskId, DiskState>>,
     background: Background,
+    /// A chunk may hold no data any more.
+    emptied: Event,
     counters: Counters,
     /// No request is outstanding, and the watchdog sleeps.
     idle: Cell<bool>,
@@ -222,6 +229,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             allocating: RefCell::default(),
             evacuate: RefCell::default(),
             background: Background::default(),
+            emptied: Event::new(),
             counters: Counters::default(),
             idle: Cell::new(false),
             woken: Event::new(),
@@ -240,6 +248,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         gateway.spawn_prune();
         gateway.spawn_flatten();
         gateway.spawn_scrub();
+        gateway.spawn_frees();
         gateway
     }
 
@@ -296,6 +305,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
         self.0.allocating.borrow().values().for_each(Event::notify);
         self.0.ended.notify();
+        self.0.emptied.notify();
         self.0.changed.notify();
     }
 
@@ -321,13 +331,18 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         for chunk in self.chunks() {
             if !chunk.is_served() {
                 health.waiting += 1;
-            } else if chunk.is_healthy() {
+            } else if self.is_whole(&chunk) {
                 health.healthy += 1;
             } else {
                 health.degraded += 1;
             }
         }
         health
+    }
+
+    /// Whether a chunk has all its copies, up to date.
+    fn is_whole(&self, chunk: &Chunk) -> bool {
+        chunk.is_healthy() && chunk.copies() >= usize::from(self.0.volume.copies)
     }
 
     fn check_stopped(&self) -> Result<(), Stopped> {
@@ -438,8 +453,8 @@ fn check_size(size: u64) -> Result<(), String> {
 pub fn check_chunks(volume: &OpenedVolume, size: u64, chunks: &[ChunkInfo]) -> Result<(), String> {
     let count = volume.geometry.chunk_count(size);
     for c in chunks {
-        // One more while a copy is moved.
-        let copies = usize::from(volume.copies)..=usize::from(volume.copies) + 1;
+        // One more while a copy is moved; fewer where nodes were out of service.
+        let copies = usize::from(volume.min_copies)..=usize::from(volume.copies) + 1;
         if c.index >= count || !copies.contains(&c.replicas.len()) {
             return Err(format!("chunk {} has a wrong index or number of copies", c.chunk));
         }

@@ -29,24 +29,39 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// Between requests, so that guests have their turn.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// The number of the versions that are, or were, applied, and the counter of the next write when that was begun.
+type Pass = (u64, u64);
+type Named = (DiskId, ChunkId, ReplicaId);
+
 /// How far a chunk has been pruned.
 #[derive(Default)]
 pub(super) struct PruneState {
-    /// The number of the versions that were applied, and the counter of the next write then.
-    done: Cell<Option<(u64, u64)>>,
+    /// Waits until everything before it is committed.
+    wanted: Cell<Option<Pass>>,
+    done: Cell<Option<Pass>>,
 }
 
 impl Chunk {
-    /// Whether something may be there to be dropped: the views, or the chunk, have changed.
-    fn is_prune_due(&self, number: u64) -> bool {
-        self.pruned.done.get() != Some((number, self.state.borrow().next_counter()))
+    /// Whether something may be there to be dropped: the views or, if that counts, the chunk have changed.
+    fn is_prune_due(&self, number: u64, is_asked: bool) -> bool {
+        match self.pruned.done.get() {
+            Some((done, _)) if is_asked => done != number,
+            done => done != Some((number, self.state.borrow().next_counter())),
+        }
     }
 
-    /// The counter of the next write, if everything before it is committed by all members.
-    fn all_committed(&self, epoch: Epoch) -> Option<u64> {
-        let next = self.state.borrow().next_counter();
+    /// The pass that is to be made, if everything that was written before it began is committed by all members.
+    fn ready_to_prune(&self, number: u64, epoch: Epoch) -> Option<Pass> {
+        let begin = || (number, self.state.borrow().next_counter());
+        let pass = self.pruned.wanted.get().filter(|(wanted, _)| *wanted == number).unwrap_or_else(begin);
+        self.pruned.wanted.set(Some(pass));
         let is_whole = self.is_served() && self.is_healthy();
-        (is_whole && (next == 1 || self.committed.get() >= Seq::new(epoch, next - 1))).then_some(next)
+        (is_whole && (pass.1 == 1 || self.committed.get() >= Seq::new(epoch, pass.1 - 1))).then_some(pass)
+    }
+
+    fn pruned(&self, pass: Pass) {
+        self.pruned.done.set(Some(pass));
+        self.pruned.wanted.set(None);
     }
 }
 
@@ -85,7 +100,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         while !self.is_stopped() && self.0.rt.now() < end && !self.told_versions().prune {
             let changed = self.0.changed.listen();
             if Rc::ptr_eq(told, &self.told_versions()) {
-                timeout(&self.0.rt, end.saturating_sub(self.0.rt.now()), changed).await;
+                // Never so short that clocks do not show it.
+                timeout(&self.0.rt, end.saturating_sub(self.0.rt.now()).max(LOOK), changed).await;
             } else {
                 return self.pause(LOOK).await;
             }
@@ -95,21 +111,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Prunes the chunks that can be; how many cannot yet.
     async fn prune_chunks(&self, told: &Rc<VolumeVersions>) -> usize {
         let (keep, number) = (live(told), told.number);
-        let due: Vec<_> = self.chunks().into_iter().filter(|c| c.is_prune_due(number)).collect();
+        let due: Vec<_> = self.chunks().into_iter().filter(|c| c.is_prune_due(number, told.prune)).collect();
         self.commit_unwritten(&due).await;
         let mut left = 0;
         for part in due.chunks(REPLICAS) {
             if self.is_stopped() || self.told_versions().number != number {
                 return due.len();
             }
-            let ready = part.iter().filter_map(|c| Some((c.all_committed(self.0.volume.epoch)?, c)));
-            let ready: Vec<(u64, &Rc<Chunk>)> = ready.collect();
+            let ready = part.iter().filter_map(|c| Some((c.ready_to_prune(number, self.0.volume.epoch)?, c)));
+            let ready: Vec<(Pass, &Rc<Chunk>)> = ready.collect();
             left += part.len() - ready.len();
             if ready.is_empty() {
                 continue;
             }
             match self.prune_replicas(&ready, &keep).await {
-                true => ready.iter().for_each(|(next, c)| c.pruned.done.set(Some((number, *next)))),
+                true => ready.iter().for_each(|(pass, c)| c.pruned(*pass)),
                 false => left += ready.len(),
             }
             self.pause(PAUSE).await;
@@ -118,8 +134,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// Has all replicas of chunks pruned; whether all were.
-    async fn prune_replicas(&self, chunks: &[(u64, &Rc<Chunk>)], keep: &[levee_proto::View]) -> bool {
-        let mut by_core: BTreeMap<(DiskId, u16), Vec<(DiskId, ChunkId, ReplicaId)>> = BTreeMap::new();
+    async fn prune_replicas(&self, chunks: &[(Pass, &Rc<Chunk>)], keep: &[levee_proto::View]) -> bool {
+        let mut by_core: BTreeMap<(DiskId, u16), Vec<Named>> = BTreeMap::new();
         for (_, chunk) in chunks {
             for (_, place) in chunk.members() {
                 let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);

@@ -39,12 +39,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     async fn read_extent(&self, e: Extent) -> Result<Bytes, Stopped> {
-        let Some(chunk) = self.chunk(e.chunk_index) else {
+        let blocks = blocks_of(&e);
+        let Some((chunk, _held)) = self.hold(e.chunk_index, &blocks, Mode::Shared).await else {
             self.check_stopped()?;
             return self.read_unallocated(e).await;
         };
-        let blocks = blocks_of(&e);
-        let _held = chunk.locks.acquire(blocks.clone(), Mode::Shared).await;
         let whole = self.read_locked(&chunk, blocks.clone()).await?;
         let at = e.offset as usize - blocks.start as usize * BLOCK;
         Ok(whole.slice(at..at + e.len as usize))
@@ -81,6 +80,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         loop {
             let changed = chunk.changed.listen();
             self.check_stopped()?;
+            if chunk.is_freed() {
+                return Ok((blocks.map(BlockEntry::absent).collect(), Bytes::new()));
+            }
             let Some(member) = self.readable(chunk, &blocks, tried) else {
                 tried = 0;
                 timeout(&self.0.rt, RETRY, changed).await;

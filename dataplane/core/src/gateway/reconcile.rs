@@ -5,13 +5,16 @@
 //! older ones may have been voided by a takeover that they were not part of. Per block and version the largest
 //! seq wins. Any `copies − min_copies + 1` answers contain every acknowledged write.
 //!
+//! An entry that none of its holders can read, because what they stored of it is corrupt, is void if so many lack it that it cannot
+//! have been acknowledged; else the chunk waits for more members: one of them may hold it.
+//!
 //! What no live view sees may be missing anywhere: members prune at different times. It is neither copied to those who lack
 //! it nor taken from those who have it.
 
 use super::member::Slots;
 use levee_proto::view::Keep;
 use levee_proto::wire::{BlockEntry, BlockKind};
-use levee_proto::{Epoch, Version};
+use levee_proto::{Epoch, Seq, Version};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,13 +49,48 @@ pub(super) struct Change {
     pub sources: Slots,
 }
 
-/// Decides the state and returns, per answer, what that member has to change, version by version in block order.
-pub(super) fn decide(evidence: &[Evidence], keep: &Keep) -> Vec<(usize, Vec<Change>)> {
+/// Entries that are void although they are evidence.
+pub(super) type Void = BTreeSet<(u32, Seq)>;
+
+/// Entries that cannot be read anywhere, as their holders are known to fail at it (`unreadable`, by block and version), and that at
+/// least
+/// `quorum` members lack that would have them if they had acknowledged them.
+pub(super) fn hopeless(evidence: &[Evidence], unreadable: &BTreeMap<(u32, Version), Slots>, quorum: usize) -> Void {
     let witnesses = || evidence.iter().filter(|e| e.witness);
-    let newest = witnesses().map(|e| e.adopted).max().unwrap_or_default();
+    let newest = newest_adopted(evidence);
+    let mut void = Void::new();
+    for ((block, version), failed) in unreadable {
+        let held = |e: &Evidence| {
+            let entry = e.entries.iter().find(|x| (x.block, x.version) == (*block, *version))?;
+            is_evidence(e, entry, newest).then_some((e.member, *entry))
+        };
+        let mut held: Vec<_> = witnesses().filter_map(held).collect();
+        held.sort_by_key(|(_, entry)| Reverse(entry.seq));
+        for same in held.chunk_by(|a, b| a.1.seq == b.1.seq) {
+            let holders: Slots = same.iter().map(|(member, ..)| 1 << member).sum();
+            let lacks = |e: &&Evidence| e.adopted > Epoch(0) && holders & (1 << e.member) == 0;
+            if holders & !failed != 0 || witnesses().filter(lacks).count() < quorum {
+                break;
+            }
+            crate::reached!("unreadable entry void at a takeover");
+            void.insert((*block, same[0].1.seq));
+        }
+    }
+    void
+}
+
+fn newest_adopted(evidence: &[Evidence]) -> Epoch {
+    evidence.iter().filter(|e| e.witness).map(|e| e.adopted).max().unwrap_or_default()
+}
+
+/// Decides the state and returns, per answer, what that member has to change, version by version in block order.
+pub(super) fn decide(evidence: &[Evidence], void: &Void, keep: &Keep) -> Vec<(usize, Vec<Change>)> {
+    let witnesses = || evidence.iter().filter(|e| e.witness);
+    let newest = newest_adopted(evidence);
     let mut decided = Entries::new();
     for answer in witnesses() {
-        for e in answer.entries.iter().filter(|e| is_evidence(answer, e, newest)) {
+        let counts = |e: &&BlockEntry| is_evidence(answer, e, newest) && !void.contains(&(e.block, e.seq));
+        for e in answer.entries.iter().filter(counts) {
             let known = decided.entry(key(e)).or_insert(*e);
             if e.seq > known.seq {
                 *known = *e;
@@ -142,7 +180,6 @@ pub(super) fn differences(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use levee_proto::Seq;
     use levee_proto::view::View;
 
     fn at(version: u32, block: u32, epoch: u32, counter: u64) -> BlockEntry {
@@ -172,7 +209,10 @@ mod tests {
     fn the_largest_seq_wins_and_goes_to_those_without_it() {
         let evidence =
             [answer(0, 1, &[entry(7, 1, 1), entry(8, 1, 4)]), answer(2, 1, &[entry(7, 1, 3), entry(8, 1, 4)])];
-        assert_eq!(shape(&decide(&evidence, &keep(&[1]))), [(0, vec![(entry(7, 1, 3), 0b100)]), (2, vec![])]);
+        assert_eq!(
+            shape(&decide(&evidence, &Void::new(), &keep(&[1]))),
+            [(0, vec![(entry(7, 1, 3), 0b100)]), (2, vec![])]
+        );
     }
 
     #[test]
@@ -181,20 +221,23 @@ mod tests {
         // not see it), and is back for epoch 3.
         let evidence = [answer(0, 2, &[entry(7, 1, 1)]), answer(2, 1, &[entry(7, 1, 9), entry(9, 1, 8)])];
         let expected = [(0, vec![]), (2, vec![(entry(7, 1, 1), 0b1), (absent(9, Version(1)), 0)])];
-        assert_eq!(shape(&decide(&evidence, &keep(&[1]))), expected);
+        assert_eq!(shape(&decide(&evidence, &Void::new(), &keep(&[1]))), expected);
     }
 
     #[test]
     fn a_member_behind_still_contributes_what_it_acknowledged_in_the_newest_epoch() {
         let evidence = [answer(0, 2, &[entry(7, 1, 1)]), answer(1, 1, &[entry(7, 2, 1)])];
-        assert_eq!(shape(&decide(&evidence, &keep(&[1]))), [(0, vec![(entry(7, 2, 1), 0b10)]), (1, vec![])]);
+        assert_eq!(
+            shape(&decide(&evidence, &Void::new(), &keep(&[1]))),
+            [(0, vec![(entry(7, 2, 1), 0b10)]), (1, vec![])]
+        );
     }
 
     #[test]
     fn a_damaged_member_decides_nothing() {
         let mut damaged = answer(2, 3, &[entry(7, 1, 1), entry(9, 2, 5)]);
         damaged.witness = false;
-        let plan = decide(&[answer(0, 2, &[]), answer(1, 2, &[entry(7, 1, 1)]), damaged], &keep(&[1]));
+        let plan = decide(&[answer(0, 2, &[]), answer(1, 2, &[entry(7, 1, 1)]), damaged], &Void::new(), &keep(&[1]));
         let expected = [(0, vec![(entry(7, 1, 1), 0b10)]), (1, vec![]), (2, vec![(absent(9, Version(1)), 0)])];
         assert_eq!(shape(&plan), expected);
     }
@@ -210,7 +253,7 @@ mod tests {
         let (old, new) = (at(1, 7, 1, 5), at(2, 7, 2, 1));
         let expected =
             [(0, vec![(new, 0b10)]), (1, vec![(old, 0b101)]), (2, vec![(absent(8, Version(1)), 0), (new, 0b10)])];
-        assert_eq!(shape(&decide(&evidence, &keep(&[1, 2]))), expected);
+        assert_eq!(shape(&decide(&evidence, &Void::new(), &keep(&[1, 2]))), expected);
     }
 
     #[test]
@@ -218,9 +261,9 @@ mod tests {
         let chain = [at(3, 7, 2, 2), at(2, 7, 2, 1), at(1, 7, 1, 1)];
         let evidence = || [answer(0, 2, &chain), answer(1, 2, &[chain[0], chain[2]]), answer(2, 2, &[chain[0]])];
         // Versions 1 and 3 are live: member 1 has pruned, member 2 lacks something.
-        let plan = decide(&evidence(), &keep(&[3, 1]));
+        let plan = decide(&evidence(), &Void::new(), &keep(&[3, 1]));
         assert_eq!(shape(&plan), [(0, vec![]), (1, vec![]), (2, vec![(chain[2], 0b11)])]);
-        let plan = decide(&evidence(), &keep(&[3, 2, 1]));
+        let plan = decide(&evidence(), &Void::new(), &keep(&[3, 2, 1]));
         assert_eq!(shape(&plan)[1..], [(1, vec![(chain[1], 0b1)]), (2, vec![(chain[2], 0b11), (chain[1], 0b1)])]);
     }
 
@@ -229,7 +272,7 @@ mod tests {
         // Nobody needs version 1 but below version 2, whose entry nobody acknowledged.
         let evidence =
             [answer(0, 2, &[at(1, 7, 1, 1)]), answer(1, 2, &[]), answer(2, 1, &[at(2, 7, 1, 3), at(1, 7, 1, 1)])];
-        let plan = decide(&evidence, &keep(&[2]));
+        let plan = decide(&evidence, &Void::new(), &keep(&[2]));
         let expected = [(0, vec![]), (1, vec![(at(1, 7, 1, 1), 0b101)]), (2, vec![(absent(7, Version(2)), 0)])];
         assert_eq!(shape(&plan), expected);
     }
@@ -262,5 +305,24 @@ mod tests {
         assert_eq!(differ(&[], &[new, old], &[2]), [(7, 2), (7, 1)]);
         // Nor does what only the other one has.
         assert_eq!(differ(&[at(2, 7, 1, 2)], &[old], &[2]), [(7, 2), (7, 1)]);
+    }
+
+    #[test]
+    fn what_nobody_can_read_is_void_only_if_it_cannot_have_been_acknowledged() {
+        // Two of three acknowledge; member 0 holds a write that it cannot read.
+        let failed = BTreeMap::from([((7, Version(1)), 0b001)]);
+        let (bad, old) = (entry(7, 1, 9), entry(7, 1, 1));
+        let all = [answer(0, 1, &[bad]), answer(1, 1, &[old]), answer(2, 1, &[old])];
+        let void = hopeless(&all, &failed, 2);
+        assert_eq!(void, BTreeSet::from([(7, bad.seq)]));
+        assert_eq!(shape(&decide(&all, &void, &keep(&[1]))), [(0, vec![(old, 0b110)]), (1, vec![]), (2, vec![])]);
+        // The third may have acknowledged it.
+        assert!(hopeless(&all[..2], &failed, 2).is_empty());
+        // One that was never filled never acknowledged anything older.
+        let newcomer = [answer(0, 1, &[bad]), answer(1, 1, &[old]), answer(2, 0, &[])];
+        assert!(hopeless(&newcomer, &failed, 2).is_empty());
+        // Another holder can read it.
+        let two = [answer(0, 1, &[bad]), answer(1, 1, &[bad]), answer(2, 1, &[old]), answer(3, 1, &[old])];
+        assert!(hopeless(&two, &failed, 2).is_empty());
     }
 }

@@ -56,7 +56,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let chunks = self.chunks();
         let mut degraded: Vec<ChunkReport> = chunks
             .iter()
-            .filter(|c| !(c.is_served() && c.is_healthy()))
+            .filter(|c| !(c.is_served() && self.is_whole(c)))
             .map(|c| c.report(self.0.volume.copies, &evacuate, |disk| self.is_fenced(disk)))
             .collect();
         degraded.sort_by_key(|c| (c.served, c.current, c.index));

@@ -24,6 +24,8 @@ use tracing::{info, warn};
 /// Between two looks at writes and copies that a snapshot waits for: at first, and at most.
 const LOOK_MIN: Duration = Duration::from_millis(1);
 const LOOK_MAX: Duration = Duration::from_millis(100);
+/// And at members that are to be sealed although nobody waits for it, unless something is heard of them.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// Before the meta server, or a replica that refused, is asked again.
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -95,8 +97,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 changed.await;
             } else {
                 // What it waits for, answers to writes above all, is not told to everybody.
+                let is_pending = self.told_versions().pending.is_some();
                 timeout(&self.0.rt, pause, changed).await;
-                pause = (pause * 2).min(LOOK_MAX);
+                pause = (pause * 2).min(if is_pending { LOOK_MAX } else { IDLE_LOOK });
             }
         }
     }

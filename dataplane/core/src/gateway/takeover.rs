@@ -8,7 +8,7 @@
 //! at the next takeover.)
 
 use super::chunk::{Chunk, Stage};
-use super::reconcile::{Change, Evidence, decide};
+use super::reconcile::{Change, Evidence, Void, decide, hopeless};
 use super::session::Session;
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
@@ -174,9 +174,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// What the members hold above what all of them are known to have in common, and what each has to change.
     async fn decided_plan(&self, chunk: &Rc<Chunk>, answered: &[Taken]) -> (Vec<Evidence>, Vec<(usize, Vec<Change>)>) {
+        let unreadable = chunk.unreadable.borrow().clone();
+        if !unreadable.is_empty() {
+            let evidence = self.evidence(chunk, answered, Seq::ZERO).await;
+            let plan = decide(&evidence, &hopeless(&evidence, &unreadable, self.quorum(chunk)), &self.keep());
+            return (evidence, plan);
+        }
         let common = answered.iter().map(|(i, _)| self.commit_of(chunk, *i)).min().unwrap_or(Seq::ZERO);
         let evidence = self.evidence(chunk, answered, common).await;
-        let plan = decide(&evidence, &self.keep());
+        let plan = decide(&evidence, &Void::new(), &self.keep());
         let is_void = |c: &Change| c.entry.kind == BlockKind::Absent;
         if common == Seq::ZERO || !plan.iter().any(|(_, changes)| changes.iter().any(is_void)) {
             return (evidence, plan);
@@ -184,7 +190,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         crate::reached!("takeover listed below the commit point");
         // What was there before a void entry lies below: all have to be asked for everything.
         let evidence = self.evidence(chunk, answered, Seq::ZERO).await;
-        let plan = decide(&evidence, &self.keep());
+        let plan = decide(&evidence, &Void::new(), &self.keep());
         (evidence, plan)
     }
 

@@ -3,7 +3,9 @@
 //! Invariants:
 //! - A write's seq and version are taken in one moment: of two writes of a chunk, the one with the larger seq has no
 //!   smaller version.
-//! - Nothing is written at a version before the meta server has opened it: it is told to us after its commit.
+//! - Nothing is written at a version before the meta server has opened it, for our epoch: else a gateway that does not know yet
+//!   that it was replaced would leave entries behind at a version which its successor opens only later, and which would then
+//!   hide what that one has written before.
 //! - The views that are kept are those of one moment: the head's, and those of the snapshots that are live then.
 
 use super::{Cluster, Gateway};
@@ -77,6 +79,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         check(&versions)?;
         let known = &self.0.versions;
         if versions.number <= known.told.borrow().number {
+            return Ok(());
+        }
+        if versions.epoch != self.0.volume.epoch {
+            let epoch = versions.epoch;
+            self.stop(&format!("a newer gateway exists: the volume is at epoch {epoch}"));
+            return Ok(());
+        }
+        if versions.view.hidden != known.view.borrow().hidden {
+            self.stop("the volume was detached and rolled back");
             return Ok(());
         }
         if versions.version < known.head.get() {

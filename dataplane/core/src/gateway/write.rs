@@ -64,18 +64,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     async fn write_extent(&self, e: Extent, data: Bytes) -> Result<(), Stopped> {
-        let chunk = match self.chunk(e.chunk_index) {
-            Some(c) => c,
-            None => self.allocated(e.chunk_index).await?,
-        };
         let blocks = blocks_of(&e);
         let aligned = e.offset.is_multiple_of(BLOCK) && e.len.is_multiple_of(BLOCK);
         if crate::mutant!("merge without holding the blocks") && !aligned {
+            let (chunk, _) = self.hold_allocated(e.chunk_index, &(0..0)).await?;
             let merged = self.merge(&chunk, &e, blocks.clone(), &data).await?;
-            let held = chunk.locks.acquire(blocks.clone(), Mode::Exclusive).await;
+            let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
             return self.write_locked(&chunk, BlockKind::Data, blocks, merged, held).await;
         }
-        let held = chunk.locks.acquire(blocks.clone(), Mode::Exclusive).await;
+        let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
         let data = if aligned { data } else { self.merge(&chunk, &e, blocks.clone(), &data).await? };
         self.write_locked(&chunk, BlockKind::Data, blocks, data, held).await
     }
@@ -91,26 +88,31 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// `edges`: blocks that are only partly in the range are zeroed in part, else left alone.
     async fn zero_extent(&self, e: Extent, edges: bool) -> Result<(), Stopped> {
-        let chunk = match self.chunk(e.chunk_index) {
-            Some(chunk) => chunk,
-            // What an ancestor has there is to be hidden.
-            None if self.0.ancestors.have(e.chunk_index) => self.allocated(e.chunk_index).await?,
-            None => return self.check_stopped(),
-        };
         let whole = e.offset.div_ceil(BLOCK)..(e.offset + e.len) / BLOCK;
         if whole.is_empty() {
-            return if edges { self.write_extent(e, Bytes::from(vec![0; e.len as usize])).await } else { Ok(()) };
+            let may_have_data = self.chunk(e.chunk_index).is_some() || self.0.ancestors.have(e.chunk_index);
+            return if edges && may_have_data {
+                self.write_extent(e, zeros(e.len)).await
+            } else {
+                self.check_stopped()
+            };
         }
         let head = whole.start * BLOCK - e.offset;
         let tail = e.offset + e.len - whole.end * BLOCK;
-        let held = chunk.locks.acquire(whole.clone(), Mode::Exclusive).await;
+        let (chunk, held) = match self.hold(e.chunk_index, &whole, Mode::Exclusive).await {
+            Some(held) => held,
+            // What an ancestor has there is to be hidden.
+            None if self.0.ancestors.have(e.chunk_index) => self.hold_allocated(e.chunk_index, &whole).await?,
+            None => return self.check_stopped(),
+        };
         self.write_locked(&chunk, BlockKind::Zero, whole.clone(), Bytes::new(), held).await?;
+        self.may_be_empty(&chunk);
         if edges && head > 0 {
-            self.write_extent(Extent { len: head, ..e }, Bytes::from(vec![0; head as usize])).await?;
+            self.write_extent(Extent { len: head, ..e }, zeros(head)).await?;
         }
         if edges && tail > 0 {
             let part = Extent { offset: whole.end * BLOCK, len: tail, ..e };
-            self.write_extent(part, Bytes::from(vec![0; tail as usize])).await?;
+            self.write_extent(part, zeros(tail)).await?;
         }
         Ok(())
     }
@@ -151,12 +153,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// Waits until the chunk is served.
+    /// Waits until the chunk is served, or was given back.
     pub(super) async fn until_served(&self, chunk: &Rc<Chunk>) -> Result<(), Stopped> {
         loop {
             let changed = chunk.changed.listen();
             self.check_stopped()?;
-            if chunk.is_served() {
+            if chunk.is_served() || chunk.is_freed() {
                 return Ok(());
             }
             changed.await;
@@ -285,6 +287,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
         });
     }
+}
+
+fn zeros(len: u32) -> Bytes {
+    Bytes::from(vec![0; len as usize])
 }
 
 /// The blocks that an extent touches.

@@ -39,6 +39,7 @@ impl Value {
 const PAST: usize = 8;
 
 /// One sector.
+#[derive(Clone)]
 struct Register {
     /// What a read that begins now may return.
     possible: Vec<Value>,
@@ -69,6 +70,25 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// What may be there now, as a beginning: of a volume that begins with it, or of a snapshot. Whatever is seen, or overwritten,
+    /// settles it.
+    pub fn frozen(&self) -> Registers {
+        let begun = Begun { at: 0, gateway: 0 };
+        let freeze = |r: &Register| Register {
+            possible: r.possible.iter().map(|v| Value { begun, ..*v }).collect(),
+            past: vec![],
+        };
+        Registers { sectors: self.sectors.iter().map(|(s, r)| (*s, freeze(r))).collect(), clock: 1 }
+    }
+
+    /// Something that was begun before it was frozen, and may have been made before, or not.
+    pub fn may_hold(&mut self, sectors: Range<u64>, stamp: u64) {
+        let value = Value { stamp, begun: Begun { at: 0, gateway: 0 }, settled: None };
+        for s in sectors {
+            self.sectors.entry(s).or_insert_with(Register::never).possible.push(value);
+        }
+    }
+
     /// A request begins.
     pub fn begin(&mut self, gateway: u64) -> Begun {
         self.clock += 1;
@@ -212,6 +232,26 @@ mod tests {
         r.saw(0, read, ZERO).unwrap();
         let late = r.begin(1);
         assert!(r.saw(0, late, ZERO).is_err());
+    }
+
+    #[test]
+    fn what_was_frozen_is_settled_by_who_sees_it() {
+        let mut r = Registers::default();
+        let a = r.begin(7);
+        r.write(0..1, a, 7);
+        for seen in [7, ZERO] {
+            let mut frozen = r.frozen();
+            frozen.may_hold(0..1, 8);
+            let read = frozen.begin(1);
+            frozen.saw(0, read, seen).unwrap();
+            let again = frozen.begin(1);
+            assert!(frozen.saw(0, again, 8).is_err());
+            frozen.saw(0, again, seen).unwrap();
+        }
+        r.acknowledge(0..1, a).unwrap();
+        let mut frozen = r.frozen();
+        let read = frozen.begin(1);
+        assert!(frozen.saw(0, read, ZERO).is_err());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! One copy's disk is damaged, again and again, in every way that a disk does it: flipped bits, old content, content of
 //! another place. All of it is found, replaced from the other copies, and never seen by a guest.
 
-use crate::cases::{content, get, pass, put, within};
-use crate::world::{TestGateway, World};
+use crate::cases::{assert_heals, content, get, pass, put, put_later, within};
+use crate::world::{Fate, TestGateway, World};
 use levee_core::gateway::Scrubbed;
 use levee_core::store::{self, Options, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRuntime};
+use levee_proto::wire::Request;
 use levee_proto::{BLOCK_SIZE, NodeId};
 use std::collections::BTreeMap;
 
@@ -198,4 +199,32 @@ fn whatever_happens_to_one_copy_is_found_repaired_and_never_read() {
         found.iter_mut().zip(part).for_each(|(sum, n)| *sum += n);
     }
     println!("found by scrubbing {}, by reading {}, by recovery {}", found[0], found[1], found[2]);
+}
+
+#[test]
+fn a_write_that_one_copy_has_and_cannot_read_does_not_keep_a_volume_closed() {
+    let rt = TestRuntime::new(5);
+    rt.block_on(async {
+        let world = World::new(&rt, 5, 3, 2).await;
+        let (gateway, number) = world.attach();
+        put(&world, &gateway, 1, 7).await;
+        put(&world, &gateway, 2, 8).await;
+        pass(&world, 5000).await;
+        // Only one copy gets the next write, and its writer dies.
+        world.rule(|_, node, r| match r {
+            Request::Write { .. } if node != NodeId(2) => Fate::Hold,
+            _ => Fate::Deliver,
+        });
+        let done = put_later(&world, &gateway, 1, content(9));
+        pass(&world, 100).await;
+        world.cut_off(number);
+        world.no_rule();
+        assert!(!done.get());
+        let at = world.find(NodeId(2), &content(9)).expect("stored");
+        world.disk(NodeId(2)).flip_bit(at + 100, 3);
+        let (next, _) = world.attach();
+        assert_eq!((get(&world, &next, 1).await, get(&world, &next, 2).await), (7, 8));
+        assert_heals(&world, &next).await;
+    });
+    rt.abort_all();
 }

@@ -2,10 +2,13 @@
 
 mod cases;
 mod changes;
+mod clones;
 mod corruption;
+mod frees;
 mod grow;
 mod model;
 mod replica;
+mod snapshots;
 mod upkeep;
 mod world;
 

@@ -58,6 +58,8 @@ struct Node {
     disk: MemDisk,
     /// One per core; none while the node is down.
     services: Vec<Service>,
+    /// As many.
+    shards: Vec<Shard<MemDisk, TestRuntime>>,
     /// Counts lives: messages to an earlier one are lost.
     life: u64,
     /// Takes messages and never answers.
@@ -110,6 +112,8 @@ struct Inner {
     /// Changes of replica sets that are carried out but whose answer is lost, and how many were made.
     mute_changes: Cell<bool>,
     changes: Cell<u64>,
+    /// Chunks that were given back.
+    freed: Cell<u64>,
 }
 
 impl World {
@@ -129,11 +133,16 @@ impl World {
             last_replica: Cell::new(1_000_000),
             mute_changes: Cell::new(false),
             changes: Cell::new(0),
+            freed: Cell::new(0),
         }));
         for n in 1..=nodes {
             let disk = MemDisk::new(DISK_SIZE, seed ^ u64::from(n));
             store::format(&disk, DISK_SIZE, CORES, [n as u8; 16]).await.unwrap();
-            world.0.nodes.borrow_mut().insert(NodeId(n), Node { disk, services: vec![], life: 0, hung: false });
+            world
+                .0
+                .nodes
+                .borrow_mut()
+                .insert(NodeId(n), Node { disk, services: vec![], shards: vec![], life: 0, hung: false });
             world.start(NodeId(n)).await;
         }
         world
@@ -158,6 +167,7 @@ impl World {
         let n = nodes.get_mut(&node).unwrap();
         n.life += 1;
         n.services.clear();
+        n.shards.clear();
         n.disk.power_off_after(0);
         n.disk = n.disk.fork(CrashStyle::Random, seed);
     }
@@ -175,16 +185,25 @@ impl World {
     pub async fn start_damaged(&self, node: NodeId) -> bool {
         let disk = self.0.nodes.borrow()[&node].disk.clone();
         let superblock = store::read_superblock(&disk).await.unwrap();
-        let (mut services, mut clean) = (vec![], true);
+        let (mut services, mut all, mut clean) = (vec![], vec![], true);
         for core in 0..CORES {
             let opened = Shard::open(disk.clone(), self.0.rt.clone(), &superblock, core, StoreOptions::default()).await;
             let (shard, report) = opened.unwrap();
             clean &= report.is_clean();
+            all.push(shard.clone());
             let shards = DiskShards { total: CORES, mine: BTreeMap::from([(core, shard)]) };
             services.push(ReplicaService::new(self.0.rt.clone(), BTreeMap::from([(DiskId(node.0), shards)])));
         }
-        self.0.nodes.borrow_mut().get_mut(&node).unwrap().services = services;
+        let mut nodes = self.0.nodes.borrow_mut();
+        let n = nodes.get_mut(&node).unwrap();
+        (n.services, n.shards) = (services, all);
         clean
+    }
+
+    /// Blocks of data that a node stores.
+    pub fn used_blocks(&self, node: NodeId) -> u64 {
+        let nodes = self.0.nodes.borrow();
+        nodes[&node].shards.iter().map(|s| s.usage().used / levee_proto::BLOCK_SIZE as u64).sum()
     }
 
     /// Starts a node that was killed, without its disk.
@@ -255,7 +274,7 @@ impl World {
             snapshots: volume.versions.snapshots.clone(),
             sealed: volume.versions.sealed,
             parent,
-            versions: volume.versions.clone(),
+            versions: VolumeVersions { epoch: Epoch(volume.epoch), ..volume.versions.clone() },
         };
         levee_core::gateway::check(&opened).unwrap();
         let links = TestLinks { world: self.clone(), gateway: number, volume: id, epoch: opened.epoch };
@@ -267,10 +286,11 @@ impl World {
 
     fn change_versions(&self, id: VolumeId, change: impl FnOnce(&mut VolumeVersions)) -> VolumeVersions {
         let mut volumes = self.0.volumes.borrow_mut();
-        let versions = &mut volumes.get_mut(&id).unwrap().versions;
+        let volume = volumes.get_mut(&id).unwrap();
+        let versions = &mut volume.versions;
         change(versions);
         versions.number += 1;
-        versions.clone()
+        VolumeVersions { epoch: Epoch(volume.epoch), ..volume.versions.clone() }
     }
 
     /// The meta server's part of taking a snapshot: it is pending. What the gateway is to be told, and the snapshot's view.
@@ -368,6 +388,11 @@ impl World {
         self.0.changes.get()
     }
 
+    /// How many chunks were given back.
+    pub fn freed(&self) -> u64 {
+        self.0.freed.get()
+    }
+
     /// Where the chunk at this position is.
     pub fn members(&self, index: u32) -> Vec<NodeId> {
         self.0.volumes.borrow()[&VOLUME].chunks[&index].replicas.iter().map(|r| r.node).collect()
@@ -378,7 +403,13 @@ impl World {
         let (mut answer, mut refused) = (vec![], None);
         for change in changes {
             let mut volumes = self.0.volumes.borrow_mut();
-            let info = volumes.get_mut(&id).unwrap().chunks.get_mut(&change.index).expect("a chunk that exists");
+            let chunks = &mut volumes.get_mut(&id).unwrap().chunks;
+            let frees = |info: &ChunkInfo| info.replicas.iter().all(|r| change.remove.contains(&r.replica));
+            if change.add == 0 && chunks.get(&change.index).is_none_or(frees) {
+                self.0.freed.set(self.0.freed.get() + u64::from(chunks.remove(&change.index).is_some()));
+                continue;
+            }
+            let info = chunks.get_mut(&change.index).expect("a chunk that exists");
             if info.config == change.config && self.changed(info, &change).is_none() {
                 refused = Some("no node is free".to_string());
             }
@@ -420,7 +451,8 @@ impl World {
         let mut volumes = self.0.volumes.borrow_mut();
         let chunks = &mut volumes.get_mut(&volume).unwrap().chunks;
         let made = indexes.into_iter().map(|index| {
-            let id = (volume.0 - 1) * CHUNKS_OF_VOLUME + u64::from(index) + 1;
+            // Ids are never used again.
+            let id = (volume.0 - 1) * CHUNKS_OF_VOLUME + u64::from(index) + 1 + self.0.freed.get() * 100_000;
             let place = |k: u64| {
                 let node = nodes[((id + k) % nodes.len() as u64) as usize];
                 ReplicaPlace { replica: ReplicaId(id * 10 + k), node, disk: DiskId(node.0) }

@@ -244,8 +244,11 @@ pub struct VolumeParent {
 /// What a volume's gateway follows while it is attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VolumeVersions {
-    /// Moves whenever anything else in here does; [`super::AttachIntent::versions`] is the newest.
+    /// Moves whenever anything else in here does, but for the epoch; [`super::AttachIntent::versions`] is the newest.
     pub number: u64,
+    /// The volume's epoch when they were so: only that gateway may follow them.
+    #[serde(default)]
+    pub epoch: Epoch,
     /// What the volume writes at.
     pub version: Version,
     /// The head's.

@@ -1,0 +1,183 @@
+//! A cluster with one volume, all of it written: what is repaired.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{COPIES, RepairOptions, http};
+use crate::cluster::{Cluster, Shape};
+use crate::load::{self, LoadOptions, Pattern, Until};
+
+const VOLUME: &str = "repair";
+/// The node that serves the volume, and the one whose disk is given up.
+const GATEWAY: &str = "node-1";
+const VICTIM: &str = "node-2";
+/// How long the volume may take to be whole after it was written.
+const WHOLE_LIMIT: Duration = Duration::from_secs(60);
+/// After that: the guest counts as idle, and what the stores do after writing is done.
+const SETTLE: Duration = Duration::from_secs(4);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// Disks are multiples of this, and have so many times their share of the data.
+const MIN_DISK: u64 = 4 << 30;
+const SPARE: u64 = 4;
+
+pub struct Scene {
+    pub cluster: Cluster,
+    pub socket: PathBuf,
+    /// The disk that is given up.
+    pub victim: u64,
+    /// Where the gateway and the meta server answer.
+    gateway_port: u16,
+    meta_port: u16,
+    progress: fn(&str),
+}
+
+/// How the volume does, as its gateway sees it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub healthy: u64,
+    pub degraded: u64,
+    pub leaving: u64,
+    pub copied: u64,
+}
+
+impl Health {
+    fn of(status: &Value) -> Option<Health> {
+        let volume = status["volumes"].get(0)?;
+        let number = |name: &str| volume[name].as_u64();
+        Some(Health {
+            healthy: number("healthy_chunks")?,
+            degraded: number("degraded_chunks")?,
+            leaving: number("leaving_replicas")?,
+            copied: number("copied_bytes")?,
+        })
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.healthy > 0 && self.degraded == 0 && self.leaving == 0
+    }
+}
+
+impl Scene {
+    pub fn start(options: &RepairOptions) -> Result<Scene> {
+        let say = options.progress;
+        say(&format!("starting a cluster of {} nodes and writing a volume", options.nodes));
+        let cluster = Cluster::create_shaped(&options.dir.join("cluster"), &shape(options))?;
+        cluster.create_volume(VOLUME, options.size)?;
+        let socket = cluster.attach_at(VOLUME, GATEWAY)?.socket;
+        let victim = disk_of(&cluster, VICTIM)?;
+        let layout = std::fs::read(cluster.dir().join("cluster.json")).context("cannot read the cluster's layout")?;
+        let (meta_port, gateway_port) = ports(&serde_json::from_slice(&layout)?)
+            .with_context(|| format!("the cluster's layout names no port of {GATEWAY}"))?;
+        let scene = Scene { cluster, socket, victim, gateway_port, meta_port, progress: say };
+        scene.fill(options.size)?;
+        Ok(scene)
+    }
+
+    pub fn say(&self, line: &str) {
+        (self.progress)(line);
+    }
+
+    pub fn health(&self) -> Result<Health> {
+        let status = http::get(self.gateway_port, "/v1/status")?;
+        Health::of(&status).context("the gateway's status names no volume")
+    }
+
+    /// Replicas that the meta server counts on the victim.
+    pub fn placed(&self) -> Result<u64> {
+        let disks = http::get(self.meta_port, "/v1/disks?limit=1000")?;
+        let items = disks["items"].as_array().context("the meta server lists no disks")?;
+        let victim = items.iter().find(|disk| disk["id"] == self.victim);
+        victim.and_then(|disk| disk["replicas"].as_u64()).context("the meta server does not know the disk")
+    }
+
+    /// Ends the daemons and deletes their data.
+    pub fn stop(self) -> Result<()> {
+        self.cluster.destroy()
+    }
+
+    fn fill(&self, size: u64) -> Result<()> {
+        let fill = LoadOptions {
+            socket: self.socket.clone(),
+            pattern: Pattern::Write,
+            block: 128 << 10,
+            depth: 16,
+            queues: 1,
+            rate: None,
+            until: Until::Covered,
+            area: Some(size),
+        };
+        load::run(&fill).context("writing the volume")?;
+        let begun = Instant::now();
+        while !self.health()?.is_whole() {
+            ensure!(begun.elapsed() < WHOLE_LIMIT, "the volume is not whole {} s after it was written", {
+                WHOLE_LIMIT.as_secs()
+            });
+            std::thread::sleep(LOOK_PAUSE);
+        }
+        std::thread::sleep(SETTLE);
+        Ok(())
+    }
+}
+
+fn shape(options: &RepairOptions) -> Shape {
+    Shape {
+        base_port: options.base_port,
+        nodes: options.nodes,
+        metas: 1,
+        disk_size: (options.size * COPIES / options.nodes as u64 * SPARE).next_multiple_of(MIN_DISK),
+        network: None,
+        repair_after: None,
+    }
+}
+
+/// The only disk of a node.
+fn disk_of(cluster: &Cluster, node: &str) -> Result<u64> {
+    let (status, disks) = (cluster.status()?, cluster.disks()?);
+    find_disk(&status, &disks, node).with_context(|| format!("{node} has no disk"))
+}
+
+fn find_disk(status: &Value, disks: &Value, node: &str) -> Option<u64> {
+    let node = status["nodes"].as_array()?.iter().find(|n| n["name"] == node)?;
+    disks.as_array()?.iter().find(|disk| disk["node"] == node["id"])?["id"].as_u64()
+}
+
+/// The ports of the meta server, and of the gateway's admin endpoint.
+fn ports(layout: &Value) -> Option<(u16, u16)> {
+    let port = |value: &Value| u16::try_from(value.as_u64()?).ok();
+    let gateway = layout["nodes"].as_array()?.iter().find(|node| node["name"] == GATEWAY)?;
+    Some((port(&layout["metas"][0]["port"])?, port(&gateway["admin_port"])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_actors_are_found_in_what_the_cluster_tells() {
+        let layout = json!({"metas": [{"port": 7400}], "nodes": [{"name": "node-1", "admin_port": 7500}]});
+        assert_eq!(ports(&layout), Some((7400, 7500)));
+        assert_eq!(ports(&json!({})), None);
+        let status = json!({"nodes": [{"id": 5, "name": "node-1"}, {"id": 6, "name": "node-2"}]});
+        let disks = json!([{"id": 1, "node": 5}, {"id": 9, "node": 6}]);
+        assert_eq!(find_disk(&status, &disks, "node-2"), Some(9));
+        assert_eq!(find_disk(&status, &disks, "node-3"), None);
+    }
+
+    #[test]
+    fn a_volume_is_whole_when_nothing_is_left_to_do() {
+        let volume = |healthy, degraded, leaving| {
+            json!({"volumes": [{"healthy_chunks": healthy, "degraded_chunks": degraded,
+                                "leaving_replicas": leaving, "copied_bytes": 7}]})
+        };
+        let health = |v: Value| Health::of(&v).unwrap();
+        assert!(health(volume(4, 0, 0)).is_whole());
+        assert!(!health(volume(3, 1, 0)).is_whole() && !health(volume(4, 0, 1)).is_whole());
+        assert!(!health(volume(0, 0, 0)).is_whole());
+        assert_eq!(health(volume(4, 0, 0)).copied, 7);
+        assert_eq!(Health::of(&json!({"volumes": []})), None);
+    }
+}

@@ -1,0 +1,249 @@
+//! Snapshots that guests' volumes were given, what each may show, and clones of them.
+//!
+//! A snapshot shows what there was when the volume's version moved: the moment in which its gateway was told, or, if that one
+//! died first, in which the next one was opened. What may be there is kept from then on; what gateways that were replaced still do
+//! may have been made before.
+
+use crate::faults;
+use crate::guest::Guest;
+use crate::process::{Process, core_of_shard};
+use crate::world::World;
+use bytes::Bytes;
+use levee_core::ports::Runtime;
+use levee_core::reached;
+use levee_core::sync::oneshot;
+use levee_core::testing::{Registers, SECTOR, stamp_of};
+use levee_meta_state::{Answer, Command};
+use levee_proto::api::{ChunkInfo, CreateClones, CreateSnapshots, Family, ReplicaPlace, SnapshotName, SnapshotState};
+use levee_proto::units::Extent;
+use levee_proto::wire::{BlockKind, Reply, Request};
+use levee_proto::{BLOCK_SIZE, Epoch, Geometry, Version, View, VolumeId};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Sectors of a block.
+const SECTORS: u64 = (BLOCK_SIZE / SECTOR) as u64;
+/// Snapshots of one volume at a time.
+const MAX_SNAPSHOTS: usize = 5;
+/// Volumes at a time.
+const MAX_GUESTS: usize = 5;
+
+/// What a snapshot may show, once that is so.
+struct Shown {
+    registers: Registers,
+    /// Of the first gateway that writes at later versions.
+    epoch: Epoch,
+}
+
+struct Taken {
+    name: String,
+    version: Version,
+    shown: Option<Shown>,
+}
+
+/// The snapshots of one volume.
+#[derive(Default)]
+pub struct Snapshots {
+    taken: RefCell<Vec<Taken>>,
+    named: Cell<u64>,
+}
+
+impl Snapshots {
+    /// A gateway writes at `head` from now on.
+    pub fn moved(&self, head: Version, epoch: Epoch, registers: &Registers) {
+        for taken in self.taken.borrow_mut().iter_mut().filter(|t| t.version < head && t.shown.is_none()) {
+            taken.shown = Some(Shown { registers: registers.frozen(), epoch });
+        }
+    }
+
+    /// A gateway is asked to write something.
+    pub fn write(&self, sectors: &Range<u64>, epoch: Epoch, stamp: u64) {
+        let shown = |t: &mut Taken| t.shown.as_mut().is_some_and(|s| s.epoch > epoch);
+        for taken in self.taken.borrow_mut().iter_mut().filter_map(|t| shown(t).then_some(t)) {
+            if let Some(shown) = &mut taken.shown {
+                shown.registers.may_hold(sectors.clone(), stamp);
+            }
+        }
+    }
+}
+
+/// Takes a snapshot of some volume, deletes one, or clones one.
+pub async fn strike(world: &World) {
+    let guests = world.guests();
+    let guest = &guests[world.below(guests.len() as u64) as usize];
+    let count = guest.snapshots().taken.borrow().len();
+    match world.below(8) {
+        0..3 if count < MAX_SNAPSHOTS => take(world, guest),
+        3 | 4 if count > 0 => delete(world, guest),
+        5 | 6 if count > 0 && world.guests().len() < MAX_GUESTS => clone(world, guest),
+        7 if count > 0 => compare(world, guest).await,
+        _ => take(world, guest),
+    }
+    // Often something happens right then.
+    if world.one_in(2) {
+        world.rt().sleep(world.some_time(60)).await;
+        faults::unsettle(world);
+    }
+}
+
+fn take(world: &World, guest: &Guest) {
+    let snapshots = guest.snapshots();
+    if snapshots.taken.borrow().len() >= MAX_SNAPSHOTS {
+        return delete(world, guest);
+    }
+    let number = snapshots.named.replace(snapshots.named.get() + 1);
+    let name = SnapshotName { volume: guest.name().into(), snapshot: format!("s{number}") };
+    let request = CreateSnapshots { snapshots: vec![name.clone()] };
+    match world.meta().apply(&Command::BeginSnapshots { request, created_ms: 0 }) {
+        Ok(Answer::Snapshots(made)) if made.len() == 1 => {
+            world.log(|| format!("{name} freezes version {}", made[0].version));
+            reached!("snapshot taken");
+            let taken = Taken { name: name.snapshot, version: made[0].version, shown: None };
+            snapshots.taken.borrow_mut().push(taken);
+        }
+        other => world.fail("meta", &format!("{name} cannot be taken: {other:?}")),
+    }
+}
+
+fn delete(world: &World, guest: &Guest) {
+    let snapshots = guest.snapshots();
+    let at = world.below(snapshots.taken.borrow().len() as u64) as usize;
+    let gone = snapshots.taken.borrow_mut().remove(at);
+    let name = SnapshotName { volume: guest.name().into(), snapshot: gone.name };
+    world.log(|| format!("{name} is deleted"));
+    reached!("snapshot deleted");
+    if let Err(problem) = world.meta().apply(&Command::DeleteSnapshot(name)) {
+        world.fail("meta", &format!("a snapshot cannot be deleted: {}", problem.detail));
+    }
+}
+
+/// A new guest, whose volume begins with a snapshot.
+fn clone(world: &World, guest: &Guest) {
+    let snapshots = guest.snapshots();
+    let complete = complete(world, guest);
+    if complete.is_empty() {
+        return;
+    }
+    let (name, _) = &complete[world.below(complete.len() as u64) as usize];
+    let taken = snapshots.taken.borrow();
+    let Some(shown) = taken.iter().find(|t| t.name == *name).and_then(|t| t.shown.as_ref()) else { return };
+    let names = Family::single(format!("c{}", world.guests().len()));
+    let from = SnapshotName { volume: guest.name().into(), snapshot: name.clone() };
+    let request = CreateClones { from, names: names.clone(), size: None, copies: None, min_copies: None };
+    match world.meta().apply(&Command::CreateClones(request)) {
+        Ok(_) => reached!("snapshot cloned"),
+        // Not deeper than is allowed.
+        Err(problem) => return world.log(|| format!("no clone: {}", problem.detail)),
+    }
+    world.add_clone(&names.name, shown.registers.frozen());
+    faults::attach(world, &names.name);
+}
+
+/// Snapshots of which every replica set has enough sealed members, and what they see.
+fn complete(world: &World, guest: &Guest) -> Vec<(String, View)> {
+    let state = world.meta().state();
+    let Ok(versions) = state.volume_versions(guest.name()) else { return vec![] };
+    let mut all = vec![];
+    for taken in &*guest.snapshots().taken.borrow() {
+        let name = SnapshotName { volume: guest.name().into(), snapshot: taken.name.clone() };
+        let is_done = state.snapshot_named(&name).is_ok_and(|s| s.state == SnapshotState::Done);
+        let view = versions.snapshots.iter().find(|v| v.version == taken.version);
+        if is_done && taken.shown.is_some() {
+            all.extend(view.map(|v| (taken.name.clone(), v.clone())));
+        }
+    }
+    all
+}
+
+/// What is left to be done about versions; `None`: nothing.
+pub fn unfinished(world: &World, guest: &Guest) -> Option<String> {
+    let versions = world.meta().state().volume_versions(guest.name()).ok()?;
+    if let Some(version) = versions.pending {
+        return Some(format!("{}: the snapshot of version {version} is not complete", guest.name()));
+    }
+    versions.prune.then(|| format!("{}: what no snapshot needs is not dropped", guest.name()))
+}
+
+/// Reads complete snapshots from every replica that says that it can: what all of them show has to be the same, and possible.
+pub async fn compare(world: &World, guest: &Guest) {
+    if world.meta().state().volume(guest.volume()).is_none_or(|v| v.parent.is_some()) {
+        // Clones of it, which read all ancestors, tell more.
+        return;
+    }
+    for (name, view) in complete(world, guest) {
+        let written: Vec<u64> = {
+            let taken = guest.snapshots().taken.borrow();
+            let shown = taken.iter().find(|t| t.name == name).and_then(|t| t.shown.as_ref());
+            shown.map(|s| s.registers.sectors()).unwrap_or_default()
+        };
+        let blocks: BTreeSet<u64> = written.iter().map(|s| s / SECTORS).collect();
+        let seen = read(world, guest.volume(), &view, &blocks).await;
+        let mut taken = guest.snapshots().taken.borrow_mut();
+        // It may have been deleted meanwhile.
+        let Some(shown) = taken.iter_mut().find(|t| t.name == name).and_then(|t| t.shown.as_mut()) else { continue };
+        for (block, bytes) in seen {
+            for (sector, number) in bytes.chunks(SECTOR).zip(block * SECTORS..) {
+                let begun = shown.registers.begin(u64::MAX);
+                let found = stamp_of(sector, number).and_then(|stamp| shown.registers.saw(number, begun, stamp));
+                if let Err(why) = found {
+                    return world.fail("snapshots", &format!("{}@{name}: {why}", guest.name()));
+                }
+                reached!("snapshot read");
+            }
+        }
+    }
+}
+
+/// Blocks of a snapshot, by their number in the volume, from each replica that has them.
+async fn read(world: &World, volume: VolumeId, view: &View, blocks: &BTreeSet<u64>) -> Vec<(u64, Bytes)> {
+    let chunks = world.meta().state().volume(volume).map(|v| v.chunks.clone()).unwrap_or_default();
+    let chunks: BTreeMap<u32, ChunkInfo> = chunks
+        .into_iter()
+        .map(|(index, c)| (index, ChunkInfo { index, chunk: c.id, config: c.config, replicas: c.replicas }))
+        .collect();
+    let mut seen = vec![];
+    for block in blocks {
+        let place: Extent = Geometry::default().locate(block * BLOCK_SIZE as u64, BLOCK_SIZE as u64);
+        let Some(chunk) = chunks.get(&place.chunk_index) else {
+            seen.push((*block, Bytes::from(vec![0; BLOCK_SIZE])));
+            continue;
+        };
+        for replica in &chunk.replicas {
+            let node = world.nodes().into_iter().find(|n| n.id == replica.node);
+            let Some(process) = node.and_then(|n| n.process.borrow().clone()) else { continue };
+            let within = place.offset / BLOCK_SIZE as u32;
+            if let Some(bytes) = read_one(world, &process, volume, chunk, replica, view, within).await {
+                seen.push((*block, bytes));
+            }
+        }
+    }
+    seen
+}
+
+async fn read_one(
+    world: &World,
+    process: &Rc<Process>,
+    volume: VolumeId,
+    chunk: &ChunkInfo,
+    at: &ReplicaPlace,
+    view: &View,
+    block: u32,
+) -> Option<Bytes> {
+    let (replica, disk) = (at.replica, at.disk);
+    let request =
+        Request::ReadShared { volume, chunk: chunk.chunk, replica, disk, view: view.clone(), block, count: 1 };
+    let core = core_of_shard((chunk.chunk.0 % u64::from(world.setup().shards)) as u16, world.setup().cores);
+    let (answer, answered) = oneshot();
+    process.handle(core, request, Bytes::new(), Box::new(move |reply, data| answer.send((reply, data))));
+    // A process that dies, or is stopped, never answers.
+    let answered = levee_core::sync::timeout(world.rt(), std::time::Duration::from_secs(2), answered).await;
+    match answered.flatten()? {
+        (Reply::Read { entries }, data) => match entries.first()?.kind {
+            BlockKind::Data => Some(data),
+            _ => Some(Bytes::from(vec![0; BLOCK_SIZE])),
+        },
+        _ => None,
+    }
+}
