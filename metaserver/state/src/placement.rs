@@ -2,7 +2,7 @@
 //!
 //! They are on distinct nodes, and on disks in service. The gateway's node gets one if it stores data, so that
 //! reads are local; the others go where the share of used space is smallest, which fills disks in
-//! proportion to their size and takes turns among equals. Nodes that are down come last: they are given
+//! proportion to their size and takes turns among equals, in an order that differs from chunk to chunk. Nodes that are down come last: they are given
 //! copies only where live nodes do not suffice and the volume's `min_copies` are on live ones, so that
 //! writes go on; such a copy is made when its node is back. Where all disks of a node are drained or dead, and too few
 //! nodes are left, a chunk begins with fewer copies, at least `min_copies`: the gateway asks for the others. All of it is integer arithmetic over ordered
@@ -13,7 +13,7 @@ use crate::room::{Need, Room};
 use crate::state::State;
 use crate::tables::{Chunk, Volume, VolumeAttachment};
 use levee_proto::api::{AllocateChunks, AllocatedChunks, Problem, ProblemKind, ReplicaPlace};
-use levee_proto::{ConfigNo, DiskId, Epoch, NodeId, VolumeId};
+use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, NodeId, VolumeId};
 use std::collections::BTreeSet;
 
 impl State {
@@ -23,8 +23,8 @@ impl State {
         let (need, missing) = self.check_allocation(id, request)?;
         let mut room = Room::of(self, alive);
         let mut plan = Vec::with_capacity(missing.len());
-        for index in missing {
-            let places = room.take(need).map_err(|(live, all)| no_room(name, need, live, all))?;
+        for (next, index) in (self.tables.last.chunk + 1..).zip(missing) {
+            let places = room.take(need, ChunkId(next)).map_err(|(live, all)| no_room(name, need, live, all))?;
             plan.push((index, places));
         }
         for (index, places) in plan {

@@ -76,7 +76,10 @@ impl Room<'_> {
 
     /// Places on distinct nodes; or how many live nodes, and nodes at all, have room. Fewer than `copies`, but not fewer than
     /// `min_copies`, only where nodes are out of service: disks that are full are waited for.
-    pub fn take(&mut self, need: Need) -> Result<Vec<(NodeId, DiskId)>, (usize, usize)> {
+    ///
+    /// Nodes that are used alike take turns as `chunk` says, so that every node shares chunks with every other: all of them
+    /// can help when one is lost.
+    pub fn take(&mut self, need: Need, chunk: ChunkId) -> Result<Vec<(NodeId, DiskId)>, (usize, usize)> {
         let Need { copies, min_copies, preferred } = need;
         let is_alive = |id: &NodeId| *id == preferred || self.alive.contains(id);
         let live = self.nodes.keys().filter(|id| is_alive(id)).count();
@@ -86,7 +89,8 @@ impl Room<'_> {
         let mut order: Vec<(NodeId, Share)> = self.nodes.iter().map(|(id, disks)| (*id, node_share(disks))).collect();
         order.sort_by(|(a, x), (b, y)| {
             let first = |id: &NodeId| (*id != preferred, !is_alive(id));
-            first(a).cmp(&first(b)).then_with(|| x.cmp(y)).then_with(|| a.cmp(b))
+            let turn = |id: &NodeId| mix(chunk.0 ^ mix(u64::from(id.0)));
+            first(a).cmp(&first(b)).then_with(|| x.cmp(y)).then_with(|| turn(a).cmp(&turn(b))).then_with(|| a.cmp(b))
         });
         Ok(order.into_iter().take(copies).filter_map(|(node, _)| Some((node, self.take_disk(node)?))).collect())
     }
@@ -134,6 +138,13 @@ impl Room<'_> {
             self.nodes.remove(&node);
         }
     }
+}
+
+/// Finaliser of SplitMix64 (Steele, Lea, Flood 2014).
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 fn node_share(disks: &BTreeMap<DiskId, Share>) -> Share {

@@ -213,7 +213,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let entries = entries.concat();
         let blocks: Vec<u32> = entries.iter().map(|e| e.block).collect();
         let bytes = data.iter().map(|d| d.len() as u64).sum();
-        let copied = !entries.is_empty() && self.repair(chunk, i, entries, data.concat().into()).await;
+        let copied = !entries.is_empty() && self.repair(chunk, i, entries, one_buffer(data)).await;
         count(&self.0.counters.copied_bytes, if copied { bytes } else { 0 });
         // If the session ended, `sending` has been noted as missing again, and is none of ours.
         let noted = session.is_live(generation)
@@ -302,6 +302,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
         }
     }
+}
+
+/// The pieces, one after the other; mostly there is but one.
+fn one_buffer(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() == 1 { pieces.remove(0) } else { pieces.concat().into() }
 }
 
 /// Where a listing goes on after an entry.
