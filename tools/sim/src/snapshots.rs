@@ -95,7 +95,7 @@ fn take(world: &World, guest: &Guest) {
     }
     let number = snapshots.named.replace(snapshots.named.get() + 1);
     let name = SnapshotName { volume: guest.name().into(), snapshot: format!("s{number}") };
-    let request = CreateSnapshots { snapshots: vec![name.clone()] };
+    let request = CreateSnapshots { snapshots: vec![name.clone()], image: None };
     match world.meta().apply(&Command::BeginSnapshots { request, created_ms: 0 }) {
         Ok(Answer::Snapshots(made)) if made.len() == 1 => {
             world.log(|| format!("{name} freezes version {}", made[0].version));
