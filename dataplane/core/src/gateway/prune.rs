@@ -154,6 +154,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                     self.stop(&format!("a newer gateway exists: {detail}"));
                     return false;
                 }
+                // Asked again and again, it would never count as quiet, and nobody would find out.
+                Ok((Reply::Error { status: Status::FenceFirst, .. }, _)) => {
+                    self.distrust(&session, "it was started again");
+                    all = false;
+                }
                 // Something happened to a replica, which other requests find out and deal with.
                 _ => all = false,
             }

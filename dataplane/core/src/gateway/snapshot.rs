@@ -144,6 +144,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 self.stop(&format!("a newer gateway exists: {detail}"));
                 false
             }
+            Ok((Reply::Error { status: Status::FenceFirst, .. }, _)) => {
+                self.distrust(&session, "it was started again");
+                false
+            }
             Ok((reply, _)) => {
                 if session.complain() {
                     warn!(volume = %self.0.volume.name, node = %session.node, "replicas were not sealed: {reply:?}");
