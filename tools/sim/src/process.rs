@@ -107,7 +107,7 @@ impl Process {
         self.rt.kill();
         self.shards.take();
         self.services.take();
-        self.served.take();
+        self.served.take().values().for_each(|s| s.gateway.abandon());
     }
 
     /// The daemon's life.

@@ -309,6 +309,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.0.changed.notify();
     }
 
+    /// Lets go of what is outstanding, without a word to anybody: for a process that is gone, whose tasks are dropped.
+    /// (Callbacks of requests own the gateway, which owns them.)
+    pub fn abandon(&self) {
+        let sessions = self.0.sessions.take();
+        sessions.values().for_each(|s| s.forget());
+        self.chunks().iter().for_each(|c| c.abandon());
+    }
+
     /// Why it stopped, if it did.
     pub fn stopped(&self) -> Option<Stopped> {
         self.0.stopped.borrow().clone()

@@ -122,6 +122,11 @@ impl Session {
         self.changed.notify();
     }
 
+    /// Drops what is outstanding.
+    pub fn forget(&self) {
+        drop(self.calls.take());
+    }
+
     fn register(&self, call: Call) -> u64 {
         let id = self.next_call.get();
         self.next_call.set(id + 1);
