@@ -154,8 +154,8 @@ fn changes(answer: &Evidence, decided: &Entries, sources: &BTreeMap<Key, Slots>,
     changes
 }
 
-/// The entries in which a member (`theirs`) differs from another (`ours`), but for what it lacks, or has too much, of what no
-/// live view needs. `is_settled`: an entry of the other is part of the decided state, so that what it hides stays hidden.
+/// The entries in which a member (`theirs`) differs from another (`ours`), but for what no live view needs: a takeover that lists
+/// what lies above the commit point leaves such entries as they are. `is_settled`: an entry of the other is part of the decided state, so that what it hides stays hidden.
 pub(super) fn differences(
     theirs: &[BlockEntry],
     ours: &[BlockEntry],
@@ -172,8 +172,7 @@ pub(super) fn differences(
         return vec![];
     }
     let spare = spare(&all, keep, |e| ours.get(&key(e)) == Some(e) && is_settled(e));
-    let in_both = |key| theirs.contains_key(key) && ours.contains_key(key);
-    let different = all.keys().filter(|key| differs(key) && (in_both(key) || !spare.contains(key)));
+    let different = all.keys().filter(|key| differs(key) && !spare.contains(key));
     different.map(|(block, version)| (*block, version.0)).collect()
 }
 
