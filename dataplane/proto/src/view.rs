@@ -88,10 +88,14 @@ impl View {
 }
 
 /// A set of views, asked which entries of a chain any of them sees.
+///
+/// An entry that is newer than all of them counts as seen: it was written since they were put together, by a head that has moved on, and
+/// whoever heard of the set late must not drop it.
 #[derive(Clone, Debug, Default)]
 pub struct Keep {
     /// Views that hide the same, together: what they hide, and their versions in order.
     groups: Vec<(View, Vec<Version>)>,
+    newest: Version,
 }
 
 impl Keep {
@@ -106,7 +110,8 @@ impl Keep {
             versions.dedup();
             (View { version: Version::MAX, hidden: hidden.to_vec() }, versions)
         };
-        Keep { groups: groups.into_iter().map(group).collect() }
+        let newest = views.iter().map(|v| v.version).max().unwrap_or_default();
+        Keep { groups: groups.into_iter().map(group).collect(), newest }
     }
 
     /// Whether one of the views sees everything up to `version`.
@@ -118,11 +123,13 @@ impl Keep {
 
     /// Whether any view reads the entry of version `chain[at]`. `chain`: the versions of a block's entries, newest first.
     pub fn reads(&self, chain: &[Version], at: usize) -> bool {
-        self.groups.iter().any(|(hides, versions)| {
-            let newer = chain[..at].iter().rev().copied().find(|v| hides.sees(*v));
-            let from = versions.partition_point(|v| *v < chain[at]);
-            hides.sees(chain[at]) && versions.get(from).is_some_and(|v| newer.is_none_or(|n| *v < n))
-        })
+        let is_newer = chain[at] > self.newest;
+        is_newer
+            || self.groups.iter().any(|(hides, versions)| {
+                let newer = chain[..at].iter().rev().copied().find(|v| hides.sees(*v));
+                let from = versions.partition_point(|v| *v < chain[at]);
+                hides.sees(chain[at]) && versions.get(from).is_some_and(|v| newer.is_none_or(|n| *v < n))
+            })
     }
 }
 

@@ -280,6 +280,8 @@ fn only_what_is_committed_is_pruned() {
         found
     };
     let head = View::of(Version(3));
+    let early = View::of(Version(2));
+    assert_eq!(drops(0, std::slice::from_ref(&early)), []);
     assert_eq!(drops(0, std::slice::from_ref(&head)), []);
     assert_eq!(drops(1, std::slice::from_ref(&head)), []);
     assert_eq!(drops(2, std::slice::from_ref(&head)), [(0, 1)], "version 3 may turn out void, and 2 is read then");
@@ -288,6 +290,8 @@ fn only_what_is_committed_is_pruned() {
     // Version 2 is rolled back, and hides nothing from this view; what does is not committed.
     let back = View { version: Version(3), hidden: vec![(Version(2), Version(2))] };
     assert_eq!(drops(12, std::slice::from_ref(&back)), [(0, 1), (0, 2), (1, 2)]);
+    // Views from before the head moved on say nothing of what was written since.
+    assert_eq!(drops(13, std::slice::from_ref(&early)), [(0, 1), (1, 1)]);
     assert_eq!(drops(13, &[back]), [(0, 1), (0, 2), (1, 1), (1, 2)]);
 }
 
