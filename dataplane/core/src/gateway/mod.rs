@@ -19,6 +19,7 @@ mod background;
 mod chunk;
 mod commit;
 mod config;
+mod confirm;
 mod free;
 mod hedge;
 mod locks;
@@ -38,6 +39,7 @@ use crate::sync::Event;
 use background::Background;
 use bytes::Bytes;
 use chunk::{Chunk, Stage};
+use confirm::Confirmations;
 use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ReplicaChange, ReplicaPlace};
 use levee_proto::units::Extent;
 use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
@@ -86,8 +88,8 @@ pub trait Cluster: 'static {
     /// Sends a request. `done` is never called from inside. Requests to one core arrive in call order.
     fn call(&self, node: NodeId, core: u16, request: Request, data: Bytes, done: Done);
 
-    /// Asks the meta server for other replica sets, or (all members leave, none comes) to free chunks. What is answered
-    /// twice takes effect once.
+    /// Asks the meta server for other replica sets, or (all members leave, none comes) to free chunks, or (no changes)
+    /// whether the epoch is the newest. What is answered twice takes effect once.
     fn change(
         &self,
         changes: Vec<ReplicaChange>,
@@ -156,6 +158,7 @@ struct Inner<R: Runtime, C: Cluster> {
     background: Background,
     /// A chunk may hold no data any more.
     emptied: Event,
+    confirmations: Confirmations,
     counters: Counters,
     /// No request is outstanding, and the watchdog sleeps.
     idle: Cell<bool>,
@@ -192,6 +195,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             evacuate: RefCell::default(),
             background: Background::default(),
             emptied: Event::new(),
+            confirmations: Confirmations::default(),
             counters: Counters::default(),
             idle: Cell::new(false),
             woken: Event::new(),
