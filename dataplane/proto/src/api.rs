@@ -602,7 +602,7 @@ pub struct AllocatedChunks {
 pub struct ChangeReplicas {
     /// Refused unless it is the volume's current epoch.
     pub epoch: Epoch,
-    /// At most 256 at a time, each of another chunk.
+    /// At most 256 at a time, each of another chunk. None: it is only asked whether the epoch is the current one.
     pub changes: Vec<ReplicaChange>,
 }
 

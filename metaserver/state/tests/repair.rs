@@ -117,7 +117,8 @@ fn only_the_gateway_of_the_present_epoch_changes_sets() {
         assert_eq!(change(&mut state, "v", wrong, &[attempt]).unwrap_err().kind, ProblemKind::Fenced);
     }
     assert_eq!(change(&mut state, "v", epoch, &[attempt, attempt]).unwrap_err().kind, ProblemKind::Invalid);
-    assert_eq!(change(&mut state, "v", epoch, &[]).unwrap_err().kind, ProblemKind::Invalid);
+    assert_eq!(change(&mut state, "v", epoch, &[]).unwrap().chunks, [], "whether the epoch is the newest");
+    assert_eq!(change(&mut state, "v", Epoch(0), &[]).unwrap_err().kind, ProblemKind::Fenced);
     let unknown = ChunkInfo { index: 5, ..chunk.clone() };
     let none = change(&mut state, "v", epoch, &[attempt, (&unknown, &[], 1)]).unwrap_err();
     assert_eq!(none.kind, ProblemKind::NotFound);

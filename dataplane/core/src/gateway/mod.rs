@@ -20,6 +20,7 @@ mod background;
 mod chunk;
 mod commit;
 mod config;
+mod confirm;
 mod entry_set;
 mod flatten;
 mod free;
@@ -47,6 +48,7 @@ use ancestors::Ancestors;
 use background::Background;
 use bytes::Bytes;
 use chunk::{Chunk, Stage};
+use confirm::Confirmations;
 use levee_proto::api::{
     ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
 };
@@ -109,8 +111,8 @@ pub trait Cluster: 'static {
     /// Sends a request. `done` is never called from inside. Requests to one core arrive in call order.
     fn call(&self, node: NodeId, core: u16, request: Request, data: Bytes, done: Done);
 
-    /// Asks the meta server for other replica sets, or (all members leave, none comes) to free chunks. What is answered
-    /// twice takes effect once.
+    /// Asks the meta server for other replica sets, or (all members leave, none comes) to free chunks, or (no changes)
+    /// whether the epoch is the newest. What is answered twice takes effect once.
     fn change(
         &self,
         changes: Vec<ReplicaChange>,
@@ -190,6 +192,7 @@ struct Inner<R: Runtime, C: Cluster> {
     background: Background,
     /// A chunk may hold no data any more.
     emptied: Event,
+    confirmations: Confirmations,
     counters: Counters,
     /// No request is outstanding, and the watchdog sleeps.
     idle: Cell<bool>,
@@ -230,6 +233,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             evacuate: RefCell::default(),
             background: Background::default(),
             emptied: Event::new(),
+            confirmations: Confirmations::default(),
             counters: Counters::default(),
             idle: Cell::new(false),
             woken: Event::new(),

@@ -49,14 +49,16 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         join_all(writes).await.into_iter().collect()
     }
 
-    /// Zeroes a range (bytes, multiples of 512); its space is given back.
+    /// Zeroes a range (bytes, multiples of 512); its space is given back. Where nothing was ever written the meta server is asked whether
+    /// this is still the volume's gateway.
     pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Stopped> {
         self.0.background.guest();
         let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, true)).collect::<Vec<_>>();
         join_all(zeroes).await.into_iter().collect()
     }
 
-    /// Gives the whole blocks of a range back; they read as zeros from then on.
+    /// Gives the whole blocks of a range back; they read as zeros from then on, unless this gateway has been replaced: then
+    /// nothing is promised.
     pub async fn discard(&self, offset: u64, len: u64) -> Result<(), Stopped> {
         self.0.background.guest();
         let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, false)).collect::<Vec<_>>();
@@ -91,10 +93,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let whole = e.offset.div_ceil(BLOCK)..(e.offset + e.len) / BLOCK;
         if whole.is_empty() {
             let may_have_data = self.chunk(e.chunk_index).is_some() || self.0.ancestors.have(e.chunk_index);
-            return if edges && may_have_data {
-                self.write_extent(e, zeros(e.len)).await
-            } else {
-                self.check_stopped()
+            return match edges {
+                true if may_have_data => self.write_extent(e, zeros(e.len)).await,
+                true => self.confirm_epoch().await,
+                false => self.check_stopped(),
             };
         }
         let head = whole.start * BLOCK - e.offset;
@@ -103,6 +105,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             Some(held) => held,
             // What an ancestor has there is to be hidden.
             None if self.0.ancestors.have(e.chunk_index) => self.hold_allocated(e.chunk_index, &whole).await?,
+            None if edges => return self.confirm_epoch().await,
             None => return self.check_stopped(),
         };
         self.write_locked(&chunk, BlockKind::Zero, whole.clone(), Bytes::new(), held).await?;

@@ -120,3 +120,16 @@ fn writes_that_race_with_freeing_are_all_there() {
         assert_heals(&world, &gateway).await;
     });
 }
+
+#[test]
+fn a_gateway_that_was_replaced_cannot_zero_what_it_knows_no_chunk_of() {
+    scenario(|world| async move {
+        let (first, _) = world.attach();
+        within(&world, "zeroes", first.write_zeroes(0, UNIT)).await.unwrap();
+        let (second, _) = world.attach();
+        put(&world, &second, 3, 7).await;
+        assert!(within(&world, "zeroes", first.write_zeroes(0, UNIT)).await.is_err());
+        assert!(within(&world, "zeroes", first.write_zeroes(512, 512)).await.is_err());
+        assert_eq!(get(&world, &second, 3).await, 7);
+    });
+}
