@@ -35,6 +35,8 @@ pub(super) struct ChunkState {
     config: ConfigNo,
     /// Counter of the next write's seq.
     next: u64,
+    /// The newest write that was begun.
+    newest: Seq,
     /// By slot; those that are gone included.
     pub members: Vec<Member>,
     /// Members of which each is to hold every acknowledged write, while the replica set is being changed.
@@ -153,7 +155,7 @@ impl Chunk {
         let members = info.replicas.iter().map(|place| Member::new(*place, missing())).collect();
         let stage = if fresh { Stage::Adopting } else { Stage::InDoubt };
         let (config, open) = (info.config, BTreeMap::new());
-        let state = ChunkState { stage, config, next: 1, members, attested: 0, open };
+        let state = ChunkState { stage, config, next: 1, newest: Seq::ZERO, members, attested: 0, open };
         Rc::new(Chunk {
             id: info.chunk,
             index: info.index,
@@ -242,13 +244,14 @@ impl Chunk {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         state.open.insert(op.seq, op.clone());
+        state.newest = state.newest.max(op.seq);
         let mut live = Vec::with_capacity(state.members.len());
         for i in 0..state.members.len() {
             if state.members[i].live {
                 state.owe(i, op);
                 live.push(i);
             } else if !state.members[i].is_gone() {
-                state.members[i].miss(op.blocks());
+                state.members[i].miss(op.blocks(), op.seq);
             }
         }
         live
@@ -271,9 +274,10 @@ impl Chunk {
         }
         op.acked.set(op.acked.get() | (1 << i));
         state.members[i].acked = state.members[i].acked.max(op.seq);
-        if !op.answered.get() {
-            // An unanswered write holds its blocks exclusively, so nothing newer exists: the member misses none of
-            // them any more. (When all copies were away at once, this is what the others can copy from.)
+        if !op.answered.get() || op.seq > state.members[i].missed {
+            // An unanswered write holds its blocks exclusively, so nothing newer exists; and of one that came after everything that
+            // was missed, the member owes at most what is newer still. It misses none of the blocks any more. (When all
+            // copies were away, or lost something, this is what the others can copy from.)
             state.members[i].renew(op.blocks());
         }
         let now = !op.answered.get() && state.is_durable(op, min_copies);
@@ -286,7 +290,7 @@ impl Chunk {
     pub fn give_up(&self, op: &WriteOp, i: usize) {
         {
             let mut state = self.state.borrow_mut();
-            state.members[i].miss(op.blocks());
+            state.members[i].miss(op.blocks(), op.seq);
             state.settle(i, op);
         }
         self.changed.notify();
@@ -300,7 +304,7 @@ impl Chunk {
             let state = &mut *guard;
             let member = &mut state.members[i];
             member.live = false;
-            member.miss(0..0);
+            member.miss(0..0, Seq::ZERO);
             if let Sync::Behind(missing) = &mut member.sync {
                 missing.dirty.extend(&std::mem::take(&mut missing.sending));
             }
@@ -310,7 +314,7 @@ impl Chunk {
                     state.settle(i, &op);
                     continue;
                 }
-                state.members[i].miss(op.blocks());
+                state.members[i].miss(op.blocks(), op.seq);
                 state.settle(i, &op);
             }
         }
@@ -402,9 +406,17 @@ impl Chunk {
         let blocks = block..block + 1;
         let others = state.present().any(|(j, m)| j != i && m.holds(&blocks));
         if others {
-            state.members[i].miss(blocks);
+            let newest = state.newest;
+            state.members[i].miss(blocks, newest);
         }
         others
+    }
+
+    /// A member is about to be noted to miss more, as of now.
+    pub fn misses_as_of_now(&self, i: usize) {
+        let mut state = self.state.borrow_mut();
+        let newest = state.newest;
+        state.members[i].missed = newest;
     }
 
     /// Changes what a member is known to miss. False if it misses nothing.

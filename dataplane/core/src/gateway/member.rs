@@ -91,6 +91,8 @@ pub(super) struct Member {
     pub sync: Sync,
     /// The largest seq that it acknowledged in this epoch.
     pub acked: Seq,
+    /// What it is noted to miss is of writes up to this one: a later one is newer than that.
+    pub missed: Seq,
     /// Writes sent in this session that it has not acknowledged.
     pub owes: BTreeMap<Seq, Rc<WriteOp>>,
 }
@@ -98,7 +100,8 @@ pub(super) struct Member {
 impl Member {
     pub fn new(place: ReplicaPlace, missing: Missing) -> Member {
         let (sync, acked) = (Sync::Behind(missing), Seq::ZERO);
-        Member { place, gone: None, made: false, live: false, busy: false, sync, acked, owes: BTreeMap::new() }
+        let (missed, owes) = (Seq::ZERO, BTreeMap::new());
+        Member { place, gone: None, made: false, live: false, busy: false, sync, acked, missed, owes }
     }
 
     pub fn is_gone(&self) -> bool {
@@ -109,8 +112,9 @@ impl Member {
         matches!(self.sync, Sync::Current)
     }
 
-    /// Notes that the member misses `blocks`.
-    pub fn miss(&mut self, blocks: Range<u32>) {
+    /// Notes that the member misses `blocks` as of a write.
+    pub fn miss(&mut self, blocks: Range<u32>, write: Seq) {
+        self.missed = self.missed.max(write);
         if self.is_current() {
             self.sync = Sync::Behind(Missing::default());
         }
