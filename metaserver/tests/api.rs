@@ -69,7 +69,8 @@ async fn everything_wrong_is_a_problem() {
         ("POST", "/v1/nodes/7/heartbeat", r#"{"incarnation":"x"}"#, 400),
         ("POST", "/v1/disks/7/state", r#"{"state":"dead"}"#, 404),
         ("POST", "/v1/disks/7/state", r#"{"state":"lost"}"#, 400),
-        ("POST", "/v1/volumes/none/replicas", r#"{"epoch":1,"changes":[]}"#, 400),
+        ("POST", "/v1/volumes/none/replicas", r#"{"epoch":1,"changes":[]}"#, 404),
+        ("POST", "/v1/volumes/none/replicas", r#"{"epoch":1}"#, 400),
     ] {
         let response = request(method, path, body).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
         assert_eq!(response.status(), status, "{method} {path}");
