@@ -35,8 +35,6 @@ pub(super) struct ChunkState {
     config: ConfigNo,
     /// Counter of the next write's seq.
     next: u64,
-    /// The newest write that was begun.
-    newest: Seq,
     /// By slot; those that are gone included.
     pub members: Vec<Member>,
     /// Members of which each is to hold every acknowledged write, while the replica set is being changed.
@@ -97,7 +95,7 @@ impl ChunkState {
 
     /// The member does not owe the write any more.
     pub fn settle(&mut self, i: usize, op: &WriteOp) {
-        self.members[i].owes.remove(&op.seq);
+        self.members[i].settle(op);
         op.owed_by.set(op.owed_by.get() & !(1 << i));
         self.retire(op);
     }
@@ -155,7 +153,7 @@ impl Chunk {
         let members = info.replicas.iter().map(|place| Member::new(*place, missing())).collect();
         let stage = if fresh { Stage::Adopting } else { Stage::InDoubt };
         let (config, open) = (info.config, BTreeMap::new());
-        let state = ChunkState { stage, config, next: 1, newest: Seq::ZERO, members, attested: 0, open };
+        let state = ChunkState { stage, config, next: 1, members, attested: 0, open };
         Rc::new(Chunk {
             id: info.chunk,
             index: info.index,
@@ -244,14 +242,13 @@ impl Chunk {
         let mut guard = self.state.borrow_mut();
         let state = &mut *guard;
         state.open.insert(op.seq, op.clone());
-        state.newest = state.newest.max(op.seq);
         let mut live = Vec::with_capacity(state.members.len());
         for i in 0..state.members.len() {
             if state.members[i].live {
                 state.owe(i, op);
                 live.push(i);
             } else if !state.members[i].is_gone() {
-                state.members[i].miss(op.blocks(), op.seq);
+                state.members[i].miss(op.blocks());
             }
         }
         live
@@ -274,12 +271,12 @@ impl Chunk {
         }
         op.acked.set(op.acked.get() | (1 << i));
         state.members[i].acked = state.members[i].acked.max(op.seq);
-        if !op.answered.get() || op.seq > state.members[i].missed {
-            // An unanswered write holds its blocks exclusively, so nothing newer exists; and of one that came after everything that
-            // was missed, the member owes at most what is newer still. It misses none of the blocks any more. (When all
-            // copies were away, or lost something, this is what the others can copy from.)
+        if !op.answered.get() {
+            // An unanswered write holds its blocks exclusively, so nothing newer exists: the member misses none of
+            // them any more. (When all copies were away at once, this is what the others can copy from.)
             state.members[i].renew(op.blocks());
         }
+        state.members[i].overtake(op);
         let now = !op.answered.get() && state.is_durable(op, min_copies);
         op.answered.set(op.answered.get() || now);
         state.settle(i, op);
@@ -290,7 +287,7 @@ impl Chunk {
     pub fn give_up(&self, op: &WriteOp, i: usize) {
         {
             let mut state = self.state.borrow_mut();
-            state.members[i].miss(op.blocks(), op.seq);
+            state.members[i].miss_write(op);
             state.settle(i, op);
         }
         self.changed.notify();
@@ -304,7 +301,7 @@ impl Chunk {
             let state = &mut *guard;
             let member = &mut state.members[i];
             member.live = false;
-            member.miss(0..0, Seq::ZERO);
+            member.miss(0..0);
             if let Sync::Behind(missing) = &mut member.sync {
                 missing.dirty.extend(&std::mem::take(&mut missing.sending));
             }
@@ -314,7 +311,7 @@ impl Chunk {
                     state.settle(i, &op);
                     continue;
                 }
-                state.members[i].miss(op.blocks(), op.seq);
+                state.members[i].miss_write(&op);
                 state.settle(i, &op);
             }
         }
@@ -406,17 +403,9 @@ impl Chunk {
         let blocks = block..block + 1;
         let others = state.present().any(|(j, m)| j != i && m.holds(&blocks));
         if others {
-            let newest = state.newest;
-            state.members[i].miss(blocks, newest);
+            state.members[i].miss(blocks);
         }
         others
-    }
-
-    /// A member is about to be noted to miss more, as of now.
-    pub fn misses_as_of_now(&self, i: usize) {
-        let mut state = self.state.borrow_mut();
-        let newest = state.newest;
-        state.members[i].missed = newest;
     }
 
     /// Changes what a member is known to miss. False if it misses nothing.

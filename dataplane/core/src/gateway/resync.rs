@@ -157,7 +157,6 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         doubtful.extend(&chunk.doubtful(source));
         let epoch = self.0.volume.epoch;
         let different = differences(&theirs, &ours);
-        chunk.misses_as_of_now(i);
         session.is_live(generation)
             && chunk.update_missing(i, |m| {
                 let new = theirs.iter().filter(|e| !m.damaged && e.seq.epoch() == epoch).map(|e| e.block);

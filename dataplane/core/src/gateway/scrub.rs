@@ -188,7 +188,7 @@ impl Chunk {
     fn compare_again(&self, i: usize) {
         let mut state = self.state.borrow_mut();
         state.members[i].acked = Seq::ZERO;
-        state.members[i].miss(0..0, Seq::ZERO);
+        state.members[i].miss(0..0);
         state.forget_acks(i);
         drop(state);
         self.update_missing(i, |m| {
