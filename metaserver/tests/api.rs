@@ -69,7 +69,7 @@ async fn everything_wrong_is_a_problem() {
         ("POST", "/v1/nodes/7/heartbeat", r#"{"incarnation":"x"}"#, 400),
         ("POST", "/v1/disks/7/state", r#"{"state":"dead"}"#, 404),
         ("POST", "/v1/disks/7/state", r#"{"state":"lost"}"#, 400),
-        ("POST", "/v1/volumes/none/replicas", r#"{"epoch":1,"changes":[]}"#, 400),
+        ("POST", "/v1/volumes/none/replicas", r#"{"epoch":1,"changes":[]}"#, 404),
         ("POST", "/v1/snapshots", "", 400),
         ("POST", "/v1/snapshots", r#"{"snapshots":[]}"#, 400),
         ("POST", "/v1/snapshots?wait_ms=x", r#"{"snapshots":[]}"#, 400),
@@ -97,6 +97,7 @@ async fn everything_wrong_is_a_problem() {
         ("POST", "/v1/deletions", r#"{"volumes":[]}"#, 400),
         ("POST", "/v1/deletions", r#"{"volumes":[{"name":"a b"}]}"#, 400),
         ("POST", "/v1/deletions", r#"{"volumes":[{"name":"a","count":65000},{"name":"b","count":65000}]}"#, 400),
+        ("POST", "/v1/volumes/none/replicas", r#"{"epoch":1}"#, 400),
     ] {
         let response = request(method, path, body).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
         assert_eq!(response.status(), status, "{method} {path}");

@@ -98,7 +98,7 @@ impl ChunkState {
 
     /// The member does not owe the write any more.
     pub fn settle(&mut self, i: usize, op: &WriteOp) {
-        self.members[i].owes.remove(&op.seq);
+        self.members[i].settle(op);
         op.owed_by.set(op.owed_by.get() & !(1 << i));
         self.retire(op);
     }
@@ -305,6 +305,7 @@ impl Chunk {
             // them any more. (When all copies were away at once, this is what the others can copy from.)
             state.members[i].renew(op.blocks(), op.version);
         }
+        state.members[i].overtake(op);
         let now = !op.answered.get() && state.is_durable(op, min_copies);
         op.answered.set(op.answered.get() || now);
         state.settle(i, op);
@@ -315,7 +316,7 @@ impl Chunk {
     pub fn give_up(&self, op: &WriteOp, i: usize) {
         {
             let mut state = self.state.borrow_mut();
-            state.members[i].miss(op.blocks(), op.version);
+            state.members[i].miss_write(op);
             state.settle(i, op);
         }
         self.changed.notify();
@@ -337,7 +338,7 @@ impl Chunk {
                     state.settle(i, &op);
                     continue;
                 }
-                state.members[i].miss(op.blocks(), op.version);
+                state.members[i].miss_write(&op);
                 state.settle(i, &op);
             }
         }

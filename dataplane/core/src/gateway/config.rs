@@ -160,8 +160,10 @@ fn to_change(state: &ChunkState, copies: usize, leaving: &BTreeMap<DiskId, DiskS
     }
     let draining = of(&|m| leaving.contains_key(&m.place.disk));
     if present > copies {
-        // The copy is there: the old one may go. Or nobody goes any more, and the newest is one too many.
-        let newest = || state.present().max_by_key(|(_, m)| m.place.replica).map(|(i, _)| i);
+        // The copy is there: the old one may go. Or nobody goes any more, and the newest is one too many: of two on one node,
+        // if there are.
+        let on_node = |m: &Member| state.present().filter(|(_, o)| o.place.node == m.place.node).count();
+        let newest = || state.present().max_by_key(|(_, m)| (on_node(m) > 1, m.place.replica)).map(|(i, _)| i);
         let goes = draining.first().copied().or_else(newest)?;
         return Some((1 << goes, 0));
     }

@@ -2,6 +2,7 @@
 
 use super::entry_set::EntrySet;
 use super::locks::Held;
+use crate::bitmap::BlockSet;
 use crate::sync::Sender;
 use bytes::Bytes;
 use levee_proto::api::ReplicaPlace;
@@ -95,6 +96,8 @@ pub(super) struct Member {
     pub sealed: Version,
     /// Writes sent in this session that it has not acknowledged.
     pub owes: BTreeMap<Seq, Rc<WriteOp>>,
+    /// Of those: the blocks of which it acknowledged something newer.
+    overtaken: BTreeMap<Seq, BlockSet>,
 }
 
 impl Member {
@@ -109,6 +112,7 @@ impl Member {
             acked: Seq::ZERO,
             sealed: Version(0),
             owes: BTreeMap::new(),
+            overtaken: BTreeMap::new(),
         }
     }
 
@@ -136,6 +140,27 @@ impl Member {
         let missing = self.fall_behind();
         missing.renewed.remove_range(blocks.clone(), version);
         missing.dirty.insert_range(blocks, version);
+    }
+
+    /// It acknowledged a write: what it owes of older ones to these entries does not matter any more.
+    pub fn overtake(&mut self, op: &WriteOp) {
+        let same = |older: &WriteOp| older.version == op.version && older.overlaps(&op.blocks());
+        for (seq, older) in self.owes.range(..op.seq).filter(|(_, older)| same(older)) {
+            let blocks = op.block.max(older.block)..op.blocks().end.min(older.blocks().end);
+            self.overtaken.entry(*seq).or_default().insert_range(blocks);
+        }
+    }
+
+    /// It does not get a write that it owes: it misses the blocks of which it has nothing newer.
+    pub fn miss_write(&mut self, op: &WriteOp) {
+        let newer = self.overtaken.remove(&op.seq).unwrap_or_default();
+        op.blocks().filter(|b| !newer.contains(*b)).for_each(|b| self.miss(b..b + 1, op.version));
+    }
+
+    /// It does not owe the write any more.
+    pub fn settle(&mut self, op: &WriteOp) {
+        self.owes.remove(&op.seq);
+        self.overtaken.remove(&op.seq);
     }
 
     /// It has the newest state of this version of these blocks.
@@ -236,5 +261,44 @@ impl WriteOp {
 
     pub fn is_owed_by(&self, member: usize) -> bool {
         self.owed_by.get() & (1 << member) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use levee_proto::{DiskId, Epoch, NodeId, ReplicaId};
+
+    fn write(counter: u64, blocks: Range<u32>) -> Rc<WriteOp> {
+        Rc::new(WriteOp {
+            seq: Seq::new(Epoch(1), counter),
+            version: Version(1),
+            kind: BlockKind::Data,
+            block: blocks.start,
+            count: blocks.end - blocks.start,
+            data: Bytes::new(),
+            crcs: Crcs::none(),
+            acked: Cell::default(),
+            owed_by: Cell::default(),
+            waiter: Cell::default(),
+            starved: Cell::default(),
+            answered: Cell::default(),
+        })
+    }
+
+    /// A full disk refused a write, had room for the next one to the same block, and is given up for the first: it holds the newest
+    /// state, perhaps alone.
+    #[test]
+    fn a_write_that_is_given_up_hides_nothing_newer() {
+        let place = ReplicaPlace { replica: ReplicaId(1), disk: DiskId(1), node: NodeId(1) };
+        let mut member = Member::new(place, Missing::default());
+        member.live = true;
+        let (refused, newer) = (write(1, 1..5), write(2, 2..4));
+        member.owes.insert(refused.seq, refused.clone());
+        member.overtake(&newer);
+        member.miss_write(&refused);
+        member.settle(&refused);
+        assert!(member.holds(&(2..4)) && !member.holds(&(1..2)) && !member.holds(&(4..5)));
+        assert!(member.overtaken.is_empty());
     }
 }
