@@ -8,7 +8,7 @@ use super::allocate::refusal;
 use crate::asks::{Answer, ChangeAsk};
 use levee_core::gateway::AllocError;
 use levee_proto::Epoch;
-use levee_proto::api::{ChangeReplicas, ChangedReplicas, ReplicaChange};
+use levee_proto::api::{ChangeReplicas, ChangedReplicas, ChunkInfo, ReplicaChange};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -88,36 +88,38 @@ impl Batch {
 
     /// Gives each ask its part of the answer.
     async fn answer(self, answer: Answer<ChangedReplicas>) {
-        let asked: usize = self.asks.iter().map(|a| a.changes.len()).sum();
-        let mut answer = answer.and_then(|changed| match changed.chunks.len() == asked {
+        let answer = answer.and_then(|changed| match self.is_answered_by(&changed.chunks) {
             true => Ok(changed),
-            false => {
-                let got = changed.chunks.len();
-                Err(AllocError::Retry(format!("the meta server answered {got} changes, {asked} were asked for")))
-            }
+            false => Err(AllocError::Retry("the meta server answered for other chunks than it was asked for".into())),
         });
         for ask in self.asks {
-            let part = match &mut answer {
-                Ok(changed) => Ok(part(&ask.changes, changed)),
-                Err(e) => Err(e.clone()),
-            };
+            let part = answer.as_ref().map(|changed| part(&ask.changes, changed)).map_err(Clone::clone);
             let _ = ask.answer.send(part).await;
         }
     }
+
+    /// Whether these are the chunks of the changes, in their order; one that all members were to leave may be gone.
+    fn is_answered_by(&self, chunks: &[ChunkInfo]) -> bool {
+        let mut chunks = chunks.iter().peekable();
+        let may_go = |change: &ReplicaChange| change.add == 0 && !change.remove.is_empty();
+        let mut changes = self.asks.iter().flat_map(|a| &a.changes);
+        changes.all(|change| chunks.next_if(|c| c.index == change.index).is_some() || may_go(change))
+            && chunks.next().is_none()
+    }
 }
 
-/// The next chunks of the answer, and why some were refused if any of them was.
-fn part(changes: &[ReplicaChange], all: &mut ChangedReplicas) -> ChangedReplicas {
-    let chunks: Vec<_> = all.chunks.drain(..changes.len()).collect();
-    let unchanged = chunks.iter().zip(changes).any(|(chunk, change)| chunk.config == change.config);
+/// What concerns these chunks, and why some changes were refused if any of these was.
+fn part(changes: &[ReplicaChange], all: &ChangedReplicas) -> ChangedReplicas {
+    let of = |chunk: &ChunkInfo| changes.iter().find(|change| change.index == chunk.index);
+    let chunks: Vec<_> = all.chunks.iter().filter(|chunk| of(chunk).is_some()).cloned().collect();
+    let unchanged = chunks.iter().any(|chunk| of(chunk).is_some_and(|change| chunk.config == change.config));
     ChangedReplicas { chunks, refused: all.refused.clone().filter(|_| unchanged) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use levee_proto::api::ChunkInfo;
-    use levee_proto::{ChunkId, ConfigNo};
+    use levee_proto::{ChunkId, ConfigNo, ReplicaId};
 
     type Answered = async_channel::Receiver<Answer<ChangedReplicas>>;
 
@@ -166,12 +168,27 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_length_is_none() {
-        let ((a, to_a), (b, to_b)) = (ask("v", 1, [7, 9]), ask("v", 1, [8]));
+    fn a_chunk_that_was_freed_is_missing_in_the_answer() {
+        let ((mut a, to_a), (b, to_b)) = (ask("v", 1, [7, 9]), ask("v", 1, [8]));
+        a.changes[0] = ReplicaChange { remove: vec![ReplicaId(1)], add: 0, ..a.changes[0].clone() };
         let batch = gather([a, b].into_iter()).remove(0);
-        futures_lite::future::block_on(batch.answer(Ok(ChangedReplicas { chunks: vec![chunk(7, 2)], refused: None })));
-        for from in [to_a, to_b] {
-            assert!(matches!(from.try_recv().unwrap(), Err(AllocError::Retry(why)) if why.contains("answered 1")));
+        let answer = ChangedReplicas { chunks: vec![chunk(9, 2), chunk(8, 2)], refused: None };
+        futures_lite::future::block_on(batch.answer(Ok(answer)));
+        let got = |from: &Answered| from.try_recv().unwrap().unwrap().chunks;
+        assert_eq!((got(&to_a), got(&to_b)), (vec![chunk(9, 2)], vec![chunk(8, 2)]));
+    }
+
+    #[test]
+    fn an_answer_for_other_chunks_is_none() {
+        for wrong in [vec![chunk(7, 2)], vec![chunk(9, 2), chunk(7, 2), chunk(8, 2)]] {
+            let ((a, to_a), (b, to_b)) = (ask("v", 1, [7, 9]), ask("v", 1, [8]));
+            let batch = gather([a, b].into_iter()).remove(0);
+            futures_lite::future::block_on(batch.answer(Ok(ChangedReplicas { chunks: wrong, refused: None })));
+            for from in [to_a, to_b] {
+                assert!(
+                    matches!(from.try_recv().unwrap(), Err(AllocError::Retry(why)) if why.contains("other chunks"))
+                );
+            }
         }
     }
 }

@@ -192,8 +192,12 @@ impl Guest {
     }
 
     /// Another gateway serves the volume. It gets what the one before left unanswered, if that is over; else the guest
-    /// is on another machine, and its first life is lost.
+    /// is on another machine, and its first life is lost. One that was held up while it opened, and was replaced, finds that the
+    /// guest has gone on.
     pub fn attach(&self, device: Rc<Device>, head: Version) {
+        if self.device().is_some_and(|newer| newer.epoch > device.epoch) {
+            return self.0.ghosts.borrow_mut().push(device);
+        }
         self.moved(head, device.epoch);
         let old = self.0.device.replace(Some(device.clone()));
         if let Some(old) = old {
