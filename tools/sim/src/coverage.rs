@@ -10,6 +10,7 @@ const ENOUGH: u64 = 10_000;
 pub const PLACES: &[&str] = &[
     "checkpoint written",
     "chunk freed",
+    "clone flattened",
     "disk: bit flipped",
     "disk: write lost",
     "disk: write misdirected",
@@ -39,6 +40,7 @@ pub const PLACES: &[&str] = &[
     "takeover compared entries",
     "takeover listed below the commit point",
     "unreadable entry void at a takeover",
+    "volume rolled back",
 ];
 
 /// What was not reached, if there were seeds enough.

@@ -107,6 +107,8 @@ struct Inner {
     size: u64,
     rng: RefCell<TestRng>,
     registers: RefCell<Registers>,
+    /// Epoch of the first gateway that has to do with `registers`: the volume was rolled back before.
+    since: Cell<Epoch>,
     device: RefCell<Option<Rc<Device>>>,
     /// Devices that were replaced.
     ghosts: RefCell<Vec<Rc<Device>>>,
@@ -129,6 +131,7 @@ impl Guest {
             size,
             rng: RefCell::new(TestRng::new(seed)),
             registers: RefCell::new(registers),
+            since: Cell::default(),
             device: RefCell::default(),
             ghosts: RefCell::default(),
             outstanding: RefCell::default(),
@@ -216,6 +219,17 @@ impl Guest {
         }
     }
 
+    /// The volume was rolled back: it holds this from the next gateway on, and what others still do is gone.
+    pub fn rolled_back(&self, to: Registers) {
+        let since = Epoch(self.0.world.meta().epoch(self.0.volume) + 1);
+        self.moved(Version::MAX, since);
+        self.0.since.set(since);
+        self.0.registers.replace(to);
+        let old = self.0.device.take();
+        self.0.ghosts.borrow_mut().extend(old);
+        self.crash();
+    }
+
     /// Lets go of its devices: the end of a run.
     pub fn forget(&self) {
         self.0.outstanding.take();
@@ -289,7 +303,9 @@ impl Guest {
     fn send(&self, device: &Rc<Device>, id: Option<u64>, op: &Op) {
         let begun = self.0.registers.borrow_mut().begin(device.epoch.0.into());
         if op.kind != Kind::Read {
-            self.0.registers.borrow_mut().write(op.sectors(), begun, op.stamp);
+            if device.epoch >= self.0.since.get() {
+                self.0.registers.borrow_mut().write(op.sectors(), begun, op.stamp);
+            }
             self.0.snapshots.write(&op.sectors(), device.epoch, op.stamp);
         }
         let (guest, target, op) = (self.clone(), device.clone(), op.clone());
@@ -331,7 +347,7 @@ impl Guest {
         self.0.world.log(|| format!("{}: {op:x?} acknowledged at epoch {}", self.0.name, device.epoch));
         // A gateway that was replaced promises nothing about what it discards.
         let is_replaced = || self.0.world.meta().epoch(self.0.volume) != device.epoch.0;
-        if op.kind == Kind::Discard && is_replaced() {
+        if device.epoch < self.0.since.get() || (op.kind == Kind::Discard && is_replaced()) {
             return true;
         }
         if let Err(why) = self.0.registers.borrow_mut().acknowledge(op.sectors(), begun) {
@@ -342,7 +358,9 @@ impl Guest {
 
     fn check_read(&self, device: &Device, op: &Op, begun: Begun, bytes: &[u8]) {
         // A gateway that was replaced may still read its own epoch's state: only the newest one counts.
-        if self.0.world.meta().epoch(self.0.volume) != device.epoch.0 || device.gateway.stopped().is_some() {
+        let is_replaced =
+            self.0.world.meta().epoch(self.0.volume) != device.epoch.0 || device.epoch < self.0.since.get();
+        if is_replaced || device.gateway.stopped().is_some() {
             return reached!("read by a gateway that was replaced");
         }
         for (sector, number) in bytes.chunks(SECTOR).zip(op.sectors()) {

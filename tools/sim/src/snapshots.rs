@@ -43,6 +43,13 @@ struct Taken {
     shown: Option<Shown>,
 }
 
+impl Taken {
+    /// What a volume holds that begins with it.
+    fn begin_with(&self) -> Option<Registers> {
+        self.shown.as_ref().map(|s| s.registers.frozen())
+    }
+}
+
 /// The snapshots of one volume.
 #[derive(Default)]
 pub struct Snapshots {
@@ -69,16 +76,18 @@ impl Snapshots {
     }
 }
 
-/// Takes a snapshot of some volume, deletes one, or clones one.
+/// Takes a snapshot of some volume, deletes one, clones one, goes back to one; or makes a clone independent.
 pub async fn strike(world: &World) {
     let guests = world.guests();
     let guest = &guests[world.below(guests.len() as u64) as usize];
     let count = guest.snapshots().taken.borrow().len();
-    match world.below(8) {
+    match world.below(10) {
         0..3 if count < MAX_SNAPSHOTS => take(world, guest),
         3 | 4 if count > 0 => delete(world, guest),
         5 | 6 if count > 0 && world.guests().len() < MAX_GUESTS => clone(world, guest),
         7 if count > 0 => compare(world, guest).await,
+        8 if count > 0 => rollback(world, guest),
+        9 if count == 0 && is_clone(world, guest) => flatten(world, guest),
         _ => take(world, guest),
     }
     // Often something happens right then.
@@ -102,6 +111,10 @@ fn take(world: &World, guest: &Guest) {
             reached!("snapshot taken");
             let taken = Taken { name: name.snapshot, version: made[0].version, shown: None };
             snapshots.taken.borrow_mut().push(taken);
+        }
+        // What a clone has is not complete while it is flattened.
+        Err(problem) if world.meta().state().volume_versions(guest.name()).is_ok_and(|v| v.flatten) => {
+            world.log(|| format!("no snapshot: {}", problem.detail));
         }
         other => world.fail("meta", &format!("{name} cannot be taken: {other:?}")),
     }
@@ -128,7 +141,7 @@ fn clone(world: &World, guest: &Guest) {
     }
     let (name, _) = &complete[world.below(complete.len() as u64) as usize];
     let taken = snapshots.taken.borrow();
-    let Some(shown) = taken.iter().find(|t| t.name == *name).and_then(|t| t.shown.as_ref()) else { return };
+    let Some(shown) = taken.iter().find(|t| t.name == *name).and_then(Taken::begin_with) else { return };
     let names = Family::single(format!("c{}", world.guests().len()));
     let from = SnapshotName { volume: guest.name().into(), snapshot: name.clone() };
     let request = CreateClones { from, names: names.clone(), size: None, copies: None, min_copies: None };
@@ -137,8 +150,46 @@ fn clone(world: &World, guest: &Guest) {
         // Not deeper than is allowed.
         Err(problem) => return world.log(|| format!("no clone: {}", problem.detail)),
     }
-    world.add_clone(&names.name, shown.registers.frozen());
+    world.add_clone(&names.name, shown);
     faults::attach(world, &names.name);
+}
+
+/// The volume is detached, holds again what it held when a snapshot was taken, and is attached somewhere.
+fn rollback(world: &World, guest: &Guest) {
+    let complete = complete(world, guest);
+    if complete.is_empty() || world.alive().is_empty() {
+        return;
+    }
+    let (name, _) = &complete[world.below(complete.len() as u64) as usize];
+    let name = SnapshotName { volume: guest.name().into(), snapshot: name.clone() };
+    let shown = guest.snapshots().taken.borrow().iter().find(|t| t.name == name.snapshot).and_then(Taken::begin_with);
+    let Some(shown) = shown else { return };
+    if let Err(problem) = world.meta().apply(&Command::Detach { name: guest.name().into() }) {
+        return world.fail("meta", &format!("{} cannot be detached: {}", guest.name(), problem.detail));
+    }
+    world.log(|| format!("{} goes back to {name}", guest.name()));
+    match world.meta().apply(&Command::Rollback(name)) {
+        Ok(_) => {
+            reached!("volume rolled back");
+            guest.rolled_back(shown);
+        }
+        // Not while it is flattened, nor too often.
+        Err(problem) => world.log(|| format!("no rollback: {}", problem.detail)),
+    }
+    faults::attach(world, guest.name());
+}
+
+fn is_clone(world: &World, guest: &Guest) -> bool {
+    world.meta().state().volume(guest.volume()).is_some_and(|v| v.parent.is_some())
+}
+
+fn flatten(world: &World, guest: &Guest) {
+    world.log(|| format!("{} is flattened", guest.name()));
+    match world.meta().apply(&Command::Flatten { name: guest.name().into() }) {
+        Ok(_) => reached!("clone flattened"),
+        // It was, or has a snapshot that is being deleted.
+        Err(problem) => world.log(|| format!("not flattened: {}", problem.detail)),
+    }
 }
 
 /// Snapshots of which every replica set has enough sealed members, and what they see.
@@ -163,12 +214,15 @@ pub fn unfinished(world: &World, guest: &Guest) -> Option<String> {
     if let Some(version) = versions.pending {
         return Some(format!("{}: the snapshot of version {version} is not complete", guest.name()));
     }
+    if versions.flatten {
+        return Some(format!("{}: it still depends on its parent", guest.name()));
+    }
     versions.prune.then(|| format!("{}: what no snapshot needs is not dropped", guest.name()))
 }
 
 /// Reads complete snapshots from every replica that says that it can: what all of them show has to be the same, and possible.
 pub async fn compare(world: &World, guest: &Guest) {
-    if world.meta().state().volume(guest.volume()).is_none_or(|v| v.parent.is_some()) {
+    if is_clone(world, guest) {
         // Clones of it, which read all ancestors, tell more.
         return;
     }
