@@ -35,8 +35,9 @@ impl Value {
     }
 }
 
-/// How many values that are no longer possible are remembered of a sector, for reads that were under way then.
-const PAST: usize = 8;
+/// How many values that are no longer possible are remembered of a sector, for reads that were under way then. One write may end as
+/// many at once as gateways that were replaced have left undecided.
+const PAST: usize = 64;
 
 /// One sector.
 #[derive(Clone)]
