@@ -21,7 +21,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench bench-repair sim model mutants clean
+.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench bench-repair bench-snapshots sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -81,6 +81,9 @@ bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one ru
 
 bench-repair: build ## Compare repair of a volume of SIZE with copying files, and guests' latency with and without it
 	$(BIN)/levee-bench repair --size $(SIZE) --dir $(TARGET)/bench --out $(TARGET)/bench/repair.json
+
+bench-snapshots: build ## Measure what snapshots and clones take, and what they cost guests
+	$(BIN)/levee-bench snapshots --dir $(TARGET)/bench --out $(TARGET)/bench/snapshots.json
 
 clean: ## Remove everything built, downloaded or left by a failed run
 	$(CARGO) clean

@@ -13,6 +13,9 @@ use crate::process::{Daemon, daemons_of};
 /// Pause between two looks at something that is waited for.
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
+/// Volumes that one command deletes.
+const NAMES_PER_COMMAND: usize = 1000;
+
 /// A cluster in a folder of its own. Dropping it ends its daemons; the folder stays.
 pub struct Cluster {
     levee: PathBuf,
@@ -124,6 +127,30 @@ impl Cluster {
             std::thread::sleep(LOOK_PAUSE);
         }
         self.levee(&["volume", "delete", name]).map(drop)
+    }
+
+    /// Takes a snapshot, named `VOLUME@SNAPSHOT`; returns when it is complete.
+    pub fn snapshot(&self, name: &str) -> Result<()> {
+        self.levee(&["snapshot", "create", name]).map(drop)
+    }
+
+    pub fn delete_snapshot(&self, name: &str) -> Result<()> {
+        self.levee(&["snapshot", "delete", name]).map(drop)
+    }
+
+    /// Makes `count` volumes that continue from a snapshot.
+    pub fn clone_snapshot(&self, from: &str, name: &str, count: u32) -> Result<()> {
+        self.levee(&["volume", "create", name, "--from", from, "--count", &count.to_string()]).map(drop)
+    }
+
+    /// Deletes the volumes `PREFIX-FIRST` to `PREFIX-LAST`, which nobody uses.
+    pub fn delete_volumes(&self, prefix: &str, first: u32, last: u32) -> Result<()> {
+        let names: Vec<String> = (first..=last).map(|n| format!("{prefix}-{n}")).collect();
+        for some in names.chunks(NAMES_PER_COMMAND) {
+            let command = ["volume", "delete"].into_iter().chain(some.iter().map(String::as_str));
+            self.levee(&command.collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
     /// What `levee status`, `levee disk list` and `levee volume show` say.

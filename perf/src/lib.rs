@@ -4,16 +4,19 @@
 //! - [`faults`]: a cluster under torture while faults are done to it, chosen by a seed.
 //! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
 //! - [`repair`]: how fast lost copies are made anew, and what that costs guests.
+//! - [`snapshots`]: what snapshots and clones cost those who take them, and those who go on working.
 //! - [`suite`]: Levee beside raw disks and qemu-storage-daemon, in one run.
 //!
 //! Nothing here links to the daemons: they are driven through their sockets and the `levee` command.
 
 pub mod cluster;
 pub mod faults;
+mod foreground;
 pub mod limits;
 pub mod load;
 pub mod process;
 pub mod repair;
 pub mod rng;
+pub mod snapshots;
 pub mod suite;
 pub mod torture;

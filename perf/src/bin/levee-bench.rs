@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use levee_perf::load::{self, LoadOptions, Pattern, Until};
 use levee_perf::repair::{self, RepairOptions};
+use levee_perf::snapshots::{self, SnapshotOptions};
 use levee_perf::suite::{self, SYSTEMS, SuiteOptions};
 use levee_proto::units::parse_size;
 
@@ -21,7 +22,8 @@ use levee_proto::units::parse_size;
   levee-bench --socket vol.sock --rw randread --qd 32
   levee-bench --socket vol.sock --rw write --bs 128K --qd 8    OVERWRITES the volume
   levee-bench suite --time 5                                   compare with the raw disk and its peers
-  levee-bench repair --size 2G                                 give a disk up, and see how fast its copies are made anew"
+  levee-bench repair --size 2G                                 give a disk up, and see how fast its copies are made anew
+  levee-bench snapshots                                        take and delete a thousand snapshots beside a load"
 )]
 struct Args {
     #[command(subcommand)]
@@ -36,6 +38,8 @@ enum Command {
     Suite(Suite),
     /// Compare repair with copying files, and guests' latency with and without it, in one run on one file system
     Repair(Repair),
+    /// Measure what snapshots and clones take, and what they cost guests, in one run
+    Snapshots(Snapshots),
 }
 
 #[derive(clap::Args)]
@@ -77,6 +81,30 @@ struct Repair {
     base_port: u16,
     /// Where the figures go, as JSON
     #[arg(long, default_value = "target/bench/repair.json", value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Snapshots {
+    /// Of each of the two volumes, all of them written; the folder needs ten times that
+    #[arg(long, default_value = "512M", value_parser = parse_size, value_name = "SIZE")]
+    size: u64,
+    /// Snapshots of one of them
+    #[arg(long, default_value_t = 1000)]
+    count: u32,
+    /// Clones of one snapshot
+    #[arg(long, default_value_t = 10_000)]
+    clones: u32,
+    /// Seconds of each measurement without anything else
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    time: f64,
+    /// Folder for the cluster
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 18800, value_name = "PORT")]
+    base_port: u16,
+    /// Where the figures go, as JSON
+    #[arg(long, default_value = "target/bench/snapshots.json", value_name = "FILE")]
     out: PathBuf,
 }
 
@@ -127,6 +155,7 @@ fn bench(args: Args) -> Result<()> {
     match args.command {
         Some(Command::Suite(suite)) => compare(suite),
         Some(Command::Repair(options)) => measure_repair(options),
+        Some(Command::Snapshots(options)) => measure_snapshots(options),
         None => measure(args.load),
     }
 }
@@ -154,6 +183,22 @@ fn measure_repair(options: Repair) -> Result<()> {
         base_port: options.base_port,
         nodes: options.nodes,
         size: options.size,
+        time: Duration::try_from_secs_f64(options.time)?,
+        out: options.out.clone(),
+        progress: |line| eprintln!("{line}"),
+    })?;
+    print!("{table}");
+    println!("figures: {}", options.out.display());
+    Ok(())
+}
+
+fn measure_snapshots(options: Snapshots) -> Result<()> {
+    let table = snapshots::run(&SnapshotOptions {
+        dir: options.dir,
+        base_port: options.base_port,
+        size: options.size,
+        count: options.count,
+        clones: options.clones,
         time: Duration::try_from_secs_f64(options.time)?,
         out: options.out.clone(),
         progress: |line| eprintln!("{line}"),

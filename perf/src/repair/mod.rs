@@ -5,7 +5,6 @@
 //! both before and after, as machines drift, and disks of a new cluster get faster with use.
 
 mod baseline;
-mod foreground;
 mod http;
 mod scene;
 mod table;
@@ -16,10 +15,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use crate::foreground::Foreground;
 use crate::load::LoadReport;
 use crate::load::latency::Percentiles;
 use baseline::Baseline;
-use foreground::Foreground;
 use scene::Scene;
 pub use watch::Repair;
 

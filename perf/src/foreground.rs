@@ -1,4 +1,4 @@
-//! The guests' load beside a repair: 4 KiB at random, half reads and half writes, at half the pace that the volume keeps up
+//! The guests' load beside something else that goes on, as a repair: 4 KiB at random, half reads and half writes, at half the pace that the volume keeps up
 //! with at depth 8. A load without pauses would fill whatever a repair leaves, and its latency would tell of its own
 //! queue; of a paced one each request is timed from when it was due, so that a stall counts for all that it delays.
 
@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::watch::Repair;
 use crate::load::{self, LoadOptions, LoadReport, Pattern, Stop, Until};
 
 const BLOCK: usize = 4 << 10;
@@ -43,15 +42,15 @@ impl Foreground {
         self.paced(Until::Elapsed(time))
     }
 
-    /// Runs until the repair is done.
-    pub fn run_while(&self, repair: impl FnOnce() -> Result<Repair>) -> Result<(Repair, LoadReport)> {
+    /// Runs until `work` is done.
+    pub fn run_while<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, LoadReport)> {
         let stop = Stop::default();
         std::thread::scope(|scope| {
             let load = scope.spawn(|| self.paced(Until::Told(stop.clone())));
-            let repaired = repair();
+            let worked = work();
             stop.tell();
             let load = load.join().unwrap_or_else(|_| bail!("the load's thread panicked"));
-            Ok((repaired?, load?))
+            Ok((worked?, load?))
         })
     }
 
