@@ -258,7 +258,16 @@ fn times(count: u32, mut command: impl FnMut(u32) -> Result<()>) -> Result<Perce
 }
 
 fn one_by_one(socket: &Path, pattern: Pattern, until: Until, area: u64) -> LoadOptions {
-    LoadOptions { socket: socket.into(), pattern, block: BLOCK, depth: 1, queues: 1, rate: None, until, area: Some(area) }
+    LoadOptions {
+        socket: socket.into(),
+        pattern,
+        block: BLOCK,
+        depth: 1,
+        queues: 1,
+        rate: None,
+        until,
+        area: Some(area),
+    }
 }
 
 fn fill(socket: &Path, size: u64) -> Result<()> {

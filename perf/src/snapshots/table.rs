@@ -21,7 +21,8 @@ fn write(out: &mut String, f: &Figures) -> std::fmt::Result {
     };
     writeln!(out, "Commands, as an operator sees them, beside a load; {} snapshots", f.count)?;
     command(out, "one that only commits", &f.commit, "")?;
-    let beyond = |p: &Percentiles, asked| format!("; {:.1} ms beyond a commit (asked: {asked})", ms(p.p50 - f.commit.p50));
+    let beyond =
+        |p: &Percentiles, asked| format!("; {:.1} ms beyond a commit (asked: {asked})", ms(p.p50 - f.commit.p50));
     command(out, "levee snapshot create", &f.create, &beyond(&f.create, ASKED_CREATE_MS))?;
     command(out, "levee snapshot delete", &f.delete, &beyond(&f.delete, ASKED_DELETE_MS))?;
     writeln!(out, "Guests: 4 KiB at random, half reads, paced")?;
