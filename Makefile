@@ -21,7 +21,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deps test lint format unit faults-short guest-short demo faults kill bench bench-repair bench-snapshots sim model mutants clean
+.PHONY: help build deps test lint format unit faults-short guest-short images-short demo faults kill bench bench-repair bench-snapshots sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -50,6 +50,9 @@ unit: ## The crates' own tests
 # The seed is one whose few rounds have kills, all daemons killed, two at once, a cut, rot and a stalled disk.
 faults-short: build deps
 	$(BIN)/levee-faults --rounds 7 --seed 2862 --dir $(TARGET)/faults-short --base-port 18500 >/dev/null
+
+images-short: build deps
+	scripts/demo-images
 
 guest-short: build deps
 	scripts/demo --quick
