@@ -136,7 +136,7 @@ fn delete(world: &World, guest: &Guest) {
 fn clone(world: &World, guest: &Guest) {
     let snapshots = guest.snapshots();
     let complete = complete(world, guest);
-    if complete.is_empty() {
+    if complete.is_empty() || world.alive().is_empty() {
         return;
     }
     let (name, _) = &complete[world.below(complete.len() as u64) as usize];
