@@ -218,7 +218,7 @@ fn reader(cache: &SharedBlocks, seed: u64) -> u64 {
     let mut seen = 0;
     for _ in 0..500 {
         let start = rng.below(100) as u32;
-        let mut runs = vec![start..start + 1 + rng.below(20) as u32];
+        let mut runs = vec![start..start + 1 + rng.below(20) as u32; 1];
         while !runs.is_empty() {
             let LookUp { known, claims, waits } = cache.look_up(S, &runs);
             known.iter().for_each(|(block, content)| assert_eq!(stamp(content), Some(*block)));
