@@ -1,23 +1,32 @@
 //! Reading ancestors through what the host remembers of them ([`crate::shared`]).
 //!
 //! What nobody knows is read for everybody. What another reader has asked for already, on whichever core, is waited for; if it gives up,
-//! whoever waited looks again, and one of them goes on. A wait has an end: who asked first may know less than we do about where the
-//! replicas are.
+//! whoever waited looks again, and one of them goes on. A wait has an end, for who asked first may know less than others about where the
+//! replicas are: then one of those who wait takes its place. Never all of them at once: where disks are slow, a hundred readers
+//! that ask for the same make it worse.
 
 use super::ancestors::Layer;
 use super::layered::Found;
 use super::{Cluster, Gateway, Stopped};
 use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
-use crate::shared::{Claim, Content, LookUp, SharedBlocks, Wait};
+use crate::shared::{Claim, Content, LookUp, SharedBlocks, Source, Wait};
 use crate::sync::{join_all, timeout};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// So long another reader is waited for, before we read ourselves. Long: where disks are slow, nothing is gained by
-/// having a hundred readers ask for the same.
+/// So long another reader is waited for, before one of those who wait reads as well.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What became of a wait.
+enum Waited {
+    Found(Vec<Content>),
+    /// Somebody else's turn: to be looked up again.
+    GaveUp,
+    /// Our turn.
+    TooLong(Claim),
+}
 
 impl Found {
     fn take_content(&mut self, block: u32, content: &Content) {
@@ -39,24 +48,19 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         mut runs: Vec<Range<u32>>,
         found: &mut Found,
     ) -> Result<(), Stopped> {
-        let deadline = self.0.rt.now() + PATIENCE;
-        while !runs.is_empty() && self.0.rt.now() < deadline {
-            let LookUp { known, claims, waits } = shared.look_up(layer.source(index), &runs);
+        let source = layer.source(index);
+        while !runs.is_empty() {
+            let LookUp { known, claims, waits } = shared.look_up(source, &runs);
             known.iter().for_each(|(block, content)| found.take_content(*block, content));
             self.read_claimed(layer, index, claims, found).await?;
             runs.clear();
             for wait in waits {
                 let blocks = wait.blocks();
-                match self.wait_for(wait, deadline).await? {
-                    Some(contents) => blocks.zip(&contents).for_each(|(b, content)| found.take_content(b, content)),
-                    None => runs.push(blocks),
+                match self.wait_for(shared, source, wait).await? {
+                    Waited::Found(all) => blocks.zip(&all).for_each(|(b, content)| found.take_content(b, content)),
+                    Waited::GaveUp => runs.push(blocks),
+                    Waited::TooLong(claim) => self.read_claimed(layer, index, vec![claim], found).await?,
                 }
-            }
-        }
-        for run in runs {
-            if let Some((entries, data)) = self.read_shared(layer, index, &run).await? {
-                shared.put(layer.source(index), run.start, &Content::of(&entries, &data));
-                found.take(&entries, &data);
             }
         }
         Ok(())
@@ -85,13 +89,16 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(())
     }
 
-    /// What another reader finds; `None` if it gives up, or takes too long.
-    async fn wait_for(&self, wait: Wait, deadline: Duration) -> Result<Option<Vec<Content>>, Stopped> {
-        let left = deadline.saturating_sub(self.0.rt.now());
-        let contents = timeout(&self.0.rt, left, wait).await.flatten();
+    /// Waits for what another reader finds.
+    async fn wait_for(&self, shared: &SharedBlocks, source: Source, mut wait: Wait) -> Result<Waited, Stopped> {
+        let ended = timeout(&self.0.rt, PATIENCE, &mut wait).await;
         crate::reached!("reader of an ancestor waited for another");
         self.check_stopped()?;
-        Ok(contents)
+        Ok(match ended {
+            Some(Some(contents)) => Waited::Found(contents),
+            Some(None) => Waited::GaveUp,
+            None => shared.supersede(source, &wait).map_or(Waited::GaveUp, Waited::TooLong),
+        })
     }
 
     /// The blocks that an ancestor has of a chunk.
@@ -101,23 +108,26 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         layer: &Layer,
         index: u32,
     ) -> Result<Arc<BlockSet>, Stopped> {
-        let deadline = self.0.rt.now() + PATIENCE;
-        while self.0.rt.now() < deadline {
-            let LookUp { mut known, mut claims, mut waits } = shared.look_up_presence(layer.source(index));
-            let content = if let Some(claim) = claims.pop() {
+        let source = layer.source(index);
+        loop {
+            let LookUp { mut known, mut claims, mut waits } = shared.look_up_presence(source);
+            let mut content = known.pop().map(|(_, content)| content);
+            if let Some(wait) = waits.pop() {
+                match self.wait_for(shared, source, wait).await? {
+                    Waited::Found(mut contents) => content = contents.pop(),
+                    Waited::GaveUp => {}
+                    Waited::TooLong(claim) => claims.push(claim),
+                }
+            }
+            if let Some(claim) = claims.pop() {
                 let found = self.ask_presence(layer, index).await?;
                 let Some(found) = found else { return Ok(Arc::default()) };
                 claim.fulfil(vec![Content::Presence(found.clone())]);
-                Some(Content::Presence(found))
-            } else if let Some(wait) = waits.pop() {
-                self.wait_for(wait, deadline).await?.and_then(|mut contents| contents.pop())
-            } else {
-                known.pop().map(|(_, content)| content)
-            };
+                return Ok(found);
+            }
             if let Some(Content::Presence(found)) = content {
                 return Ok(found);
             }
         }
-        Ok(self.ask_presence(layer, index).await?.unwrap_or_default())
     }
 }

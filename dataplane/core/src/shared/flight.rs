@@ -32,8 +32,14 @@ impl Flights {
         flight
     }
 
-    pub fn end(&mut self, source: Source, flight: &Flight) {
-        self.0.remove(&Key { source, block: flight.blocks.start });
+    /// Whether it was still there, and nobody had taken its place.
+    pub fn end(&mut self, source: Source, flight: &Arc<Flight>) -> bool {
+        let key = Key { source, block: flight.blocks.start };
+        let is_there = self.0.get(&key).is_some_and(|there| Arc::ptr_eq(there, flight));
+        if is_there {
+            self.0.remove(&key);
+        }
+        is_there
     }
 }
 
@@ -74,6 +80,10 @@ pub(crate) struct Wait {
 impl Wait {
     pub(super) fn new(flight: Arc<Flight>, block: u32) -> Wait {
         Wait { flight, blocks: block..block + 1, place: None }
+    }
+
+    pub(super) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
     }
 
     pub(super) fn is_for(&self, flight: &Arc<Flight>) -> bool {

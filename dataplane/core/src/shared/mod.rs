@@ -10,8 +10,8 @@
 //!   the view hides need not be part of the key.
 //! - Only what its reader has found intact comes in here.
 //! - At most `capacity` bytes are held, what it takes to find them included.
-//! - A block is being read by at most one holder of a [`Claim`]. A claim ends when it is fulfilled or dropped, and
-//!   either wakes everybody who waits for it.
+//! - A block is being read by one holder of a [`Claim`], until somebody has waited for that one for too long and takes its place: one of
+//!   all who wait. A claim ends when it is fulfilled or dropped, and either wakes everybody who waits for it.
 //!
 //! This is the one object of the core that belongs to no single executor. Locks are held to look something up, never while waiting or
 //! copying, and one lock serves all blocks of a request. Waiters are woken from other threads by [`std::task::Waker::wake`] alone;
@@ -155,8 +155,20 @@ impl SharedBlocks {
         self.look_up(source, std::slice::from_ref(&(PRESENCE..PRESENCE + 1)))
     }
 
+    /// Takes the place of a reader that was waited for for too long. `None`: it has ended, or another has taken its place;
+    /// look the blocks up again.
+    pub(crate) fn supersede(&self, source: Source, wait: &Wait) -> Option<Claim> {
+        let blocks = wait.flight().blocks.clone();
+        let mut shelf = self.shelf(source, blocks.start);
+        let is_first = shelf.flights.end(source, wait.flight());
+        let flight = is_first.then(|| shelf.flights.begin(source, blocks))?;
+        drop(shelf);
+        Some(Claim { shared: self.clone(), source, flight: Some(flight) })
+    }
+
     /// Remembers consecutive blocks of one stripe unit.
-    pub(crate) fn put(&self, source: Source, first: u32, contents: &[Content]) {
+    #[cfg(test)]
+    fn put(&self, source: Source, first: u32, contents: &[Content]) {
         self.shelf(source, first).put(source, first, contents);
     }
 

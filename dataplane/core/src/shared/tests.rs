@@ -135,6 +135,28 @@ fn when_a_reader_gives_up_one_of_those_who_wait_goes_on() {
 }
 
 #[test]
+fn one_of_those_who_wait_too_long_takes_the_readers_place() {
+    let cache = cache();
+    let slow = look(&cache, S, 0..4).claims.pop().unwrap();
+    let mut waits: Vec<Wait> = (0..3).flat_map(|_| look(&cache, S, 1..3).waits).collect();
+    let claim = cache.supersede(S, &waits[0]).unwrap();
+    assert_eq!(claim.blocks(), 0..4);
+    assert!(cache.supersede(S, &waits[1]).is_none());
+    let mut next = look(&cache, S, 1..3).waits.pop().unwrap();
+    // Whoever still waits for the slow one gets its answer; it ends nothing but its own reading.
+    let woken = Arc::new(Woken::default());
+    assert!(poll(&mut waits[2], &woken).is_pending() && poll(&mut next, &woken).is_pending());
+    drop(slow);
+    assert!(matches!(poll(&mut waits[2], &woken), Poll::Ready(None)) && poll(&mut next, &woken).is_pending());
+    assert_eq!(told(&look(&cache, S, 0..4)).2, [0..4; 1]);
+    let contents = read(&claim);
+    claim.fulfil(contents);
+    assert!(matches!(poll(&mut next, &woken), Poll::Ready(Some(_))));
+    assert_eq!(told(&look(&cache, S, 0..4)), (vec![0, 1, 2, 3], vec![], vec![]));
+    assert!(cache.supersede(S, &next).is_none());
+}
+
+#[test]
 fn no_more_is_held_than_there_is_room_for() {
     let capacity = 100 * BLOCK * SHELVES as u64;
     let cache = SharedBlocks::new(capacity).unwrap();

@@ -169,12 +169,18 @@ fn versions_of_one_volume_are_told_apart_also_after_a_rollback() {
     });
 }
 
-/// One clone asks and is never answered; others want the same. Returns what they see, and whether they do at once.
+/// One clone asks and is never answered; others want the same. Returns what they see.
 async fn behind_one_without_answers(world: &World, ends: bool) -> Vec<u64> {
     let view = image(world).await;
     world.remember(ROOM);
     let (first, number) = world.attach_volume(world.clone_volume(VOLUME, &view));
-    Asked::count(world, move |gateway, _| if gateway == number { Fate::Hold } else { Fate::Deliver });
+    let asked = Rc::new(Cell::new(0));
+    let count = asked.clone();
+    Asked::count(world, move |gateway, _| {
+        let is_first = gateway == number;
+        count.set(count.get() + u64::from(!is_first));
+        if is_first { Fate::Hold } else { Fate::Deliver }
+    });
     use levee_core::ports::Runtime as _;
     let (w, reader) = (world.clone(), first.clone());
     world.rt().spawn(async move {
@@ -190,9 +196,12 @@ async fn behind_one_without_answers(world: &World, ends: bool) -> Vec<u64> {
             vec![]
         };
         let both: [std::pin::Pin<Box<dyn Future<Output = Vec<u64>>>>; 2] = [Box::pin(seen), Box::pin(end)];
-        return join_all(both).await.remove(0);
+        let seen = join_all(both).await.remove(0);
+        assert_eq!(asked.get(), 1, "one of them goes on");
+        return seen;
     }
     let seen = seen.await;
+    assert_eq!(asked.get(), 1, "one of them takes its place");
     first.stop("the test ends");
     seen
 }
