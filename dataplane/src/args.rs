@@ -71,4 +71,7 @@ pub struct RunArgs {
     /// How long a core looks for new requests of a busy guest before it sleeps, microseconds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub poll_us: u64,
+    /// Memory for what clones have read of their images and snapshots, shared by all volumes of the host; 0 for none.
+    #[arg(long, default_value = "256M", value_parser = parse_size)]
+    pub shared_cache: u64,
 }

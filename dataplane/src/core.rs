@@ -8,6 +8,7 @@ use crate::links::Links;
 use crate::ports::GlommioRuntime;
 use crate::service::{ReplicaLink, Replicas};
 use crate::volume::{Background, ServeOptions, Volume, VolumeStatus};
+use levee_core::shared::SharedBlocks;
 use levee_core::store::Superblock;
 use levee_proto::api::{DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, VerifyEvent, VolumeVersions};
 use levee_proto::{DiskId, NodeId, VolumeId};
@@ -92,6 +93,8 @@ pub struct CoreConfig {
     pub commands: async_channel::Receiver<Command>,
     pub asks: Asks,
     pub news: async_channel::Sender<()>,
+    /// What all cores remember of snapshots.
+    pub shared: Option<SharedBlocks>,
 }
 
 /// What a core has once the cluster knows it.
@@ -191,7 +194,7 @@ impl Core {
         let identity = Identity { cluster, node, core };
         let server = Server::listen(&listen, identity, service.clone(), ServerLimits::default());
         let server = server.await.map_err(|e| e.to_string())?;
-        let links = Links::new(cluster, node, core, service, self.config.asks.clone());
+        let links = Links::new(cluster, node, core, service, self.config.asks.clone(), self.config.shared.clone());
         *self.joined.borrow_mut() = Some(Joined { node, disks: ids.to_vec(), replicas, links, server });
         Ok(())
     }

@@ -24,6 +24,7 @@ use crate::core::CoreConfig;
 use crate::disks::Disk;
 use anyhow::{Context, Result, anyhow};
 use args::{FormatArgs, RunArgs};
+use levee_core::shared::SharedBlocks;
 use tracing_subscriber::EnvFilter;
 
 /// Makes a file or device a Levee disk.
@@ -41,9 +42,10 @@ pub fn run(mut args: RunArgs) -> Result<()> {
     let _dir = disks::lock_dir(&args.dir)?;
     control::check(&args)?;
     let (disks, known) = disks::open_all(&args.disk, &args.dir)?;
-    let (cores, from_cores, threads) = start_cores(&args, &disks)?;
+    let shared = SharedBlocks::new(args.shared_cache);
+    let (cores, from_cores, threads) = start_cores(&args, &disks, &shared)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(control::run(args, Disks { all: disks, known }, cores, from_cores));
+    let done = runtime.block_on(control::run(args, Disks { all: disks, known }, cores, from_cores, shared));
     for thread in threads {
         let _ = thread.join();
     }
@@ -59,7 +61,11 @@ fn make_absolute(args: &mut RunArgs) -> Result<()> {
 }
 
 /// Starts an executor per core, and waits until each has recovered its shards.
-fn start_cores(args: &RunArgs, disks: &[Disk]) -> Result<(Cores, FromCores, Vec<std::thread::JoinHandle<()>>)> {
+fn start_cores(
+    args: &RunArgs,
+    disks: &[Disk],
+    shared: &Option<SharedBlocks>,
+) -> Result<(Cores, FromCores, Vec<std::thread::JoinHandle<()>>)> {
     let (asks, asked) = asks::channel();
     let (news, heard) = async_channel::bounded(1);
     let (ready, readiness) = async_channel::bounded(args.data.len());
@@ -74,6 +80,7 @@ fn start_cores(args: &RunArgs, disks: &[Disk]) -> Result<(Cores, FromCores, Vec<
             commands,
             asks: asks.clone(),
             news: news.clone(),
+            shared: shared.clone(),
         };
         let ready = ready.clone();
         let thread = executor::spawn(&format!("core-{i}"), move || core::run(config, ready));

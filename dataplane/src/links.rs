@@ -4,6 +4,7 @@
 use crate::asks::Asks;
 use bytes::Bytes;
 use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, LinkDown};
+use levee_core::shared::SharedBlocks;
 use levee_proto::api::{ChangedReplicas, ChunkInfo, ParentInfo, PeerInfo, ReplicaChange, VolumeVersions};
 use levee_proto::wire::Request;
 use levee_proto::{ChunkId, DiskId, Epoch, NodeId};
@@ -29,13 +30,22 @@ struct Inner {
     peers: RefCell<BTreeMap<NodeId, PeerInfo>>,
     clients: RefCell<BTreeMap<(NodeId, u16), Client>>,
     asks: Asks,
+    /// What all cores remember of snapshots.
+    shared: Option<SharedBlocks>,
 }
 
 impl Links {
     /// Links of core `core` of `node`, whose own replicas `local` answers for.
-    pub fn new(cluster: [u8; 16], node: NodeId, core: u16, local: Rc<dyn Service>, asks: Asks) -> Links {
+    pub fn new(
+        cluster: [u8; 16],
+        node: NodeId,
+        core: u16,
+        local: Rc<dyn Service>,
+        asks: Asks,
+        shared: Option<SharedBlocks>,
+    ) -> Links {
         let (peers, clients) = (RefCell::default(), RefCell::default());
-        Links(Rc::new(Inner { cluster, node, core, local, peers, clients, asks }))
+        Links(Rc::new(Inner { cluster, node, core, local, peers, clients, asks, shared }))
     }
 
     /// The nodes and where their cores listen, as the meta server says now.
@@ -120,6 +130,10 @@ impl Cluster for VolumeLinks {
 
     fn parent(&self) -> impl Future<Output = Result<Option<ParentInfo>, AllocError>> + 'static {
         self.links.0.asks.parent(&self.volume)
+    }
+
+    fn shared(&self) -> Option<&SharedBlocks> {
+        self.links.0.shared.as_ref()
     }
 }
 

@@ -408,6 +408,7 @@ pub async fn wait_for<T, E>(
     mut look: impl AsyncFnMut() -> std::result::Result<Option<T>, E>,
 ) -> std::result::Result<Option<T>, E> {
     let started = Instant::now();
+    let mut pause = FIRST_PAUSE;
     loop {
         if let Some(found) = look().await? {
             return Ok(Some(found));
@@ -415,6 +416,7 @@ pub async fn wait_for<T, E>(
         if started.elapsed() >= timeout {
             return Ok(None);
         }
-        tokio::time::sleep(POLL_PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(POLL_PAUSE);
     }
 }

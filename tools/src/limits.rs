@@ -12,6 +12,8 @@ pub const NO_LEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
 /// Pause between two looks at something that is waited for.
 pub const POLL_PAUSE: Duration = Duration::from_millis(100);
+/// The first such pause, each being twice the one before: most of what is waited for takes a few milliseconds.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(4);
 /// Largest answer that is read, bytes.
 pub const MAX_ANSWER: usize = 64 << 20;
 /// Longest line of a progress stream, bytes.

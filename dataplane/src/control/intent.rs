@@ -3,6 +3,7 @@
 use super::{Complaint, Control, MetaError, RETRY};
 use crate::core::Command;
 use crate::volume::ServeOptions;
+use levee_core::sync::join_all;
 use levee_proto::VolumeId;
 use levee_proto::api::*;
 use std::collections::BTreeMap;
@@ -11,6 +12,8 @@ use tracing::warn;
 
 /// How long one look at the intent may wait for a change.
 const INTENT_WAIT: Duration = Duration::from_secs(10);
+/// Volumes opened at a time: each takes a commit of the meta servers, which many can share.
+const OPENS: usize = 64;
 
 impl Control {
     pub(super) async fn follow_intent(&self) {
@@ -46,8 +49,11 @@ impl Control {
             }
         }
         let mut all = true;
-        for want in wanted.values().filter(|w| served.get(&w.volume) != Some(&w.attachment)) {
-            all &= self.open(want).await;
+        let is_new = |w: &&&AttachIntent| served.get(&w.volume) != Some(&w.attachment);
+        let new: Vec<&AttachIntent> = wanted.values().filter(is_new).copied().collect();
+        for some in new.chunks(OPENS) {
+            let opened = join_all(some.iter().map(|want| self.open(want))).await;
+            all &= opened.into_iter().all(|settled| settled);
         }
         for want in wanted.values() {
             all &= self.follow_versions(want).await;

@@ -5,6 +5,7 @@ use crate::core::CoreReport;
 use crate::disks::ShardReport;
 use crate::stats::{IoSnapshot, KINDS};
 use crate::volume::VolumeStatus;
+use levee_core::shared::{SharedBlocks, SharedReport};
 use std::fmt::{Display, Write};
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ pub async fn render(control: &Control) -> String {
     copies(&mut out, &volumes);
     disks(&mut out, &control.args.disk, &cores, &failed);
     shards(&mut out, &control.args.disk, &cores);
+    shared(&mut out, control.shared.as_ref().map(SharedBlocks::report).unwrap_or_default());
     out.0
 }
 
@@ -144,6 +146,18 @@ fn shards(out: &mut Text, paths: &[PathBuf], cores: &[CoreReport]) {
     out.gauge("levee_shard_in_service", "0 while a shard has failed.", of(|s| f64::from(u8::from(s.in_service))));
     let help = "Age of the oldest operation that the disk has not completed.";
     out.gauge("levee_shard_oldest_io_seconds", help, of(|s| s.oldest_io.as_secs_f64()));
+}
+
+fn shared(out: &mut Text, report: SharedReport) {
+    let blocks = [("hit", report.hits), ("wait", report.waits), ("miss", report.misses)];
+    let of = blocks.map(|(outcome, count)| (format!("outcome=\"{outcome}\""), count));
+    let help = "Blocks of snapshots that clones asked for: remembered, being read for another, or read.";
+    out.counter("levee_shared_cache_blocks_total", help, of);
+    let sizes = [("used", report.bytes), ("capacity", report.capacity)];
+    for (name, bytes) in sizes {
+        let help = "Memory for blocks of snapshots that clones have read.";
+        out.gauge(&format!("levee_shared_cache_{name}_bytes"), help, [(String::new(), bytes)]);
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use background::Background;
 pub use cores::{Cores, QUEUE};
 use deletes::Deletes;
 pub use join::Disks;
+use levee_core::shared::SharedBlocks;
 use levee_proto::api::*;
 use levee_proto::{DiskId, NodeId, VolumeId};
 use meta::{MetaClient, MetaError};
@@ -55,6 +56,8 @@ pub struct Control {
     without_chunks: RefCell<BTreeMap<String, String>>,
     /// Versions of served volumes.
     told_versions: versions::Told,
+    /// What the cores remember of snapshots.
+    shared: Option<SharedBlocks>,
 }
 
 #[derive(Clone)]
@@ -79,7 +82,13 @@ pub struct FromCores {
 }
 
 /// Runs until a signal asks to stop. The disks stay locked meanwhile.
-pub async fn run(args: RunArgs, disks: Disks, cores: Cores, from_cores: FromCores) -> Result<()> {
+pub async fn run(
+    args: RunArgs,
+    disks: Disks,
+    cores: Cores,
+    from_cores: FromCores,
+    shared: Option<SharedBlocks>,
+) -> Result<()> {
     let control = Rc::new(Control {
         meta: MetaClient::new(&args.meta),
         args,
@@ -92,6 +101,7 @@ pub async fn run(args: RunArgs, disks: Disks, cores: Cores, from_cores: FromCore
         background: Background::default(),
         without_chunks: RefCell::default(),
         told_versions: versions::Told::default(),
+        shared,
     });
     let admin = admin::listen(control.clone()).await?;
     let work = async {

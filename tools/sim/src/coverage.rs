@@ -25,6 +25,7 @@ pub const PLACES: &[&str] = &[
     "node lost for ever",
     "open write sent again",
     "read by a gateway that was replaced",
+    "reader of an ancestor waited for another",
     "recovery cut a torn tail",
     "recovery found damage",
     "request before its fence",

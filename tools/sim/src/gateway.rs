@@ -5,6 +5,7 @@ use crate::process::{Process, core_of_shard};
 use crate::world::World;
 use bytes::Bytes;
 use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, Gateway};
+use levee_core::shared::SharedBlocks;
 use levee_core::testing::TestRuntime;
 use levee_meta_state::{Answer, Command};
 use levee_proto::api::{
@@ -98,6 +99,10 @@ impl Cluster for Links {
             let unreachable = |_| AllocError::Retry("the meta server cannot be reached".into());
             world.meta().parent(&process, &name).await.map_err(unreachable)
         }
+    }
+
+    fn shared(&self) -> Option<&SharedBlocks> {
+        self.process.shared.as_ref()
     }
 }
 

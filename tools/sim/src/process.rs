@@ -13,6 +13,7 @@ use levee_core::gateway::{Gateway, Options};
 use levee_core::mutant;
 use levee_core::ports::Runtime;
 use levee_core::replica::{DiskShards, ReplicaService, ReplyFn};
+use levee_core::shared::SharedBlocks;
 use levee_core::store::{self, Shard, Superblock};
 use levee_core::sync::timeout;
 use levee_core::testing::{MemDisk, TestRuntime};
@@ -69,6 +70,8 @@ pub struct Process {
     /// One per core; none until the meta server knows the process.
     services: RefCell<Vec<SimService>>,
     pub served: RefCell<BTreeMap<VolumeId, Served>>,
+    /// What it remembers of snapshots.
+    pub shared: Option<SharedBlocks>,
 }
 
 /// The core that owns a shard.
@@ -77,9 +80,17 @@ pub fn core_of_shard(shard: u16, cores: u16) -> u16 {
 }
 
 impl Process {
-    pub fn new(number: u64, node: NodeId, rt: TestRuntime, incarnation: Uuid, disks: Vec<Rc<SimDisk>>) -> Rc<Process> {
+    pub fn new(
+        number: u64,
+        node: NodeId,
+        rt: TestRuntime,
+        incarnation: Uuid,
+        disks: Vec<Rc<SimDisk>>,
+        shared_cache: u64,
+    ) -> Rc<Process> {
         let (shards, services, served) = (RefCell::default(), RefCell::default(), RefCell::default());
-        Rc::new(Process { number, node, rt, incarnation, disks, shards, services, served })
+        let shared = SharedBlocks::new(shared_cache);
+        Rc::new(Process { number, node, rt, incarnation, disks, shards, services, served, shared })
     }
 
     /// Takes a request from a link.

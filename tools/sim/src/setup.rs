@@ -116,6 +116,8 @@ pub struct Setup {
     pub drift: i32,
     /// Between looks at what may be committed.
     pub commit_period: Duration,
+    /// Bytes of snapshots that a daemon remembers; 0: none.
+    pub shared_cache: u64,
 }
 
 impl Setup {
@@ -159,6 +161,7 @@ impl Setup {
             drift: rng.below(100_000) as i32 - 50_000,
             // Short in half of the runs: no run lasts long.
             commit_period: Duration::from_millis(if rng.one_in(2) { rng.spread(20, 300) } else { 2000 }),
+            shared_cache: some_cache(seed),
         }
     }
 }
@@ -174,6 +177,16 @@ fn some_volume(rng: &mut TestRng, nodes: u32) -> VolumeSetup {
     };
     let groups = if rng.one_in(4) { 2 } else { 1 };
     VolumeSetup { copies: copies as u8, min_copies: min_copies as u8, size: groups << 28, depth: rng.between(2, 10) }
+}
+
+/// None in half of the runs, and next to none in half of the others. Drawn apart: what else a seed decides does not depend on it.
+fn some_cache(seed: u64) -> u64 {
+    let rng = &mut TestRng::new(seed ^ 0xcac4e);
+    match rng.below(4) {
+        0 => 1 << 20,
+        1 => rng.between(8 << 10, 256 << 10),
+        _ => 0,
+    }
 }
 
 fn some_faults(rng: &mut TestRng) -> Vec<(Fault, u64)> {

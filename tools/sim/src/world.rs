@@ -294,7 +294,7 @@ impl World {
         let drift = self.setup().drift;
         let rt = self.0.rt.process(if node.id.0.is_multiple_of(2) { drift } else { -drift });
         let incarnation = Uuid::from_u128((u128::from(self.next_u64()) << 64) | u128::from(number));
-        let process = Process::new(number, node.id, rt, incarnation, node.disks.clone());
+        let process = Process::new(number, node.id, rt, incarnation, node.disks.clone(), self.setup().shared_cache);
         *node.process.borrow_mut() = Some(process.clone());
         self.log(|| format!("{}: started", node.id));
         process.rt.clone().spawn(process.run(self.clone()));

@@ -2,6 +2,7 @@
 //! operator does, does wrong, and lives through. Needs the daemons beside `levee` (`cargo build --release`).
 
 mod bit_rot;
+mod clones;
 mod cluster;
 mod crash;
 mod guest;

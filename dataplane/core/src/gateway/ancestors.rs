@@ -7,6 +7,7 @@
 use super::{AllocError, Cluster, Gateway, Stopped};
 use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
+use crate::shared::Source;
 use crate::sync::{oneshot, timeout};
 use bytes::Bytes;
 use levee_proto::api::{OpenedVolume, ParentInfo, ReplicaPlace};
@@ -17,6 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tracing::{debug, warn};
 
@@ -52,7 +54,7 @@ pub(super) struct SharedChunk {
     /// Which of these is asked first.
     first: Cell<usize>,
     /// The blocks that the ancestor has; `None`: not known yet.
-    presence: RefCell<Option<Rc<BlockSet>>>,
+    presence: RefCell<Option<Arc<BlockSet>>>,
 }
 
 impl Ancestors {
@@ -115,6 +117,13 @@ pub(super) fn check(volume: &OpenedVolume) -> Result<(), String> {
     }
 }
 
+impl Layer {
+    /// How what it shows of a chunk is remembered.
+    pub fn source(&self, index: u32) -> Source {
+        Source { volume: self.volume, version: self.view.version, index }
+    }
+}
+
 impl SharedChunk {
     /// Its replicas, in the order in which they are to be asked: one on the reader's node is near.
     fn in_order(&self, node: levee_proto::NodeId) -> Vec<ReplicaPlace> {
@@ -157,11 +166,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// The blocks that an ancestor has of a chunk.
-    pub(super) async fn presence(&self, layer: &Layer, index: u32) -> Result<Rc<BlockSet>, Stopped> {
-        let Some(chunk) = layer.chunks.get(&index) else { return Ok(Rc::default()) };
+    pub(super) async fn presence(&self, layer: &Layer, index: u32) -> Result<Arc<BlockSet>, Stopped> {
+        let Some(chunk) = layer.chunks.get(&index) else { return Ok(Arc::default()) };
         if let Some(known) = &*chunk.presence.borrow() {
             return Ok(known.clone());
         }
+        let found = match self.0.cluster.shared() {
+            Some(shared) => self.presence_through(shared, layer, index).await?,
+            None => self.ask_presence(layer, index).await?.unwrap_or_default(),
+        };
+        *chunk.presence.borrow_mut() = Some(found.clone());
+        Ok(found)
+    }
+
+    /// Asks the replicas for it; `None`: the ancestor has nothing of the chunk any more.
+    pub(super) async fn ask_presence(&self, layer: &Layer, index: u32) -> Result<Option<Arc<BlockSet>>, Stopped> {
         let request = |chunk: &SharedChunk, place: &ReplicaPlace| Request::Presence {
             volume: layer.volume,
             chunk: chunk.id,
@@ -170,12 +189,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             view: layer.view.clone(),
         };
         let take = |reply: Reply, _| match reply {
-            Reply::Presence { bits } => BlockSet::from_bits(&bits).ok_or_else(|| "a bitmap of another length".into()),
+            Reply::Presence { bits } => {
+                BlockSet::from_bits(&bits).map(Arc::new).ok_or_else(|| "a bitmap of another length".into())
+            }
             other => Err(format!("{other:?}")),
         };
-        let found = Rc::new(self.ask_shared(layer, index, request, take).await?.unwrap_or_default());
-        *chunk.presence.borrow_mut() = Some(found.clone());
-        Ok(found)
+        self.ask_shared(layer, index, request, take).await
     }
 
     /// Asks replicas of an ancestor's chunk until one gives a good answer. `None`: there is no such chunk any more.

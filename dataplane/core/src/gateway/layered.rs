@@ -51,7 +51,7 @@ impl Presence {
 }
 
 /// What has been found of a range of blocks.
-struct Found {
+pub(super) struct Found {
     blocks: Range<u32>,
     bytes: BytesMut,
     /// Nobody who was asked has an entry of them.
@@ -65,18 +65,23 @@ impl Found {
         Found { bytes: BytesMut::zeroed(blocks.len() * BLOCK), blocks, missing }
     }
 
-    fn take(&mut self, entries: &[BlockEntry], data: &[u8]) {
+    pub fn take(&mut self, entries: &[BlockEntry], data: &[u8]) {
         let mut data = data.chunks_exact(BLOCK);
         for e in entries.iter().filter(|e| e.kind != BlockKind::Absent) {
             let block = if e.kind == BlockKind::Data { data.next() } else { None };
-            if !self.missing.contains(e.block) {
-                continue;
-            }
-            self.missing.remove(e.block);
-            let at = (e.block - self.blocks.start) as usize * BLOCK;
-            if let Some(block) = block {
-                self.bytes[at..at + BLOCK].copy_from_slice(block);
-            }
+            self.take_block(e.block, block);
+        }
+    }
+
+    /// Somebody who was asked has an entry of a block; `None`: zeros.
+    pub fn take_block(&mut self, block: u32, data: Option<&[u8]>) {
+        if !self.missing.contains(block) {
+            return;
+        }
+        self.missing.remove(block);
+        let at = (block - self.blocks.start) as usize * BLOCK;
+        if let Some(data) = data {
+            self.bytes[at..at + BLOCK].copy_from_slice(data);
         }
     }
 
@@ -151,6 +156,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         if !is_last {
             let presence = self.presence(layer, index).await?;
             runs = runs.into_iter().flat_map(|run| present_runs(&presence, run)).collect();
+        }
+        if let Some(shared) = self.0.cluster.shared() {
+            return self.read_through(shared, layer, index, runs, found).await;
         }
         let reads = join_all(runs.iter().map(|run| self.read_shared(layer, index, run))).await;
         for read in reads {

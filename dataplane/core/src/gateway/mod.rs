@@ -38,11 +38,13 @@ mod scrub;
 mod session;
 mod snapshot;
 mod takeover;
+mod through;
 mod verify;
 mod versions;
 mod write;
 
 use crate::ports::Runtime;
+use crate::shared::SharedBlocks;
 use crate::sync::Event;
 use ancestors::Ancestors;
 use background::Background;
@@ -127,6 +129,11 @@ pub trait Cluster: 'static {
 
     /// Asks the meta server where the volume's ancestors are now: their replicas move, too. `None`: it has none any more.
     fn parent(&self) -> impl Future<Output = Result<Option<ParentInfo>, AllocError>> + 'static;
+
+    /// What all gateways of this process remember of snapshots; `None`: nothing is remembered.
+    fn shared(&self) -> Option<&SharedBlocks> {
+        None
+    }
 }
 
 /// The gateway has stopped; why, for a person. The request stays unanswered: the next gateway replays it.

@@ -175,8 +175,9 @@ pub(super) fn is_answer(entries: &[BlockEntry], data: &[u8], blocks: &Range<u32>
 
 /// Whether the data is what the entries say.
 fn is_intact(entries: &[BlockEntry], data: &[u8]) -> bool {
-    let stated = entries.iter().filter(|e| e.kind == BlockKind::Data);
-    data.chunks_exact(BLOCK).zip(stated).all(|(b, e)| crc32c::crc32c(b) == e.crc)
+    let stated = || entries.iter().filter(|e| e.kind == BlockKind::Data);
+    data.len() == stated().count() * BLOCK
+        && data.chunks_exact(BLOCK).zip(stated()).all(|(b, e)| crc32c::crc32c(b) == e.crc)
 }
 
 /// The blocks as the guest sees them: what has no data reads as zeros.

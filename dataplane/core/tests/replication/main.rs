@@ -8,6 +8,7 @@ mod frees;
 mod grow;
 mod model;
 mod replica;
+mod shared;
 mod snapshots;
 mod upkeep;
 mod world;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, Gateway, LinkDown, Options};
 use levee_core::ports::Runtime;
 use levee_core::replica::{DiskShards, ReplicaService};
+use levee_core::shared::SharedBlocks;
 use levee_core::store::{self, Options as StoreOptions, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
 use levee_proto::api::{
@@ -47,6 +48,8 @@ pub enum Fate {
     Hold,
     /// It is carried out at once, and the answer arrives so many milliseconds later.
     Slow(u64),
+    /// The data of its answer arrives with a bit flipped.
+    Garble,
     /// It is not carried out, and answered with this.
     Refuse(Status),
 }
@@ -114,6 +117,8 @@ struct Inner {
     changes: Cell<u64>,
     /// Chunks that were given back.
     freed: Cell<u64>,
+    /// What the gateways that are opened from now on remember of snapshots.
+    shared: RefCell<Option<SharedBlocks>>,
 }
 
 impl World {
@@ -134,6 +139,7 @@ impl World {
             mute_changes: Cell::new(false),
             changes: Cell::new(0),
             freed: Cell::new(0),
+            shared: RefCell::default(),
         }));
         for n in 1..=nodes {
             let disk = MemDisk::new(DISK_SIZE, seed ^ u64::from(n));
@@ -198,6 +204,13 @@ impl World {
         let n = nodes.get_mut(&node).unwrap();
         (n.services, n.shards) = (services, all);
         clean
+    }
+
+    /// From now on gateways are opened on another host, which has so much room for what it remembers of snapshots.
+    pub fn remember(&self, capacity: u64) -> SharedBlocks {
+        let shared = SharedBlocks::new(capacity);
+        self.0.shared.replace(shared.clone());
+        shared.unwrap()
     }
 
     /// Blocks of data that a node stores.
@@ -277,7 +290,8 @@ impl World {
             versions: VolumeVersions { epoch: Epoch(volume.epoch), ..volume.versions.clone() },
         };
         levee_core::gateway::check(&opened).unwrap();
-        let links = TestLinks { world: self.clone(), gateway: number, volume: id, epoch: opened.epoch };
+        let shared = self.0.shared.borrow().clone();
+        let links = TestLinks { world: self.clone(), gateway: number, volume: id, epoch: opened.epoch, shared };
         let options = Options::default();
         let gateway = Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options);
         gateway.evacuate(self.0.leaving.borrow().clone());
@@ -465,15 +479,26 @@ impl World {
     }
 }
 
+fn garbled(data: &Bytes) -> Bytes {
+    let mut other = data.to_vec();
+    other.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+    other.into()
+}
+
 /// One gateway's links.
 pub struct TestLinks {
     world: World,
     gateway: u64,
     volume: VolumeId,
     epoch: Epoch,
+    shared: Option<SharedBlocks>,
 }
 
 impl Cluster for TestLinks {
+    fn shared(&self) -> Option<&SharedBlocks> {
+        self.shared.as_ref()
+    }
+
     fn cores(&self, _: NodeId) -> u16 {
         CORES
     }
@@ -510,6 +535,7 @@ impl Cluster for TestLinks {
             let Some(service) = service else { return done(Err(LinkDown("the node is away".into()))) };
             let back = world.clone();
             let reply = move |reply: Reply, data: Bytes| {
+                let data = if fate == Fate::Garble { garbled(&data) } else { data };
                 let rt = back.0.rt.clone();
                 rt.clone().spawn(async move {
                     let slow = if let Fate::Slow(ms) = fate { Duration::from_millis(ms) } else { Duration::ZERO };
