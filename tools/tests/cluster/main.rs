@@ -2,6 +2,7 @@
 //! operator does, does wrong, and lives through. Needs the daemons beside `levee` (`cargo build --release`).
 
 mod bit_rot;
+mod clones;
 mod cluster;
 mod crash;
 mod guest;
@@ -10,7 +11,10 @@ mod metas;
 mod node_loss;
 mod repair;
 mod resize;
+mod snapshots;
 mod space;
 #[path = "../support/mod.rs"]
 mod support;
+mod tide;
+mod versions_faults;
 mod wrong_input;
