@@ -4,6 +4,7 @@ use crate::cluster::Cluster;
 use crate::guest::Guest;
 use crate::tide::{Moment, REACH, ROUND, Tide};
 use serde_json::Value;
+use std::ops::Range;
 
 const MIB: u64 = 1 << 20;
 const COPIES: u64 = 3;
@@ -21,6 +22,26 @@ pub fn held(cluster: &Cluster, snapshot: &str) -> Vec<u8> {
     cluster.create("look", &["--from", snapshot]);
     let bytes = exported(cluster, "look");
     cluster.ok(&["volume", "delete", "look"]);
+    bytes
+}
+
+/// The parts that differ, bytes.
+fn differences(cluster: &Cluster, from: &str, to: &str) -> Vec<Range<u64>> {
+    let found = cluster.ok(&["snapshot", "diff", from, to]);
+    let range = |r: &Value| {
+        let offset = r["offset"].as_u64().unwrap();
+        offset..offset + r["length"].as_u64().unwrap()
+    };
+    found["ranges"].as_array().unwrap().iter().map(range).collect()
+}
+
+/// `from`, but with what `to` has in these parts.
+fn patched(from: &[u8], to: &[u8], parts: &[Range<u64>]) -> Vec<u8> {
+    let mut bytes = from.to_vec();
+    for part in parts {
+        let part = part.start as usize..part.end as usize;
+        bytes[part.clone()].copy_from_slice(&to[part]);
+    }
     bytes
 }
 
@@ -53,6 +74,10 @@ fn snapshots_under_load_each_show_one_moment() {
     let before: Vec<Vec<u8>> = taken.iter().map(|(name, _)| held(&cluster, name)).collect();
     for ((_, moment), bytes) in taken.iter().zip(&before) {
         moment.check(bytes);
+    }
+    for pair in [0, 1] {
+        let parts = differences(&cluster, taken[pair].0, taken[pair + 1].0);
+        assert!(patched(&before[pair], &before[pair + 1], &parts) == before[pair + 1], "{parts:?}");
     }
     // What clones read does not move while the volume is written.
     tide.progress(ROUND);
@@ -138,6 +163,56 @@ fn a_detached_volume_goes_back_to_its_snapshots() {
     cluster.until("space comes back", |c| (used(c) < COPIES * 10 * MIB).then_some(()));
     assert!(held(&cluster, "vol@third") == third);
     assert!(exported(&cluster, "vol") == third);
+}
+
+#[test]
+fn differences_name_what_was_written_and_nothing_else() {
+    let cluster = Cluster::start(&["--cores", "2", "--disk-size", "2G"]);
+    // More than a group of chunks.
+    cluster.create("vol", &["--size", "320M"]);
+    with_guest(&cluster, "vol", "node-1", |guest| guest.fill(0..4 * MIB, 1));
+    cluster.ok(&["snapshot", "create", "vol@a"]);
+    with_guest(&cluster, "vol", "node-2", |guest| {
+        // Across the border of two chunks, and with an end within a block.
+        guest.fill(MIB - 4096..MIB + 512, 2);
+        guest.discard(2 * MIB, MIB / 2);
+        // There was nothing before, and there is nothing now.
+        guest.discard(6 * MIB, MIB);
+        guest.fill(300 * MIB..300 * MIB + 8192, 2);
+    });
+    cluster.ok(&["snapshot", "create", "vol@b"]);
+    let changed = [MIB - 4096..MIB + 4096, 2 * MIB..2 * MIB + MIB / 2, 300 * MIB..300 * MIB + 8192];
+    assert_eq!(differences(&cluster, "vol@a", "vol@b"), changed);
+    assert_eq!(differences(&cluster, "vol@b", "vol@a"), changed);
+    assert_eq!(differences(&cluster, "vol@a", "vol"), changed);
+    assert_eq!(differences(&cluster, "vol@b", "vol"), []);
+    assert!(cluster.volume("vol")["attachment"].is_null(), "it is free again");
+
+    // Of a volume in use, and as a person sees it.
+    let mut guest = Guest::connect(&cluster.attach("vol", "node-3"));
+    guest.fill(10 * MIB..10 * MIB + 4096, 3);
+    let shown = cluster.command(&["snapshot", "diff", "vol@b", "vol"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), format!("{} 4096\n", 10 * MIB));
+    assert_eq!(differences(&cluster, "vol@a", "vol@b"), changed);
+    guest.close();
+    cluster.ok(&["volume", "detach", "vol"]);
+
+    // After a rollback the volume is what the snapshot is, and nothing of it comes back.
+    cluster.ok(&["snapshot", "rollback", "vol@a"]);
+    assert_eq!(differences(&cluster, "vol@a", "vol"), []);
+    assert_eq!(differences(&cluster, "vol@b", "vol"), changed);
+
+    // What a clone discards hides what its parent has.
+    cluster.create("clone", &["--from", "vol@a"]);
+    cluster.ok(&["snapshot", "create", "clone@a"]);
+    with_guest(&cluster, "clone", "node-1", |guest| guest.discard(0, MIB / 2));
+    let hidden = 0..MIB / 2;
+    assert_eq!(differences(&cluster, "clone@a", "clone"), [hidden]);
+
+    let line = cluster.refused(&["snapshot", "diff", "vol@a", "clone"], 2);
+    assert!(line.contains("of different volumes"), "{line}");
+    let line = cluster.refused(&["snapshot", "diff", "vol@a", "vol@c"], 1);
+    assert!(line.contains("no snapshot 'c'"), "{line}");
 }
 
 #[test]
