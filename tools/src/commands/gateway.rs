@@ -1,6 +1,6 @@
 //! Has something done by the daemon that serves a volume, which is attached for that if nobody uses it.
 
-use super::attach::wait_served;
+use super::attach::{Unserved, wait_served};
 use super::redundancy;
 use crate::client::{AdminClient, MetaClient};
 use crate::signals::Signals;
@@ -35,7 +35,8 @@ pub async fn at_gateway<T>(
         volume = meta.attach(name, &AttachVolume::default()).await?;
     }
     let work = async {
-        wait_served(meta, &volume, timeout, bar).await?;
+        let unserved = if attached_here { Unserved::IsDetached } else { Unserved::StaysAttached };
+        wait_served(meta, &volume, timeout, bar, unserved).await?;
         work(find(meta, name).await?).await
     };
     let outcome = tokio::select! {
