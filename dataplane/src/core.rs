@@ -10,7 +10,9 @@ use crate::service::{ReplicaLink, Replicas};
 use crate::volume::{Background, ServeOptions, Volume, VolumeStatus};
 use levee_core::shared::SharedBlocks;
 use levee_core::store::Superblock;
-use levee_proto::api::{DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, VerifyEvent, VolumeVersions};
+use levee_proto::api::{
+    DiffEvent, DiffVolume, DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, VerifyEvent, VolumeVersions,
+};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_rdma::{Identity, Server, ServerLimits};
 use std::cell::RefCell;
@@ -64,6 +66,11 @@ pub enum Command {
     Verify {
         volume: VolumeId,
         events: Reply<VerifyEvent>,
+    },
+    Diff {
+        volume: VolumeId,
+        what: DiffVolume,
+        events: Reply<DiffEvent>,
     },
     Scrub {
         volume: VolumeId,
@@ -177,6 +184,10 @@ impl Core {
             Command::Verify { volume, events } => {
                 let Some(volume) = self.volumes.borrow().get(&volume).cloned() else { return };
                 glommio::spawn_local(async move { volume.verify(events).await }).detach();
+            }
+            Command::Diff { volume, what, events } => {
+                let Some(volume) = self.volumes.borrow().get(&volume).cloned() else { return };
+                glommio::spawn_local(async move { volume.diff(what, events).await }).detach();
             }
             Command::Scrub { volume, events } => {
                 let Some(volume) = self.volumes.borrow().get(&volume).cloned() else { return };

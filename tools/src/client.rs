@@ -5,6 +5,7 @@
 //! repeated one that finds its work done has succeeded. One whose answer got lost is not repeated if
 //! it changes something.
 
+mod events;
 mod versions;
 
 use crate::limits::*;
@@ -255,73 +256,12 @@ impl AdminClient {
         serde_json::from_slice(&answer).map_err(|e| ClientError::Unexpected { url, detail: e.to_string() })
     }
 
-    /// Starts the comparison of all copies of a volume.
-    pub async fn verify(&self, volume: &str) -> Result<VerifyStream> {
-        let url = format!("{}/v1/volumes/{volume}/verify", self.url);
-        let response = match tokio::time::timeout(EVENT_TIMEOUT, self.http.post(&url).send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(e)) => return Err(self.unreachable(reason_of(&e))),
-            Err(_) => return Err(self.unreachable("timed out".into())),
-        };
-        if !response.status().is_success() {
-            return Err(refusal(&url, response).await);
-        }
-        Ok(VerifyStream { url, response, buffer: Vec::new(), ended: false })
-    }
-
     fn unreachable(&self, reason: String) -> ClientError {
         ClientError::Unreachable {
             what: format!("the storage daemon at {}", self.url),
             reason,
             hint: "`levee node list` shows the nodes".into(),
         }
-    }
-}
-
-/// The events of a verification, as they come.
-pub struct VerifyStream {
-    url: String,
-    response: Response,
-    buffer: Vec<u8>,
-    ended: bool,
-}
-
-impl VerifyStream {
-    /// The next event; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Result<Option<VerifyEvent>> {
-        loop {
-            let line_end = self.buffer.iter().position(|&b| b == b'\n');
-            let line: Vec<u8> = match line_end {
-                Some(end) => self.buffer.drain(..=end).collect(),
-                None if self.ended && self.buffer.is_empty() => return Ok(None),
-                None if self.ended => std::mem::take(&mut self.buffer),
-                None => {
-                    self.fill().await?;
-                    continue;
-                }
-            };
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            return serde_json::from_slice(&line).map(Some).map_err(|e| self.unexpected(e.to_string()));
-        }
-    }
-
-    async fn fill(&mut self) -> Result<()> {
-        match tokio::time::timeout(EVENT_TIMEOUT, self.response.chunk()).await {
-            Ok(Ok(Some(chunk))) => self.buffer.extend_from_slice(&chunk),
-            Ok(Ok(None)) => self.ended = true,
-            Ok(Err(e)) => return Err(self.unexpected(format!("the stream broke off: {}", reason_of(&e)))),
-            Err(_) => return Err(self.unexpected(format!("nothing came for {} s", EVENT_TIMEOUT.as_secs()))),
-        }
-        if self.buffer.len() > MAX_EVENT {
-            return Err(self.unexpected(format!("a line of more than {MAX_EVENT} bytes")));
-        }
-        Ok(())
-    }
-
-    fn unexpected(&self, detail: String) -> ClientError {
-        ClientError::Unexpected { url: self.url.clone(), detail }
     }
 }
 

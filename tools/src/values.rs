@@ -48,6 +48,28 @@ pub fn snapshot(text: &str) -> Result<SnapshotName, String> {
     Ok(SnapshotName { volume: volume.into(), snapshot: snapshot.into() })
 }
 
+/// A snapshot of a volume, or the volume as it is.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    pub volume: String,
+    pub snapshot: Option<String>,
+}
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.volume)?;
+        self.snapshot.as_ref().map_or(Ok(()), |snapshot| write!(f, "@{snapshot}"))
+    }
+}
+
+/// `VOLUME@NAME` or `VOLUME`.
+pub fn moment(text: &str) -> Result<Moment, String> {
+    if is_valid_name(text) {
+        return Ok(Moment { volume: text.into(), snapshot: None });
+    }
+    snapshot(text).map(|s| Moment { volume: s.volume, snapshot: Some(s.snapshot) })
+}
+
 /// What volumes continue from: a snapshot, or an image by its name alone.
 pub fn origin(text: &str) -> Result<SnapshotName, String> {
     if is_valid_name(text) {

@@ -66,7 +66,7 @@ fn wrong_usage_is_told_from_failure() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    let commands: [&[&str]; 31] = [
+    let commands: [&[&str]; 32] = [
         &[],
         &["up"],
         &["down"],
@@ -84,6 +84,7 @@ fn every_command_has_help_with_examples() {
         &["volume", "flatten"],
         &["snapshot", "create"],
         &["snapshot", "list"],
+        &["snapshot", "diff"],
         &["snapshot", "delete"],
         &["snapshot", "rollback"],
         &["image", "import"],

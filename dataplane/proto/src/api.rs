@@ -41,6 +41,7 @@
 //! | `GET /v1/status` | [`DaemonStatus`] |
 //! | `POST /v1/volumes/{name}/verify` | `application/x-ndjson`: [`VerifyEvent`]s, the last one `done` or `failed` |
 //! | `POST /v1/volumes/{name}/scrub` | `application/x-ndjson`: [`ScrubEvent`]s, the last one `done` or `failed` |
+//! | `POST /v1/volumes/{name}/diff` [`DiffVolume`] | `application/x-ndjson`: [`DiffEvent`]s, the last one `done` or `failed` |
 //! | `GET /metrics` | Prometheus text |
 //!
 //! Errors are RFC 9457 problem details: [`Problem`].

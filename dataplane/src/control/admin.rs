@@ -1,16 +1,17 @@
-//! The daemon's admin endpoint: status, verification, scrubbing, metrics.
+//! The daemon's admin endpoint: status, verification, scrubbing, differences between snapshots, metrics.
 
 use super::Control;
 use crate::core::Command;
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use levee_proto::VolumeId;
-use levee_proto::api::{DaemonStatus, Problem, ProblemKind, ScrubEvent, VerifyEvent};
+use levee_proto::api::{DaemonStatus, DiffEvent, DiffVolume, Problem, ProblemKind, ScrubEvent, VerifyEvent};
 use serde::Serialize;
 use std::future::Future;
 use std::rc::Rc;
@@ -27,6 +28,7 @@ enum Ask {
     Metrics(oneshot::Sender<String>),
     Verify { volume: String, answer: oneshot::Sender<Started<VerifyEvent>> },
     Scrub { volume: String, answer: oneshot::Sender<Started<ScrubEvent>> },
+    Diff { volume: String, what: DiffVolume, answer: oneshot::Sender<Started<DiffEvent>> },
 }
 
 /// What a core tells while it works; `None`: the volume is not served here.
@@ -44,6 +46,7 @@ pub async fn listen(control: Rc<Control>) -> Result<impl Future<Output = Result<
         .route("/v1/status", get(status))
         .route("/v1/volumes/{name}/verify", post(verify))
         .route("/v1/volumes/{name}/scrub", post(scrub))
+        .route("/v1/volumes/{name}/diff", post(diff))
         .route("/metrics", get(metrics))
         .fallback(async || problem(ProblemKind::NotFound, "no such page: see /v1/status and /metrics"))
         .with_state(asks);
@@ -71,6 +74,10 @@ async fn answer(control: Rc<Control>, mut questions: mpsc::Receiver<Ask>) {
             }
             Ask::Scrub { volume, answer } => {
                 let begin = |volume, events| Command::Scrub { volume, events };
+                let _ = answer.send(start(&control, &volume, begin).await);
+            }
+            Ask::Diff { volume, what, answer } => {
+                let begin = |volume, events| Command::Diff { volume, what, events };
                 let _ = answer.send(start(&control, &volume, begin).await);
             }
         }
@@ -116,6 +123,17 @@ async fn verify(State(asks): State<Asks>, Path(volume): Path<String>) -> Result<
 async fn scrub(State(asks): State<Asks>, Path(volume): Path<String>) -> Result<Response, Response> {
     let name = volume.clone();
     let events = ask(&asks, |answer| Ask::Scrub { volume, answer }).await?;
+    stream(&name, events)
+}
+
+async fn diff(
+    State(asks): State<Asks>,
+    Path(volume): Path<String>,
+    body: Result<axum::Json<DiffVolume>, JsonRejection>,
+) -> Result<Response, Response> {
+    let axum::Json(what) = body.map_err(|e| problem(ProblemKind::Invalid, &e.body_text()))?;
+    let name = volume.clone();
+    let events = ask(&asks, |answer| Ask::Diff { volume, what, answer }).await?;
     stream(&name, events)
 }
 

@@ -8,7 +8,7 @@ use crate::command::{Answer, Outcome, invalid, validate_copies};
 use crate::history::Parent;
 use crate::limits::{MAX_ANCESTORS, MAX_VOLUMES};
 use crate::placement::holder;
-use crate::snapshots::conflict;
+use crate::snapshots::{conflict, named};
 use crate::state::State;
 use crate::tables::Volume;
 use levee_proto::api::*;
@@ -167,11 +167,9 @@ impl State {
         if volume.parent.is_none() {
             return Err(conflict(format!("volume '{name}' needs no flattening: it depends on no other volume")));
         }
-        if let Some(snapshot) = volume.history().snapshots.values().next() {
+        if let Some(which) = named(volume.history().snapshots.values()) {
             return Err(conflict(format!(
-                "volume '{name}' has {} snapshots, such as '{}', which depend on its parent: delete them before it is flattened",
-                volume.history().snapshots.len(),
-                snapshot.name
+                "volume '{name}' has {which}, for which its parent is needed: delete that before the volume is flattened"
             )));
         }
         if !volume.history().flatten {

@@ -244,3 +244,13 @@ pub(crate) fn conflict(detail: String) -> Problem {
 pub(crate) fn clones(count: u64) -> String {
     if count == 1 { "1 clone".into() } else { format!("{count} clones") }
 }
+
+/// Snapshots that are in the way of something, for a person: the last one, and how many more. `None`: there is none.
+pub(crate) fn named<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> Option<String> {
+    let names: Vec<&str> = snapshots.map(|s| s.name.as_str()).collect();
+    Some(match names.as_slice() {
+        [] => return None,
+        [only] => format!("snapshot '{only}'"),
+        [others @ .., last] => format!("snapshot '{last}' and {} more", others.len()),
+    })
+}

@@ -3,6 +3,7 @@
 use crate::command::{Answer, Outcome};
 use crate::history::Parent;
 use crate::limits::{MAX_REFUSALS, MAX_VOLUMES};
+use crate::snapshots::named;
 use crate::state::State;
 use crate::tables::{Chunk, Volume};
 use levee_proto::api::*;
@@ -69,15 +70,10 @@ impl State {
                 format!("volume '{name}' is attached to node '{}': detach it first", self.node_name(user.node)),
             ));
         }
-        let history = volume.history();
-        if let Some(kept) = history.snapshots.values().find(|s| s.state != SnapshotState::Deleting) {
+        if let Some(which) = named(volume.history().snapshots.values().filter(|s| s.state != SnapshotState::Deleting)) {
             return Err(Problem::new(
                 ProblemKind::Conflict,
-                format!(
-                    "volume '{name}' has {} snapshots, such as '{1}': delete them first, with `levee snapshot delete {name}@{1}`",
-                    history.snapshots.len(),
-                    kept.name
-                ),
+                format!("volume '{name}' has {which}: delete that first, with `levee snapshot delete {name}@NAME`"),
             ));
         }
         self.drop_attachment(id);

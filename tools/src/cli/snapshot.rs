@@ -33,6 +33,25 @@ Examples:
         #[arg(value_parser = values::name)]
         volume: Option<String>,
     },
+    /// List the parts of a volume that were written between two snapshots, or since one
+    #[command(after_help = "\
+One line for each part: its offset and length, in bytes. What is not listed reads the same; what is listed may, too, if it was
+written with what it held. A volume that is not attached is attached for the time of the comparison.
+
+Examples:
+  levee snapshot diff vm1@monday vm1@tuesday
+  levee snapshot diff vm1@monday vm1            since monday")]
+    Diff {
+        /// Volume and name of the older snapshot
+        #[arg(value_name = "VOLUME@NAME", value_parser = values::snapshot)]
+        from: SnapshotName,
+        /// Another snapshot of the volume, or the volume as it is
+        #[arg(value_name = "VOLUME[@NAME]", value_parser = values::moment)]
+        to: values::Moment,
+        /// How long to wait until the volume is served
+        #[arg(long, value_parser = values::duration, default_value = "30s")]
+        timeout: Duration,
+    },
     /// Delete snapshots; what other snapshots and the volume have is kept
     #[command(after_help = "\
 A snapshot with clones stays for them, as `deleting`, until the last one is deleted or flattened.

@@ -27,7 +27,7 @@ pub async fn attach(
 ) -> anyhow::Result<()> {
     let volume = meta.attach(name, &AttachVolume { node: node.map(String::from) }).await?;
     let bar = out.spinner(format!("attaching {name}"));
-    let served = wait_served(meta, &volume, timeout, &bar).await;
+    let served = wait_served(meta, &volume, timeout, &bar, Unserved::StaysAttached).await;
     bar.finish_and_clear();
     let served = served?;
     out.result(&served, || {
@@ -38,12 +38,32 @@ pub async fn attach(
     })
 }
 
+/// What becomes of an attachment that is not served.
+#[derive(Clone, Copy)]
+pub enum Unserved {
+    StaysAttached,
+    IsDetached,
+}
+
+impl Unserved {
+    /// The end of a sentence that says why.
+    fn words(self, name: &str) -> String {
+        match self {
+            Unserved::StaysAttached => format!(
+                "it stays attached, `levee volume show {name}` tells more and `levee volume detach {name}` gives up"
+            ),
+            Unserved::IsDetached => "it is detached again".into(),
+        }
+    }
+}
+
 /// Waits until the attachment that `volume` shows is served.
 pub async fn wait_served(
     meta: &MetaClient,
     volume: &VolumeInfo,
     timeout: Duration,
     bar: &ProgressBar,
+    unserved: Unserved,
 ) -> anyhow::Result<Served> {
     let name = &volume.name;
     let Some(asked) = &volume.attachment else { anyhow::bail!("volume {name} was detached at once by somebody else") };
@@ -55,7 +75,7 @@ pub async fn wait_served(
             Some(other) => anyhow::bail!("volume {name} was attached to {} meanwhile", other.node_name),
             None => anyhow::bail!("volume {name} was detached meanwhile"),
         };
-        let progress = look(name, &attachment)?;
+        let progress = look(name, &attachment, unserved)?;
         if let Progress::Waiting(words) = &progress {
             bar.set_message(format!("attaching {name} to {}: {words}", attachment.node_name));
             reported.clone_from(words);
@@ -69,8 +89,8 @@ pub async fn wait_served(
     match served.await? {
         Some(served) => Ok(served),
         None => anyhow::bail!(
-            "volume {name} is not served by {node} after {seconds} s: {reported}; it stays attached, \
-             `levee volume show {name}` tells more and `levee volume detach {name}` gives up"
+            "volume {name} is not served by {node} after {seconds} s: {reported}; {}",
+            unserved.words(name)
         ),
     }
 }
@@ -80,7 +100,7 @@ enum Progress {
     Waiting(String),
 }
 
-fn look(name: &str, attachment: &Attachment) -> anyhow::Result<Progress> {
+fn look(name: &str, attachment: &Attachment, unserved: Unserved) -> anyhow::Result<Progress> {
     let node = &attachment.node_name;
     let Some(report) = &attachment.report else {
         return Ok(Progress::Waiting(format!("{node} has not reported yet")));
@@ -94,8 +114,9 @@ fn look(name: &str, attachment: &Attachment) -> anyhow::Result<Progress> {
             socket: socket.clone(),
         }),
         (ServeState::Failed, _) => anyhow::bail!(
-            "{node} cannot serve volume {name}: {}; it stays attached, `levee volume detach {name}` gives up",
-            detail.unwrap_or("it gives no reason")
+            "{node} cannot serve volume {name}: {}; {}",
+            detail.unwrap_or("it gives no reason"),
+            unserved.words(name)
         ),
         (ServeState::Serving, None) => Progress::Waiting(detail.unwrap_or("its socket is not ready").into()),
         (ServeState::Opening, _) => Progress::Waiting(detail.unwrap_or("opening").into()),

@@ -1,8 +1,8 @@
 //! Uses a volume on this machine for the time of one command: attached before, detached after, whatever happens.
 
-use super::attach::wait_served;
+use super::attach::{Unserved, wait_served};
 use super::redundancy;
-use crate::client::MetaClient;
+use crate::client::{AdminClient, MetaClient};
 use crate::signals::Signals;
 use crate::transfer::Job;
 use anyhow::Context;
@@ -53,13 +53,23 @@ impl Borrow<'_> {
         }
         let node = match self.node {
             Some(node) => Some(node.to_string()),
-            None => self.meta.nodes().await?.into_iter().find(is_here).map(|node| node.name),
+            None => self.node_here().await?,
         };
         Ok(self.meta.attach(name, &AttachVolume { node }).await?)
     }
 
+    /// A node of this machine. That it counts as up is not enough: its daemon may have died a moment ago.
+    async fn node_here(&self) -> anyhow::Result<Option<String>> {
+        for node in self.meta.nodes().await?.into_iter().filter(is_here) {
+            if AdminClient::new(node.admin_url).status().await.is_ok() {
+                return Ok(Some(node.name));
+            }
+        }
+        Ok(None)
+    }
+
     async fn socket(&self, volume: &VolumeInfo, job: &Job) -> anyhow::Result<PathBuf> {
-        let served = wait_served(self.meta, volume, self.timeout, &job.bar).await?;
+        let served = wait_served(self.meta, volume, self.timeout, &job.bar, Unserved::IsDetached).await?;
         let socket = PathBuf::from(&served.socket);
         let is_socket = std::fs::metadata(&socket).is_ok_and(|found| found.file_type().is_socket());
         if !is_socket {

@@ -2,9 +2,11 @@
 
 mod attach;
 mod borrow;
+mod diff;
 mod disk;
 mod doctor;
 mod family;
+mod gateway;
 mod image;
 mod lists;
 mod qemu;
@@ -56,6 +58,7 @@ async fn run_snapshot(command: &Snapshot, cli: &Cli, out: &Output) -> anyhow::Re
         Snapshot::Create { names, timeout } => snapshot::create(&meta, names, *timeout, out).await,
         Snapshot::List { volume } => snapshot::list(&meta, volume.as_deref(), out).await,
         Snapshot::Delete { names } => snapshot::delete(&meta, names, out).await,
+        Snapshot::Diff { from, to, timeout } => diff::diff(&meta, from, to, *timeout, out).await,
         Snapshot::Rollback { name } => snapshot::rollback(&meta, name, out).await,
     }
 }

@@ -1,15 +1,12 @@
 //! `levee volume verify`: has the gateway compare all copies, and reports what differs.
 
-use super::attach::wait_served;
+use super::gateway::{Gateway, at_gateway};
 use super::lists::node_name;
-use super::redundancy;
-use crate::client::{AdminClient, MetaClient};
+use crate::client::MetaClient;
 use crate::errors::Found;
 use crate::output::{Output, measure};
-use crate::signals::Signals;
-use anyhow::Context;
 use indicatif::ProgressBar;
-use levee_proto::api::{AttachVolume, NodeInfo, VerifyEvent, VerifyReport};
+use levee_proto::api::{NodeInfo, VerifyEvent, VerifyReport};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -21,38 +18,19 @@ struct Verdict<'r> {
 }
 
 pub async fn verify(meta: &MetaClient, name: &str, timeout: Duration, out: &Output) -> anyhow::Result<()> {
-    let mut signals = Signals::install()?;
     let bar = out.spinner(format!("verifying {name}"));
-    let mut volume = meta.volume(name).await?;
-    let attached_here = redundancy::user(&volume).is_none();
-    if attached_here {
-        volume = meta.attach(name, &AttachVolume::default()).await?;
-    }
-    let work = async {
-        wait_served(meta, &volume, timeout, &bar).await?;
-        compare(meta, name, &bar).await
-    };
-    let outcome = tokio::select! {
-        outcome = work => outcome,
-        () = signals.next() => Err(anyhow::anyhow!("interrupted")),
-    };
-    let detached = if attached_here { meta.detach(name).await.map(|_| ()) } else { Ok(()) };
-    bar.finish_and_clear();
-    let (report, nodes) = outcome?;
+    let compared = at_gateway(meta, name, timeout, &bar, async |gateway| {
+        let report = compare(&gateway, name, &bar).await?;
+        Ok((report, gateway.nodes))
+    });
+    let ((report, nodes), detached) = compared.await?;
     conclude(&report, &nodes, out)?;
-    detached
-        .with_context(|| format!("volume {name} was verified, but cannot be detached again"))
-        .map_err(Found::after_document)
+    detached.map_err(Found::after_document)
 }
 
 /// Runs the comparison at the volume's gateway.
-async fn compare(meta: &MetaClient, name: &str, bar: &ProgressBar) -> anyhow::Result<(VerifyReport, Vec<NodeInfo>)> {
-    let attachment = meta.volume(name).await?.attachment;
-    let gateway = attachment.with_context(|| format!("volume {name} was detached meanwhile"))?;
-    let nodes = meta.nodes().await?;
-    let node = nodes.iter().find(|node| node.id == gateway.node);
-    let node = node.with_context(|| format!("{}, which serves volume {name}, is not known", gateway.node_name))?;
-    let mut events = AdminClient::new(node.admin_url.clone()).verify(name).await?;
+async fn compare(gateway: &Gateway, name: &str, bar: &ProgressBar) -> anyhow::Result<VerifyReport> {
+    let mut events = gateway.client.verify(name).await?;
     bar.set_message(format!("verifying {name}"));
     while let Some(event) = events.next().await? {
         match event {
@@ -64,11 +42,11 @@ async fn compare(meta: &MetaClient, name: &str, bar: &ProgressBar) -> anyhow::Re
                 measure(bar, total.into());
                 bar.set_position(done.into());
             }
-            VerifyEvent::Done(report) => return Ok((report, nodes)),
+            VerifyEvent::Done(report) => return Ok(report),
             VerifyEvent::Failed { detail } => anyhow::bail!("volume {name} could not be verified: {detail}"),
         }
     }
-    anyhow::bail!("{} stopped verifying volume {name} before the end: repeat it when the node is well", node.name)
+    anyhow::bail!("{} stopped verifying volume {name} before the end: repeat it when the node is well", gateway.node)
 }
 
 fn conclude(report: &VerifyReport, nodes: &[NodeInfo], out: &Output) -> anyhow::Result<()> {

@@ -44,6 +44,21 @@ impl Guest {
 
     /// Begins to write [`REQUEST`] bytes of the pattern, once there is a free slot.
     pub fn begin_write(&mut self, offset: u64) {
+        let first = offset / BLOCK as u64;
+        let data: Vec<u8> = (first..first + (REQUEST / BLOCK) as u64).flat_map(pattern).collect();
+        self.begin_write_of(offset, &data);
+    }
+
+    /// Writes the same byte all over a range, [`REQUEST`] bytes at a time.
+    pub fn fill(&mut self, range: std::ops::Range<u64>, byte: u8) {
+        for at in range.clone().step_by(REQUEST) {
+            let len = (range.end - at).min(REQUEST as u64);
+            self.begin_write_of(at, &vec![byte; len as usize]);
+        }
+        self.finish();
+    }
+
+    fn begin_write_of(&mut self, offset: u64, data: &[u8]) {
         let begun = Instant::now();
         let tag = loop {
             match self.front.free_slot(0) {
@@ -51,10 +66,8 @@ impl Guest {
                 None => self.wait(begun),
             }
         };
-        let first = offset / BLOCK as u64;
-        let data: Vec<u8> = (first..first + (REQUEST / BLOCK) as u64).flat_map(pattern).collect();
-        self.front.put_data(tag, 0, &data);
-        self.submit(tag, Operation::Write { offset, len: REQUEST });
+        self.front.put_data(tag, 0, data);
+        self.submit(tag, Operation::Write { offset, len: data.len() });
     }
 
     pub fn discard(&mut self, offset: u64, len: u64) {
@@ -82,6 +95,11 @@ impl Guest {
         for at in (offset..offset + len).step_by(REQUEST) {
             assert!(self.read(at, REQUEST).iter().all(|b| *b == 0), "data at {at}");
         }
+    }
+
+    /// All that the disk holds up to there.
+    pub fn contents(&mut self, len: u64) -> Vec<u8> {
+        (0..len).step_by(REQUEST).flat_map(|at| self.read(at, REQUEST)).collect()
     }
 
     fn read(&mut self, offset: u64, len: usize) -> Vec<u8> {

@@ -124,6 +124,26 @@ fn an_interrupted_import_leaves_the_volume_free() {
     assert!(!is_attached(&cluster, "vol"));
 }
 
+/// Whichever node died a moment ago and still counts as up: another one of this machine does it.
+#[test]
+fn an_export_does_not_wait_for_a_node_that_just_died() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(&["--disk-size", "512M"]);
+    cluster.create("vol", &["--size", "16M"]);
+    for (i, node) in ["node-1", "node-2", "node-3"].iter().enumerate() {
+        cluster.kill(node);
+        cluster.ok(&["volume", "export", "vol", text(&dir.path().join(i.to_string())), "--timeout", "20s"]);
+        cluster.up();
+    }
+    // If it is named, it is waited for, and the volume is free again.
+    cluster.kill("node-1");
+    let out = dir.path().join("out");
+    let named = ["volume", "export", "vol", text(&out), "--node", "node-1", "--timeout", "100ms"];
+    let said = cluster.run(&named).expect(1).stderr;
+    assert!(said.contains("node-1") && !said.contains("stays attached"), "{said}");
+    assert!(!out.exists() && !is_attached(&cluster, "vol"));
+}
+
 /// Refused before anything is asked of the cluster.
 #[test]
 fn files_that_are_no_images_are_named() {

@@ -11,7 +11,11 @@ mod metas;
 mod node_loss;
 mod repair;
 mod resize;
+mod shared_reads;
+mod snapshots;
 mod space;
 #[path = "../support/mod.rs"]
 mod support;
+mod tide;
+mod versions_faults;
 mod wrong_input;

@@ -53,6 +53,13 @@ impl EntrySet {
         self.0.retain(|_, blocks| !blocks.is_empty());
     }
 
+    /// The blocks of which a version of these is in the set.
+    pub fn blocks(&self, is_meant: impl Fn(Version) -> bool) -> BlockSet {
+        let mut all = BlockSet::default();
+        self.0.iter().filter(|(version, _)| is_meant(**version)).for_each(|(_, blocks)| all.extend(blocks));
+        all
+    }
+
     /// Whether any version of a block of the range is in the set.
     pub fn meets(&self, blocks: &Range<u32>) -> bool {
         self.0.values().any(|set| set.meets(blocks))

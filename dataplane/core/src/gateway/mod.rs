@@ -21,6 +21,7 @@ mod chunk;
 mod commit;
 mod config;
 mod confirm;
+mod diff;
 mod entry_set;
 mod flatten;
 mod free;

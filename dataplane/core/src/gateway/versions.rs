@@ -122,7 +122,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// What the head sees.
-    pub(super) fn head_view(&self) -> View {
+    pub fn head_view(&self) -> View {
         self.0.versions.view.borrow().clone()
     }
 

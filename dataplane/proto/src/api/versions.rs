@@ -270,6 +270,38 @@ pub struct VolumeVersions {
     pub flatten: bool,
 }
 
+/// Asks a volume's gateway what differs between a snapshot of it and another one, or the volume as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiffVolume {
+    /// The version that the snapshot froze.
+    pub from: Version,
+    /// Absent: the volume as it is.
+    #[serde(default)]
+    pub to: Option<Version>,
+}
+
+/// Bytes of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ByteRange {
+    pub offset: u64,
+    pub length: u64,
+}
+
+/// What was found of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum DiffEvent {
+    /// Parts that may read differently: whole blocks, in order over all events.
+    Changed {
+        ranges: Vec<ByteRange>,
+    },
+    /// Everything else reads the same.
+    Done,
+    Failed {
+        detail: String,
+    },
+}
+
 /// A gateway reports: every chunk has `min_copies` replicas that are sealed at `version`. All snapshots up to there are done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Sealed {
