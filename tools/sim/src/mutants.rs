@@ -43,6 +43,7 @@ pub const MUTANTS: &[&str] = &[
     "replay ends with the first segment",
     "replica answered before it is made",
     "retry reads the guest's pages again",
+    "sealed while it owes writes",
     "served before enough have adopted",
     "stale config accepted",
     "stored checksums ignored",
