@@ -70,10 +70,14 @@ impl State {
                 format!("volume '{name}' is attached to node '{}': detach it first", self.node_name(user.node)),
             ));
         }
-        if let Some(which) = named(volume.history().snapshots.values().filter(|s| s.state != SnapshotState::Deleting)) {
+        let kept = || volume.history().snapshots.values().filter(|s| s.state != SnapshotState::Deleting);
+        if let (Some(which), Some(last)) = (named(kept()), kept().next_back()) {
             return Err(Problem::new(
                 ProblemKind::Conflict,
-                format!("volume '{name}' has {which}: delete that first, with `levee snapshot delete {name}@NAME`"),
+                format!(
+                    "volume '{name}' has {which}: delete that first, with `levee snapshot delete {name}@{}`",
+                    last.name
+                ),
             ));
         }
         self.drop_attachment(id);

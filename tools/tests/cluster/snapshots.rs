@@ -228,7 +228,7 @@ fn what_cannot_be_done_with_snapshots_is_said() {
     let line = cluster.refused(&["snapshot", "delete", "vol@none"], 1);
     assert!(line.contains("no snapshot 'none'"), "{line}");
     let line = cluster.refused(&["volume", "delete", "vol"], 1);
-    assert!(line.contains("snapshot 'empty':") && line.contains("levee snapshot delete vol@NAME"), "{line}");
+    assert!(line.contains("snapshot 'empty':") && line.contains("levee snapshot delete vol@empty"), "{line}");
     assert!(held(&cluster, "vol@empty").iter().all(|b| *b == 0));
     // All of a group, or none.
     cluster.create("twin", &["--size", "32M"]);
