@@ -5,7 +5,6 @@ mod common;
 use common::*;
 use levee_proto::api::*;
 use levee_proto::*;
-use std::time::Instant;
 
 /// Nodes that send no heartbeats stay up, however slow the machine is.
 const PATIENT: [&str; 2] = ["--down-after", "3600"];
@@ -228,30 +227,4 @@ async fn a_family_of_clones_is_created_served_flattened_and_deleted() {
     assert_eq!((&*deleted.refused[0].volume, deleted.refused[0].kind), ("c-17", ProblemKind::Conflict));
     assert_eq!(find(&c, "golden@s").await.unwrap().clones, 0);
     assert_eq!(c.names(1000).await, ["c-17", "d-4999", "golden"]);
-}
-
-/// What thousands of clones cost; a measurement, run by hand in release mode with `--run-ignored only --no-capture`.
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn measure_clones() {
-    for members in [1, 3] {
-        let group = Group::start(members, &PATIENT).await;
-        let c = group.client(0);
-        c.register(1, 11).await;
-        let golden = served(&c, "golden").await;
-        snapshot(&c, &["golden@s"], 0).await.unwrap();
-        seal(&c, "golden", golden.epoch).await;
-        let before = entries(&group).await;
-        let names = Family { name: "c".into(), count: Some(10_000), first: 1 };
-        let request =
-            CreateClones { from: at("golden@s"), names: names.clone(), size: None, copies: None, min_copies: None };
-        let start = Instant::now();
-        let _: CreatedClones = c.post("/v1/clones", &request).await.unwrap();
-        let created = start.elapsed();
-        let made = entries(&group).await.saturating_sub(before);
-        let start = Instant::now();
-        let _: DeletedVolumes = c.post("/v1/deletions", &DeleteVolumes { volumes: vec![names] }).await.unwrap();
-        let deleted = start.elapsed();
-        println!("{members} meta servers: 10000 clones created in {created:?}, {made} entries; deleted in {deleted:?}");
-    }
 }

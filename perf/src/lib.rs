@@ -11,6 +11,7 @@
 
 pub mod cluster;
 pub mod faults;
+mod figures;
 mod foreground;
 pub mod limits;
 pub mod load;

@@ -3,6 +3,7 @@
 use crate::state::State;
 use crate::tables::Disk;
 use levee_proto::api::DiskState;
+use levee_proto::wire::mix;
 use levee_proto::{ChunkId, DiskId, NodeId};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -138,13 +139,6 @@ impl Room<'_> {
             self.nodes.remove(&node);
         }
     }
-}
-
-/// Finaliser of SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 fn node_share(disks: &BTreeMap<DiskId, Share>) -> Share {

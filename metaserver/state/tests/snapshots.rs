@@ -223,7 +223,7 @@ fn volumes_with_snapshots_are_not_deleted() {
     snapshot(&mut state, &["v@a"]).unwrap();
     let refused = state.apply(&Command::DeleteVolume { name: "v".into() }).unwrap_err();
     assert_eq!(refused.kind, ProblemKind::Conflict);
-    assert!(refused.detail.contains("has snapshot 'a'"), "{refused}");
+    assert!(refused.detail.contains("levee snapshot delete v@a"), "{refused}");
     state.apply(&Command::DeleteSnapshot(at("v@a"))).unwrap();
     state.apply(&Command::DeleteVolume { name: "v".into() }).unwrap();
     assert_eq!(state.counts()[2], 0);

@@ -1,6 +1,6 @@
 //! `levee-bench`: load on a vhost-user-blk socket, and comparisons.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -169,8 +169,7 @@ fn compare(suite: Suite) -> Result<()> {
         out: suite.out.clone(),
         progress: |line| eprintln!("{line}"),
     })?;
-    print!("{table}");
-    println!("figures: {}", suite.out.display());
+    show(&table, &suite.out);
     Ok(())
 }
 
@@ -187,8 +186,7 @@ fn measure_repair(options: Repair) -> Result<()> {
         out: options.out.clone(),
         progress: |line| eprintln!("{line}"),
     })?;
-    print!("{table}");
-    println!("figures: {}", options.out.display());
+    show(&table, &options.out);
     Ok(())
 }
 
@@ -203,9 +201,13 @@ fn measure_snapshots(options: Snapshots) -> Result<()> {
         out: options.out.clone(),
         progress: |line| eprintln!("{line}"),
     })?;
-    print!("{table}");
-    println!("figures: {}", options.out.display());
+    show(&table, &options.out);
     Ok(())
+}
+
+fn show(table: &str, figures: &Path) {
+    print!("{table}");
+    println!("figures: {}", figures.display());
 }
 
 fn measure(load: Load) -> Result<()> {

@@ -6,7 +6,7 @@
 mod driver;
 pub mod latency;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,6 +19,10 @@ pub use driver::capacity;
 use latency::{Latencies, Percentiles};
 
 use crate::limits::{LOAD_MAX_BLOCK, LOAD_MAX_RATE, LOAD_MIN_RATE};
+
+/// How a device is filled.
+const FILL_BLOCK: usize = 128 << 10;
+const FILL_DEPTH: usize = 16;
 
 /// What the load does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,6 +109,20 @@ pub struct LoadReport {
     pub iops: f64,
     pub mib_per_s: f64,
     pub latency_us: Percentiles,
+}
+
+/// Writes the first `size` bytes of a device.
+pub fn fill(socket: &Path, size: u64) -> Result<LoadReport> {
+    run(&LoadOptions {
+        socket: socket.into(),
+        pattern: Pattern::Write,
+        block: FILL_BLOCK,
+        depth: FILL_DEPTH,
+        queues: 1,
+        rate: None,
+        until: Until::Covered,
+        area: Some(size),
+    })
 }
 
 /// Runs the load. Any request that fails, or none that completes for long, ends it with an error.

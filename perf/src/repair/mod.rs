@@ -10,11 +10,12 @@ mod scene;
 mod table;
 mod watch;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use crate::figures;
 use crate::foreground::Foreground;
 use crate::load::LoadReport;
 use crate::load::latency::Percentiles;
@@ -126,7 +127,7 @@ pub fn run(options: &RepairOptions) -> Result<String> {
     if options.foreground {
         figures.foreground = Some(measure_busy(options).context("repair under load")?);
     }
-    write_figures(&options.out, &figures)?;
+    figures::write(&options.out, &figures)?;
     Ok(table::show(&figures))
 }
 
@@ -166,12 +167,4 @@ fn measure_busy(options: &RepairOptions) -> Result<Busy> {
         after: after.into(),
         repair,
     })
-}
-
-fn write_figures(path: &Path, figures: &Figures) -> Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    }
-    std::fs::write(path, serde_json::to_vec_pretty(figures)?)
-        .with_context(|| format!("cannot write {}", path.display()))
 }

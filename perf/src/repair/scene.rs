@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{COPIES, RepairOptions, http};
 use crate::cluster::{Cluster, Shape};
-use crate::load::{self, LoadOptions, Pattern, Until};
+use crate::load;
 
 const VOLUME: &str = "repair";
 /// The node that serves the volume, and the one whose disk is given up.
@@ -99,17 +99,7 @@ impl Scene {
     }
 
     fn fill(&self, size: u64) -> Result<()> {
-        let fill = LoadOptions {
-            socket: self.socket.clone(),
-            pattern: Pattern::Write,
-            block: 128 << 10,
-            depth: 16,
-            queues: 1,
-            rate: None,
-            until: Until::Covered,
-            area: Some(size),
-        };
-        load::run(&fill).context("writing the volume")?;
+        load::fill(&self.socket, size).context("writing the volume")?;
         let begun = Instant::now();
         while !self.health()?.is_whole() {
             ensure!(begun.elapsed() < WHOLE_LIMIT, "the volume is not whole {} s after it was written", {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::cluster::{Cluster, Shape};
+use crate::figures;
 use crate::foreground::Foreground;
 use crate::load::latency::{Latencies, Percentiles};
 use crate::load::{self, LoadOptions, LoadReport, Pattern, Until};
@@ -106,7 +107,7 @@ pub fn run(options: &SnapshotOptions) -> Result<String> {
     let stage = Stage::start(options)?;
     let figures = stage.measure()?;
     stage.cluster.destroy()?;
-    write_figures(&options.out, &figures)?;
+    figures::write(&options.out, &figures)?;
     Ok(table::show(&figures))
 }
 
@@ -133,7 +134,7 @@ impl<'a> Stage<'a> {
         let open = |name: &str| -> Result<PathBuf> {
             cluster.create_volume(name, options.size)?;
             let socket = cluster.attach_at(name, GATEWAY)?.socket;
-            fill(&socket, options.size).with_context(|| format!("writing volume {name}"))?;
+            load::fill(&socket, options.size).with_context(|| format!("writing volume {name}"))?;
             Ok(socket)
         };
         let (with, without) = (open(VOLUME)?, open(PLAIN)?);
@@ -268,17 +269,4 @@ fn one_by_one(socket: &Path, pattern: Pattern, until: Until, area: u64) -> LoadO
         until,
         area: Some(area),
     }
-}
-
-fn fill(socket: &Path, size: u64) -> Result<()> {
-    let all = LoadOptions { block: 128 << 10, depth: 16, ..one_by_one(socket, Pattern::Write, Until::Covered, size) };
-    load::run(&all).map(drop)
-}
-
-fn write_figures(path: &Path, figures: &Figures) -> Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    }
-    std::fs::write(path, serde_json::to_vec_pretty(figures)?)
-        .with_context(|| format!("cannot write {}", path.display()))
 }

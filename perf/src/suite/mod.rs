@@ -11,12 +11,13 @@ mod qsd;
 mod systems;
 mod table;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::figures;
 use crate::load::Pattern;
 use systems::Systems;
 
@@ -105,14 +106,6 @@ pub fn run(options: &SuiteOptions) -> Result<String> {
     say("loopback TCP round trips");
     let round_trip = loopback::round_trip(options.time.min(Duration::from_secs(2)))?;
     systems.stop()?;
-    write_figures(&options.out, &figures)?;
+    figures::write(&options.out, &figures)?;
     Ok(table::show(&figures, &round_trip))
-}
-
-fn write_figures(path: &Path, figures: &Figures) -> Result<()> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    }
-    std::fs::write(path, serde_json::to_vec_pretty(figures)?)
-        .with_context(|| format!("cannot write {}", path.display()))
 }

@@ -15,7 +15,7 @@ use super::member::{MAX_SLOTS, Member, Missing, Slots, WriteOp};
 use super::{AllocError, Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::timeout;
-use levee_proto::api::{ChunkInfo, DiskState, ReplicaChange, ReplicaPlace};
+use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, ReplicaChange, ReplicaPlace};
 use levee_proto::{ConfigNo, DiskId, Epoch, ReplicaId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -272,27 +272,38 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Asks until the outcome is known, as the present state of the chunks. `None`: the gateway stopped.
     async fn ask_for_changes(&self, changes: Vec<ReplicaChange>) -> Option<Vec<ChunkInfo>> {
-        loop {
-            if self.is_stopped() {
-                return None;
-            }
-            match self.0.cluster.change(changes.clone()).await {
-                Ok(answer) => match self.check_changed(&changes, &answer.chunks) {
-                    Ok(()) => {
-                        answer.refused.iter().for_each(|why| {
-                            warn!(volume = %self.0.volume.name, "copies cannot be put elsewhere yet: {why}");
-                        });
-                        return Some(answer.chunks);
-                    }
+        let check = |answer: &ChangedReplicas| self.check_changed(&changes, &answer.chunks);
+        let answer = self.change_surely(&changes, "a change of copies waits for", check).await?;
+        answer.refused.iter().for_each(|why| {
+            warn!(volume = %self.0.volume.name, "copies cannot be put elsewhere yet: {why}");
+        });
+        Some(answer.chunks)
+    }
+
+    /// Asks the meta server for changes until it gives a good answer. `None`: the gateway stopped. `waiting`: what waits for the meta
+    /// server, to be said once.
+    pub(super) async fn change_surely(
+        &self,
+        changes: &[ReplicaChange],
+        waiting: &str,
+        check: impl Fn(&ChangedReplicas) -> Result<(), String>,
+    ) -> Option<ChangedReplicas> {
+        let mut said = false;
+        while !self.is_stopped() {
+            match self.0.cluster.change(changes.to_vec()).await {
+                Ok(answer) => match check(&answer) {
+                    Ok(()) => return Some(answer),
                     Err(why) => warn!(volume = %self.0.volume.name, "the meta server's chunks are refused: {why}"),
                 },
                 Err(AllocError::Fenced(why)) => self.stop(&why),
-                Err(AllocError::Retry(why)) => {
-                    warn!(volume = %self.0.volume.name, "a change of copies waits for the meta server: {why}");
+                Err(AllocError::Retry(why)) if !std::mem::replace(&mut said, true) => {
+                    warn!(volume = %self.0.volume.name, "{waiting} the meta server: {why}");
                 }
+                Err(AllocError::Retry(_)) => {}
             }
-            self.0.rt.sleep(RETRY).await;
+            self.pause(RETRY).await;
         }
+        None
     }
 
     /// Whether the answer is about the chunks asked for, and what stays is what was attested.

@@ -3,15 +3,10 @@
 //! A gateway that was replaced, and has not heard of it, must never complete a write. What it writes is refused by the replicas; what
 //! needs no replica, zeroes where it knows of no chunk, has to be confirmed: its successor may have written there.
 
-use super::{AllocError, Cluster, Gateway, Stopped};
+use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::Event;
 use std::cell::Cell;
-use std::time::Duration;
-use tracing::warn;
-
-/// Before the meta server is asked again.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// Questions so far. One answers everybody who came before it was asked.
 #[derive(Default)]
@@ -42,18 +37,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     async fn ask_for_epoch(&self) {
-        let mut said = false;
-        while !self.is_stopped() {
-            match self.0.cluster.change(vec![]).await {
-                Ok(_) => break,
-                Err(AllocError::Fenced(why)) => self.stop(&why),
-                Err(AllocError::Retry(why)) if !std::mem::replace(&mut said, true) => {
-                    warn!(volume = %self.0.volume.name, "zeroing what was never written waits for the meta server: {why}");
-                }
-                Err(AllocError::Retry(_)) => {}
-            }
-            self.pause(RETRY).await;
-        }
+        self.change_surely(&[], "zeroing what was never written waits for", |_| Ok(())).await;
         self.0.confirmations.answered.set(self.0.confirmations.asked.get());
         self.0.confirmations.changed.notify();
     }

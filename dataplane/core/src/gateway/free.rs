@@ -6,7 +6,7 @@
 
 use super::chunk::{Chunk, Stage};
 use super::locks::{Held, Mode};
-use super::{AllocError, Cluster, Gateway, Stopped};
+use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use levee_proto::wire::{Reply, Request};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::info;
 
 /// Between two looks: requests that zero a whole volume come in thousands.
 const LOOK: Duration = Duration::from_millis(100);
@@ -24,8 +24,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const BATCH: usize = 64;
 /// How long writes under way are waited for: others wait behind.
 const LOCK_PATIENCE: Duration = Duration::from_millis(100);
-/// Before the meta server is asked again.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// A chunk that writes are kept off.
 struct Closed {
@@ -150,19 +148,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Asks until the outcome is known: the chunks that are still there. `None`: the gateway stopped.
     async fn ask_to_free(&self, closed: &[Closed]) -> Option<Vec<ChunkInfo>> {
         let changes: Vec<_> = closed.iter().map(|c| c.chunk.freeing()).collect();
-        let mut said = false;
-        while !self.is_stopped() {
-            match self.0.cluster.change(changes.clone()).await {
-                Ok(answer) => return Some(answer.chunks),
-                Err(AllocError::Fenced(why)) => self.stop(&why),
-                Err(AllocError::Retry(why)) if !std::mem::replace(&mut said, true) => {
-                    warn!(volume = %self.0.volume.name, "freed chunks wait for the meta server: {why}");
-                }
-                Err(AllocError::Retry(_)) => {}
-            }
-            self.pause(RETRY).await;
-        }
-        None
+        let answer = self.change_surely(&changes, "freed chunks wait for", |_| Ok(())).await?;
+        Some(answer.chunks)
     }
 
     /// The chunk is no more.

@@ -52,9 +52,8 @@ pub(super) struct Change {
 /// Entries that are void although they are evidence.
 pub(super) type Void = BTreeSet<(u32, Seq)>;
 
-/// Entries that cannot be read anywhere, as their holders are known to fail at it (`unreadable`, by block and version), and that at
-/// least
-/// `quorum` members lack that would have them if they had acknowledged them.
+/// Entries that cannot be read anywhere, as their holders are known to fail at it (`unreadable`, by block and version), and
+/// that at least `quorum` members lack that would have them if they had acknowledged them.
 pub(super) fn hopeless(evidence: &[Evidence], unreadable: &BTreeMap<(u32, Version), Slots>, quorum: usize) -> Void {
     let witnesses = || evidence.iter().filter(|e| e.witness);
     let newest = newest_adopted(evidence);

@@ -27,13 +27,18 @@ pub fn content(stamp: u64) -> Vec<u8> {
     crate::model::content(stamp, BLOCK_SIZE)
 }
 
-pub fn scenario<F: Future<Output = ()>>(min_copies: u8, story: impl FnOnce(World) -> F) {
-    let rt = TestRuntime::new(5);
+/// Tells a story in a new world of so many nodes.
+pub fn told<F: Future<Output = ()>>(seed: u64, nodes: u32, min_copies: u8, story: impl FnOnce(World) -> F) {
+    let rt = TestRuntime::new(seed);
     rt.block_on(async {
-        let world = World::new(&rt, 5, 3, min_copies).await;
+        let world = World::new(&rt, seed, nodes, min_copies).await;
         story(world).await;
     });
     rt.abort_all();
+}
+
+pub fn scenario<F: Future<Output = ()>>(min_copies: u8, story: impl FnOnce(World) -> F) {
+    told(5, 3, min_copies, story);
 }
 
 pub async fn within<T>(world: &World, what: &str, future: impl Future<Output = T>) -> T {

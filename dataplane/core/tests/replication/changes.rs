@@ -1,9 +1,8 @@
 //! Changes of replica sets, told step by step. Four nodes; chunk 0 is on nodes 2, 3 and 4, gateways run on node 1.
 
-use crate::cases::{LONG, assert_heals, content, get, pass, put, put_later, within};
+use crate::cases::{LONG, assert_heals, content, get, pass, put, put_later, told, within};
 use crate::world::{Fate, TestGateway, World};
 use levee_core::ports::Runtime;
-use levee_core::testing::TestRuntime;
 use levee_proto::api::DiskState;
 use levee_proto::wire::{Request, Status};
 use levee_proto::{ChunkId, NodeId};
@@ -17,12 +16,7 @@ const N3: NodeId = NodeId(3);
 const N4: NodeId = NodeId(4);
 
 fn scenario<F: Future<Output = ()>>(nodes: u32, min_copies: u8, story: impl FnOnce(World) -> F) {
-    let rt = TestRuntime::new(5);
-    rt.block_on(async {
-        let world = World::new(&rt, 5, nodes, min_copies).await;
-        story(world).await;
-    });
-    rt.abort_all();
+    told(5, nodes, min_copies, story);
 }
 
 async fn until(world: &World, what: &str, is_so: impl Fn() -> bool) {

@@ -1,8 +1,7 @@
 //! Chunks that hold no data any more are given back, and whoever writes meanwhile loses nothing. Three nodes.
 
-use crate::cases::{assert_heals, content, get, pass, put, put_later, within};
+use crate::cases::{assert_heals, content, get, pass, put, put_later, told, within};
 use crate::world::{TestGateway, World};
-use levee_core::testing::TestRuntime;
 use levee_proto::NodeId;
 use std::rc::Rc;
 
@@ -10,12 +9,7 @@ use std::rc::Rc;
 const UNIT: u64 = 1 << 20;
 
 fn scenario<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
-    let rt = TestRuntime::new(5);
-    rt.block_on(async {
-        let world = World::new(&rt, 5, 3, 2).await;
-        story(world).await;
-    });
-    rt.abort_all();
+    told(5, 3, 2, story);
 }
 
 async fn discard(world: &World, gateway: &TestGateway, len: u64) {

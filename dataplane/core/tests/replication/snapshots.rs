@@ -2,10 +2,9 @@
 //!
 //! A snapshot is read through a clone of it.
 
-use crate::cases::{LONG, assert_heals, get, pass, put, put_later, within};
+use crate::cases::{LONG, assert_heals, get, pass, put, put_later, told, within};
 use crate::world::{Fate, TestGateway, VOLUME, World};
 use levee_core::ports::Runtime;
-use levee_core::testing::TestRuntime;
 use levee_proto::wire::{Request, Status};
 use levee_proto::{NodeId, Version, View};
 
@@ -14,12 +13,7 @@ const N2: NodeId = NodeId(2);
 const N3: NodeId = NodeId(3);
 
 pub fn scenario<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
-    let rt = TestRuntime::new(7);
-    rt.block_on(async {
-        let world = World::new(&rt, 7, 3, 2).await;
-        story(world).await;
-    });
-    rt.abort_all();
+    told(7, 3, 2, story);
 }
 
 /// Takes a snapshot, and waits until it is complete.

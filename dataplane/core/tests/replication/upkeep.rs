@@ -1,10 +1,9 @@
 //! What keeps copies whole and readable while nothing dies: scrubbing, slow copies, commit points. Three nodes; blocks of
 //! chunk 0, which is on all of them; gateways run on node 1.
 
-use crate::cases::{assert_heals, content, get, pass, put, within};
+use crate::cases::{assert_heals, content, get, pass, put, told, within};
 use crate::world::{Fate, TestGateway, World};
 use levee_core::ports::Runtime;
-use levee_core::testing::TestRuntime;
 use levee_proto::NodeId;
 use levee_proto::wire::{Request, Status};
 use std::cell::Cell;
@@ -16,12 +15,7 @@ const N2: NodeId = NodeId(2);
 const N3: NodeId = NodeId(3);
 
 fn scenario<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
-    let rt = TestRuntime::new(5);
-    rt.block_on(async {
-        let world = World::new(&rt, 5, 3, 2).await;
-        story(world).await;
-    });
-    rt.abort_all();
+    told(5, 3, 2, story);
 }
 
 async fn fill(world: &World, gateway: &TestGateway, blocks: u64) {
