@@ -39,6 +39,10 @@ pub const CONNECT_WAIT: Duration = Duration::from_millis(1000);
 pub const STOP_WAIT: Duration = Duration::from_secs(2);
 /// How long a request for snapshots waits until they are complete, if it does not say.
 pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
+/// How long a request for snapshots of several volumes waits until those that nobody uses are open.
+pub const OPEN_WAIT: Duration = Duration::from_secs(5);
+/// Pause between two looks at whether they are.
+pub const OPEN_LOOK: Duration = Duration::from_millis(10);
 
 /// Pause between two looks at what has to be repaired.
 pub const REPAIR_TICK: Duration = Duration::from_secs(1);

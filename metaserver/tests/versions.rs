@@ -35,6 +35,11 @@ async fn seal(c: &Client, name: &str, epoch: Epoch) -> VolumeVersions {
     c.post(&format!("/v1/volumes/{name}/sealed"), &Sealed { epoch, version: pending }).await.expect("sealed")
 }
 
+async fn moved(c: &Client, name: &str, epoch: Epoch, held: bool) -> VolumeVersions {
+    let version = versions(c, name).await.hold.expect("an answer that is held back");
+    c.post(&format!("/v1/volumes/{name}/moved"), &Moved { epoch, version, held }).await.expect("moved")
+}
+
 async fn find(c: &Client, text: &str) -> Result<SnapshotInfo, Problem> {
     let SnapshotName { volume, snapshot } = at(text);
     c.get(&format!("/v1/volumes/{volume}/snapshots/{snapshot}")).await
@@ -93,13 +98,15 @@ async fn a_request_that_does_not_wait_says_that_they_are_pending() {
     assert_eq!(response.status(), 202);
     let taken: CreatedSnapshots = response.json().await.unwrap();
     let states: Vec<_> = taken.snapshots.iter().map(|s| s.state).collect();
-    assert_eq!(states, [SnapshotState::Pending, SnapshotState::Done], "nobody has written to w");
+    assert_eq!(states, [SnapshotState::Pending; 2], "nobody has written to w, but they are of one moment");
     assert_eq!(group.http.post(&url).json(&body).send().await.unwrap().status(), 409);
 
     let rollback = Rollback { snapshot: "a".into() };
     let refused = c.post::<VolumeInfo>("/v1/volumes/v/rollback", &rollback).await.unwrap_err();
     assert_eq!(refused.kind, ProblemKind::Conflict);
+    assert_eq!(moved(&c, "v", opened.epoch, true).await.hold, None, "it was the last");
     seal(&c, "v", opened.epoch).await;
+    assert_eq!(find(&c, "w@a").await.unwrap().state, SnapshotState::Done);
     c.detach("v").await.unwrap();
     let back: VolumeInfo = c.post("/v1/volumes/v/rollback", &rollback).await.unwrap();
     assert_eq!(back.version, Version(3));
@@ -227,4 +234,23 @@ async fn a_family_of_clones_is_created_served_flattened_and_deleted() {
     assert_eq!((&*deleted.refused[0].volume, deleted.refused[0].kind), ("c-17", ProblemKind::Conflict));
     assert_eq!(find(&c, "golden@s").await.unwrap().clones, 0);
     assert_eq!(c.names(1000).await, ["c-17", "d-4999", "golden"]);
+}
+
+#[tokio::test]
+async fn a_group_that_is_given_up_is_said_to_be() {
+    let group = Group::start(1, &PATIENT).await;
+    let c = group.client(0);
+    c.register(1, 11).await;
+    let (v, w) = (served(&c, "v").await, served(&c, "w").await);
+    let asked = tokio::spawn({
+        let c = c.clone();
+        async move { snapshot(&c, &["v@a", "w@a"], LONG_MS).await }
+    });
+    patiently("the group", async || versions(&c, "v").await.hold).await;
+    assert_eq!(moved(&c, "v", v.epoch, true).await.hold, Some(Version(1)));
+    assert_eq!(moved(&c, "w", w.epoch, false).await.pending, None);
+    let refused = asked.await.unwrap().unwrap_err();
+    assert_eq!(refused.kind, ProblemKind::Conflict);
+    assert!(refused.detail.contains("v@a, w@a") && refused.detail.contains("again"), "{refused}");
+    assert_eq!(find(&c, "v@a").await.unwrap_err().kind, ProblemKind::NotFound);
 }

@@ -22,6 +22,7 @@
 //! | `POST /v1/volumes/{name}/flatten` | | [`VolumeInfo`] |
 //! | `GET /v1/volumes/{name}/versions` | | [`VolumeVersions`] |
 //! | `GET /v1/volumes/{name}/parent` | | [`VolumeParent`] |
+//! | `POST /v1/volumes/{name}/moved` | [`Moved`] | [`VolumeVersions`] |
 //! | `POST /v1/volumes/{name}/sealed` | [`Sealed`] | [`VolumeVersions`] |
 //! | `POST /v1/volumes/{name}/pruned` | [`Pruned`] | [`VolumeVersions`] |
 //! | `POST /v1/volumes/{name}/flattened` | [`Flattened`] | [`VolumeVersions`] |

@@ -79,6 +79,10 @@ impl MetaClient {
         self.get(&format!("/v1/volumes/{volume}/parent")).await
     }
 
+    pub async fn moved(&self, volume: &str, report: &Moved) -> Result<VolumeVersions> {
+        self.post(&format!("/v1/volumes/{volume}/moved"), report).await
+    }
+
     pub async fn sealed(&self, volume: &str, report: &Sealed) -> Result<VolumeVersions> {
         self.post(&format!("/v1/volumes/{volume}/sealed"), report).await
     }

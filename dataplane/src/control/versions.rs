@@ -65,6 +65,8 @@ impl Control {
     async fn accomplished(&self, ask: &VersionsAsk) -> Result<VolumeVersions, super::MetaError> {
         let (volume, epoch) = (&ask.volume, ask.epoch);
         match ask.what {
+            Accomplished::Moved(version) => self.meta.moved(volume, &Moved { epoch, version, held: true }).await,
+            Accomplished::Parted(version) => self.meta.moved(volume, &Moved { epoch, version, held: false }).await,
             Accomplished::Sealed(version) => self.meta.sealed(volume, &Sealed { epoch, version }).await,
             Accomplished::Pruned(number) => self.meta.pruned(volume, &Pruned { epoch, number }).await,
             Accomplished::Flattened => self.meta.flattened(volume, &Flattened { epoch }).await,

@@ -72,6 +72,7 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(versions::flatten))
         .routes(routes!(versions::show))
         .routes(routes!(versions::parent))
+        .routes(routes!(versions::moved))
         .routes(routes!(versions::sealed))
         .routes(routes!(versions::pruned))
         .routes(routes!(versions::flattened))

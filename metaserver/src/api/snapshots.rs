@@ -4,7 +4,7 @@ use super::Failure;
 use super::extract::{Answer, Body, Path, Query, page};
 use super::volumes::change;
 use crate::app::App;
-use crate::limits::{DEFAULT_PAGE, SNAPSHOT_WAIT};
+use crate::limits::{DEFAULT_PAGE, OPEN_LOOK, OPEN_WAIT, SNAPSHOT_WAIT};
 use crate::proposer::unexpected;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -28,8 +28,9 @@ pub struct Waiting {
 /// Takes snapshots of one or several volumes, in one commit
 ///
 /// What a guest was told is written before the request is in. They are complete once enough copies are known to hold all
-/// of it; until then they cannot be cloned or rolled back to. Each volume is cut by its own gateway: those of a group are not
-/// cut at the same instant.
+/// of it; until then they cannot be cloned or rolled back to. Those of several volumes are of one moment: what was written after
+/// something else was answered is in none of them that lacks the other. If the gateways do not come to that within a
+/// second, none is taken.
 #[utoipa::path(post, path = "/v1/snapshots", tag = "snapshots", params(Waiting), request_body = CreateSnapshots,
     responses((status = 201, body = CreatedSnapshots), (status = 202, body = CreatedSnapshots, description = "Some are not complete yet"),
         (status = "default", body = Problem, content_type = "application/problem+json")))]
@@ -39,16 +40,57 @@ pub async fn create(
     Body(request): Body<CreateSnapshots>,
 ) -> Result<(StatusCode, Answer<CreatedSnapshots>), Failure> {
     let names = request.snapshots.clone();
+    if names.len() > 1 {
+        open_unused(&app, &names).await;
+    }
     let command = Command::BeginSnapshots { request, created_ms: now_ms() };
     let begun = snapshots(app.proposer.propose(command).await?)?;
     let wait = query.wait_ms.map_or(SNAPSHOT_WAIT, |ms| Duration::from_millis(ms.min(MAX_WAIT_MS)));
     // Whether they are done or the time is over: the look below is the truth of that moment.
     let _ = tokio::time::timeout(wait, complete(&app, &begun)).await;
-    let snapshots: Vec<SnapshotInfo> =
-        app.replicated.read(|state| names.iter().map(|name| state.snapshot_named(name)).collect::<Result<_, _>>())?;
+    let found: Result<Vec<SnapshotInfo>, Problem> =
+        app.replicated.read(|state| names.iter().map(|name| state.snapshot_named(name)).collect());
+    let snapshots = if names.len() > 1 { found.map_err(|_| given_up(&names))? } else { found? };
     let pending = snapshots.iter().any(|s| s.state == SnapshotState::Pending);
     let status = if pending { StatusCode::ACCEPTED } else { StatusCode::CREATED };
     Ok((status, Answer(CreatedSnapshots { snapshots })))
+}
+
+fn given_up(names: &[SnapshotName]) -> Problem {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let why = "a gateway was replaced just then, or could not be reached for a second";
+    let detail = format!(
+        "no snapshots {} of one moment could be taken, and nothing is left of them: {why}; try again",
+        names.join(", ")
+    );
+    Problem::new(ProblemKind::Conflict, detail)
+}
+
+/// Has volumes opened that are not, before answers to writes of others wait for that. Those that cannot be are left to
+/// the gateways' patience.
+async fn open_unused(app: &App, names: &[SnapshotName]) {
+    let unused: Vec<VolumeId> = app.replicated.read(|state| {
+        let volumes = names.iter().filter_map(|name| state.volume_named(&name.volume).ok());
+        volumes.filter(|v| v.chunks > 0 && !state.is_attached(v.id)).map(|v| v.id).collect()
+    });
+    for volume in &unused {
+        let node =
+            app.observed(|observed, now| app.replicated.read(|state| state.repairer(&observed.best(state, now))));
+        let Some(node) = node else { return };
+        // Refused if somebody has attached it meanwhile.
+        let _ = app.proposer.propose(Command::AttachRepair { volume: *volume, node }).await;
+    }
+    let is_open = |id: &VolumeId| {
+        let state =
+            app.observed(|observed, _| app.replicated.read(|state| observed.report(state, *id).map(|r| r.state)));
+        state == Some(ServeState::Serving)
+    };
+    let opened = async {
+        while !unused.iter().all(is_open) {
+            tokio::time::sleep(OPEN_LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(OPEN_WAIT, opened).await;
 }
 
 fn now_ms() -> u64 {

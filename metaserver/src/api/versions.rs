@@ -56,6 +56,18 @@ async fn report(app: &App, command: Command) -> Result<Answer<VolumeVersions>, F
     }
 }
 
+/// A gateway reports that its volume has moved beyond the version that a group of snapshots freezes
+#[utoipa::path(post, path = "/v1/volumes/{name}/moved", tag = "gateways", request_body = Moved,
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn moved(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Body(request): Body<Moved>,
+) -> Result<Answer<VolumeVersions>, Failure> {
+    report(&app, Command::Moved { name, request }).await
+}
+
 /// A gateway reports that enough copies hold all up to a version
 #[utoipa::path(post, path = "/v1/volumes/{name}/sealed", tag = "gateways", request_body = Sealed,
     params(("name" = String, Path, description = "The volume")),

@@ -7,7 +7,7 @@
 use crate::command::{Answer, Outcome};
 use crate::state::State;
 use crate::tables::{Volume, VolumeAttachment};
-use levee_proto::api::{OpenVolume, OpenedVolume, Problem, ProblemKind};
+use levee_proto::api::{OpenVolume, OpenedVolume, Problem, ProblemKind, VolumeVersions};
 use levee_proto::{NodeId, VolumeId};
 use std::collections::BTreeSet;
 
@@ -106,9 +106,10 @@ impl State {
                 )
             })?;
             attachment.opened_by = Some(request.incarnation);
+            self.group_reopened(id);
         }
         let volume = &self.tables.volumes[&id];
-        Ok(Answer::Opened(OpenedVolume { parent: self.parent_info(volume), ..opened(id, volume) }))
+        Ok(Answer::Opened(OpenedVolume { parent: self.parent_info(volume), ..opened(id, volume, self.versions(id)) }))
     }
 
     /// Only the node's newest process may open: a late request of its predecessor would fence it.
@@ -136,8 +137,7 @@ fn over(name: &str) -> Problem {
     )
 }
 
-fn opened(id: VolumeId, volume: &Volume) -> OpenedVolume {
-    let versions = volume.versions();
+fn opened(id: VolumeId, volume: &Volume, versions: VolumeVersions) -> OpenedVolume {
     OpenedVolume {
         id,
         name: volume.name.clone(),

@@ -1,7 +1,7 @@
 //! The invariants of the state, checked whole. Slow: for tests, and for snapshots that come from outside.
 
 use crate::command::Decider;
-use crate::history::Parent;
+use crate::history::{Grouped, Parent};
 use crate::limits::{MAX_ANCESTORS, MAX_SNAPSHOTS};
 use crate::state::{Index, State};
 use crate::tables::{Chunk, Volume};
@@ -42,7 +42,32 @@ impl State {
         for (id, volume) in &self.tables.volumes {
             self.check_snapshots(*id, volume, &seen)?;
         }
+        self.check_groups_of_snapshots()?;
         self.check_disks(&mut seen)
+    }
+
+    fn check_groups_of_snapshots(&self) -> Result<(), String> {
+        let group_of = |id: &VolumeId| self.tables.volumes.get(id).and_then(|v| v.history().group);
+        for (number, group) in &self.tables.groups {
+            ensure!((1..=self.tables.last.group).contains(number), "group {number} was never given out");
+            ensure!(!group.members.is_empty(), "group {number} has no volumes");
+            for (id, member) in &group.members {
+                let here = Grouped { group: *number, version: member.version };
+                ensure!(group_of(id) == Some(here), "volume {id} is in group {number} and does not know it");
+            }
+        }
+        for (id, volume) in &self.tables.volumes {
+            let Some(Grouped { group, version }) = volume.history().group else { continue };
+            let member = self.tables.groups.get(&group).and_then(|g| g.members.get(id));
+            ensure!(
+                member.is_some_and(|m| m.version == version),
+                "volume {id} is in group {group}, which does not know it"
+            );
+            let snapshot = volume.history().snapshots.get(&version);
+            let is_pending = snapshot.is_some_and(|s| s.state == SnapshotState::Pending);
+            ensure!(is_pending, "volume {id} has no pending snapshot for group {group}");
+        }
+        Ok(())
     }
 
     fn check_unique_names(&self) -> Result<(), String> {
@@ -118,7 +143,8 @@ impl State {
             ensure!(*version < volume.version, "snapshot {id}@{version} is not frozen");
             ensure!(snapshot.view(*version).is_valid(), "snapshot {id}@{version} has a wrong view");
             let (pending, sealed) = (snapshot.state == SnapshotState::Pending, *version <= history.sealed);
-            ensure!(pending != sealed, "snapshot {id}@{version} is {:?}", snapshot.state);
+            let waits = history.group.is_some_and(|g| g.version == *version);
+            ensure!(pending != sealed || (pending && waits), "snapshot {id}@{version} is {:?}", snapshot.state);
             let deleting = snapshot.state == SnapshotState::Deleting;
             ensure!(!deleting || children > 0, "snapshot {id}@{version} is kept for nothing");
             ensure!(!history.deleted || deleting, "volume {id} is deleted with a snapshot that is not");

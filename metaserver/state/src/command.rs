@@ -76,6 +76,10 @@ pub enum Command {
         request: CreateSnapshots,
         created_ms: u64,
     },
+    Moved {
+        name: String,
+        request: Moved,
+    },
     FinishSnapshots {
         name: String,
         request: Sealed,

@@ -24,6 +24,17 @@ pub struct History {
     pub flatten: bool,
     /// Deleted, and kept for clones of its snapshots.
     pub deleted: bool,
+    /// The group in which a snapshot is being taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<Grouped>,
+}
+
+/// A volume's part in a group of snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grouped {
+    pub group: u64,
+    /// That its snapshot freezes.
+    pub version: Version,
 }
 
 /// For volumes without.
@@ -35,6 +46,7 @@ pub(crate) static NO_HISTORY: History = History {
     prune: None,
     flatten: false,
     deleted: false,
+    group: None,
 };
 
 /// A frozen version.
@@ -84,11 +96,12 @@ impl History {
         self.snapshots.iter().find(|(_, s)| s.name == name).map(|(version, s)| (*version, s))
     }
 
-    /// Completes the snapshots up to `version`.
+    /// Completes the snapshots up to `version`, but for one that others of its group are not ready for.
     pub fn seal(&mut self, version: Version) {
         self.sealed = self.sealed.max(version);
-        for (_, snapshot) in self.snapshots.range_mut(..=version) {
-            if snapshot.state == SnapshotState::Pending {
+        let waits = self.group.map(|g| g.version);
+        for (at, snapshot) in self.snapshots.range_mut(..=version) {
+            if snapshot.state == SnapshotState::Pending && waits != Some(*at) {
                 snapshot.state = SnapshotState::Done;
             }
         }

@@ -26,6 +26,7 @@ mod check;
 mod clones;
 mod command;
 mod disks;
+mod groups;
 mod history;
 mod intent;
 pub mod limits;
@@ -42,6 +43,7 @@ mod view;
 mod volumes;
 
 pub use command::{Answer, Command, Decider, Outcome};
+pub use groups::{Group, Member, Stage};
 pub use history::{History, Parent, Snapshot};
 pub use repair::RepairScan;
 pub use state::State;

@@ -42,6 +42,11 @@ impl State {
         Ok(Answer::Done)
     }
 
+    /// Whether some node is to serve it, for a user or for repair.
+    pub fn is_attached(&self, id: VolumeId) -> bool {
+        self.tables.volumes.get(&id).is_some_and(|v| v.attachment.is_some())
+    }
+
     /// The volumes that are attached for repair.
     pub fn repairs(&self) -> impl Iterator<Item = (VolumeId, &VolumeAttachment)> + '_ {
         let volumes = self.index.repairs.iter();

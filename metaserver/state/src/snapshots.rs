@@ -2,7 +2,7 @@
 //!
 //! A snapshot is taken in two commits. The first freezes the volume's version by opening the next one, which no
 //! gateway writes at before; the second comes from the gateway, when enough replicas of every chunk hold all that was
-//! written before. Whatever gateway the volume has by then completes it.
+//! written before. Whatever gateway the volume has by then completes it. Several volumes at once: see [`crate::groups`].
 //!
 //! A snapshot that was deleted stays while it has clones. When it is really gone the gateway drops what only it saw.
 
@@ -22,11 +22,17 @@ impl State {
         for wanted in &request.snapshots {
             let id = self.user_volume_id(&wanted.volume)?;
             planned.push((id, self.check_snapshot(id, wanted)?, &wanted.snapshot));
+            self.check_groups(id, request)?;
         }
         for (id, next, name) in &planned {
             if let Some(volume) = self.tables.volumes.get_mut(id) {
                 freeze(volume, *next, name, request, created_ms);
             }
+        }
+        if planned.len() > 1 {
+            self.begin_group(&planned.iter().map(|(id, ..)| *id).collect::<Vec<_>>());
+        }
+        for (id, ..) in &planned {
             self.versions_moved(*id);
         }
         Ok(Answer::Snapshots(planned.iter().filter_map(|(id, _, name)| self.find_snapshot(*id, name)).collect()))
@@ -79,6 +85,7 @@ impl State {
                 volume.history_mut().seal(request.version);
             }
             self.versions_moved(id);
+            self.group_sealed(id, request);
         }
         self.versions_answer(id)
     }
@@ -102,6 +109,7 @@ impl State {
         if let Some(volume) = self.tables.volumes.get_mut(&id) {
             volume.history_mut().snapshots.remove(&version);
         }
+        self.leave_group(id, version);
         self.prune_due(id);
     }
 

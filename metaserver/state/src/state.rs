@@ -122,6 +122,7 @@ impl State {
             Command::DetachRepair { volume, attachment } => self.detach_repair(*volume, *attachment),
             Command::SetBackgroundRate { rate } => Ok(self.set_background_rate(*rate)),
             Command::BeginSnapshots { request, created_ms } => self.begin_snapshots(request, *created_ms),
+            Command::Moved { name, request } => self.moved(name, request),
             Command::FinishSnapshots { name, request } => self.finish_snapshots(name, request),
             Command::DeleteSnapshot(name) => self.delete_snapshot(name),
             Command::Rollback(name) => self.rollback(name),

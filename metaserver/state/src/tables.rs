@@ -2,6 +2,7 @@
 //! with a serde default.
 
 use crate::command::Decider;
+use crate::groups::Group;
 use crate::history::{History, NO_HISTORY, Parent};
 use levee_proto::api::{DiskState, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
@@ -20,6 +21,9 @@ pub(crate) struct Tables {
     /// Bytes per second that each node may spend on background work; none: no limit.
     #[serde(default)]
     pub background_rate: Option<u64>,
+    /// Those that are not complete, by number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<u64, Group>,
 }
 
 /// The largest id of each kind that was ever given out.
@@ -31,9 +35,16 @@ pub(crate) struct LastIds {
     pub chunk: u64,
     pub replica: u64,
     pub attachment: u64,
+    #[serde(default)]
+    pub group: u64,
 }
 
 impl LastIds {
+    pub fn next_group(&mut self) -> u64 {
+        self.group += 1;
+        self.group
+    }
+
     pub fn next_volume(&mut self) -> VolumeId {
         self.volume += 1;
         VolumeId(self.volume)

@@ -11,23 +11,27 @@ use crate::tables::Volume;
 use levee_proto::api::{Problem, Pruned, SnapshotInfo, VolumeVersions};
 use levee_proto::{Version, VolumeId};
 
-impl Volume {
-    pub(crate) fn versions(&self) -> VolumeVersions {
-        let history = self.history();
+impl State {
+    pub(crate) fn versions(&self, id: VolumeId) -> VolumeVersions {
+        let volume = &self.tables.volumes[&id];
+        let history = volume.history();
         VolumeVersions {
             number: history.number,
-            epoch: self.epoch,
-            version: self.version,
-            view: self.view(),
+            epoch: volume.epoch,
+            version: volume.version,
+            view: volume.view(),
             snapshots: history.snapshots.iter().map(|(version, s)| s.view(*version)).collect(),
             sealed: history.sealed,
             pending: history.pending(),
-            size: self.size,
+            size: volume.size,
             prune: history.prune.is_some(),
             flatten: history.flatten,
+            hold: history.group.filter(|g| !self.has_moved(g.group)).map(|g| g.version),
         }
     }
+}
 
+impl Volume {
     pub(crate) fn snapshot_info(&self, version: Version, snapshot: &Snapshot) -> SnapshotInfo {
         SnapshotInfo {
             volume: self.name.clone(),
@@ -45,11 +49,11 @@ impl Volume {
 impl State {
     /// What the gateway of the volume should know of its versions.
     pub fn volume_versions(&self, name: &str) -> Result<VolumeVersions, Problem> {
-        Ok(self.tables.volumes[&self.volume_id(name)?].versions())
+        Ok(self.versions(self.volume_id(name)?))
     }
 
     pub(crate) fn versions_answer(&self, id: VolumeId) -> Outcome {
-        Ok(Answer::Versions(self.tables.volumes[&id].versions()))
+        Ok(Answer::Versions(self.versions(id)))
     }
 
     /// Something that the volume's gateway follows has changed.

@@ -114,6 +114,10 @@ fn version_command() -> impl Strategy<Value = Command> {
         6 => proptest::collection::vec(snapshot_name(), 1..3).prop_map(|snapshots| {
             Command::BeginSnapshots { request: CreateSnapshots { snapshots, image: None }, created_ms: 1 }
         }),
+        8 => (volume_name(), back(), back()).prop_map(|(name, epoch, held)| {
+            let request = Moved { epoch: Epoch(epoch), version: Version(0), held: held > 0 };
+            Command::Moved { name, request }
+        }),
         5 => (volume_name(), back(), back()).prop_map(|(name, epoch, version)| {
             Command::FinishSnapshots { name, request: Sealed { epoch: Epoch(epoch), version: Version(version) } }
         }),
@@ -252,6 +256,11 @@ fn aim_version(command: Command, state: &State) -> Command {
             let from = aim_snapshot(request.from, state);
             Command::CreateClones(CreateClones { from, ..request })
         }
+        Command::Moved { name, request: Moved { epoch: back, held, .. } } => {
+            let version = versions(&name).hold.unwrap_or_default();
+            let request = Moved { epoch: epoch(&name, back), version, held };
+            Command::Moved { name, request }
+        }
         Command::FinishSnapshots { name, request: Sealed { epoch: back, version } } => {
             let version = Version(versions(&name).version.0.saturating_sub(version.0));
             let request = Sealed { epoch: epoch(&name, back), version };
@@ -332,7 +341,8 @@ fn versions_only() -> impl Strategy<Value = Command> {
 fn start_with_clones() -> State {
     let mut state = start();
     let names = Family { name: "c".into(), count: Some(2), first: 1 };
-    snapshot(&mut state, &["v0@s0", "v1@s0"]).expect("taken");
+    snapshot(&mut state, &["v0@s0"]).expect("taken");
+    snapshot(&mut state, &["v1@s0"]).expect("taken");
     sealed(&mut state, "v0", Epoch(1), 1).expect("sealed");
     clone(&mut state, "v0@s0", names).expect("cloned");
     state.apply(&Command::Detach { name: "v0".into() }).expect("detached");

@@ -8,6 +8,7 @@ const ENOUGH: u64 = 10_000;
 
 /// Every place that counts itself (`reached!`), here and in the code that ships.
 pub const PLACES: &[&str] = &[
+    "answer held back",
     "checkpoint written",
     "chunk freed",
     "clone flattened",
@@ -17,7 +18,10 @@ pub const PLACES: &[&str] = &[
     "disk: write torn",
     "entry void at a takeover",
     "fence below the fence",
+    "group given up",
+    "group of snapshots complete",
     "guest replays requests",
+    "hold given up",
     "member came back without what it had",
     "member left a chunk",
     "member lost while it owed writes",
@@ -37,6 +41,7 @@ pub const PLACES: &[&str] = &[
     "snapshot deleted",
     "snapshot read",
     "snapshot taken",
+    "snapshots taken together",
     "stored block is corrupt",
     "takeover compared entries",
     "takeover listed below the commit point",

@@ -9,7 +9,7 @@ use levee_core::shared::SharedBlocks;
 use levee_core::testing::TestRuntime;
 use levee_meta_state::{Answer, Command};
 use levee_proto::api::{
-    AllocateChunks, ChangeReplicas, ChangedReplicas, ChunkInfo, Flattened, ParentInfo, ProblemKind, Pruned,
+    AllocateChunks, ChangeReplicas, ChangedReplicas, ChunkInfo, Flattened, Moved, ParentInfo, ProblemKind, Pruned,
     ReplicaChange, Sealed, VolumeVersions,
 };
 use levee_proto::wire::Request;
@@ -78,6 +78,10 @@ impl Cluster for Links {
         async move {
             let volume = name.clone();
             let command = match what {
+                Accomplished::Moved(version) => Command::Moved { name, request: Moved { epoch, version, held: true } },
+                Accomplished::Parted(version) => {
+                    Command::Moved { name, request: Moved { epoch, version, held: false } }
+                }
                 Accomplished::Sealed(version) => Command::FinishSnapshots { name, request: Sealed { epoch, version } },
                 Accomplished::Pruned(number) => Command::Pruned { name, request: Pruned { epoch, number } },
                 Accomplished::Flattened => Command::Flattened { name, request: Flattened { epoch } },

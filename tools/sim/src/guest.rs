@@ -154,7 +154,7 @@ impl Guest {
 
     /// A gateway of the volume writes at `head` from now on.
     pub fn moved(&self, head: Version, epoch: Epoch) {
-        self.0.snapshots.moved(head, epoch, &self.0.registers.borrow());
+        self.0.snapshots.moved(self.0.world.rt().now(), head, epoch, &self.0.registers.borrow());
     }
 
     pub fn volume(&self) -> VolumeId {
@@ -308,9 +308,12 @@ impl Guest {
             }
             self.0.snapshots.write(&op.sectors(), device.epoch, op.stamp);
         }
-        let (guest, target, op) = (self.clone(), device.clone(), op.clone());
+        let (guest, target, op, sent) = (self.clone(), device.clone(), op.clone(), self.0.world.rt().now());
         let run = async move {
             if guest.make(&target, &op, begun).await {
+                if op.kind == Kind::Write {
+                    guest.0.snapshots.answered(target.epoch, sent, guest.0.world.rt().now());
+                }
                 let done = id.and_then(|id| guest.0.outstanding.borrow_mut().remove(&id));
                 if let Some(outstanding) = done {
                     guest.0.answered.set(guest.0.answered.get() + 1);

@@ -3,6 +3,9 @@
 //! A snapshot shows what there was when the volume's version moved: the moment in which its gateway was told, or, if that one
 //! died first, in which the next one was opened. What may be there is kept from then on; what gateways that were replaced still do
 //! may have been made before.
+//!
+//! Snapshots of several volumes that are taken together are of one moment: what a guest begins to write after another write was answered is in
+//! none of them if the answered one is not.
 
 use crate::faults;
 use crate::guest::Guest;
@@ -14,7 +17,10 @@ use levee_core::reached;
 use levee_core::sync::oneshot;
 use levee_core::testing::{Registers, SECTOR, stamp_of};
 use levee_meta_state::{Answer, Command};
-use levee_proto::api::{ChunkInfo, CreateClones, CreateSnapshots, Family, ReplicaPlace, SnapshotName, SnapshotState};
+use levee_proto::api::{
+    ChunkInfo, CreateClones, CreateSnapshots, Family, Problem, ProblemKind, ReplicaPlace, SnapshotInfo, SnapshotName,
+    SnapshotState,
+};
 use levee_proto::units::Extent;
 use levee_proto::wire::{BlockKind, Reply, Request};
 use levee_proto::{BLOCK_SIZE, Epoch, Geometry, Version, View, VolumeId};
@@ -22,6 +28,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Sectors of a block.
 const SECTORS: u64 = (BLOCK_SIZE / SECTOR) as u64;
@@ -35,12 +42,30 @@ struct Shown {
     registers: Registers,
     /// Of the first gateway that writes at later versions.
     epoch: Epoch,
+    /// Since when it does.
+    at: Duration,
+}
+
+/// What is known of the order of writes to all volumes of which snapshots were taken together.
+#[derive(Default)]
+struct Order {
+    /// When the first write that none of the snapshots has was answered.
+    after: Cell<Option<Duration>>,
+    /// When the last write that one of them has was begun.
+    before: Cell<Duration>,
+}
+
+impl Order {
+    fn is_broken(&self) -> bool {
+        self.after.get().is_some_and(|after| after < self.before.get())
+    }
 }
 
 struct Taken {
     name: String,
     version: Version,
     shown: Option<Shown>,
+    together: Option<Rc<Order>>,
 }
 
 impl Taken {
@@ -59,10 +84,38 @@ pub struct Snapshots {
 
 impl Snapshots {
     /// A gateway writes at `head` from now on.
-    pub fn moved(&self, head: Version, epoch: Epoch, registers: &Registers) {
+    pub fn moved(&self, at: Duration, head: Version, epoch: Epoch, registers: &Registers) {
         for taken in self.taken.borrow_mut().iter_mut().filter(|t| t.version < head && t.shown.is_none()) {
-            taken.shown = Some(Shown { registers: registers.frozen(), epoch });
+            taken.shown = Some(Shown { registers: registers.frozen(), epoch, at });
         }
+    }
+
+    /// A write that a gateway was asked for at `begun` has been answered.
+    pub fn answered(&self, epoch: Epoch, begun: Duration, now: Duration) {
+        for taken in &*self.taken.borrow() {
+            let Some(order) = &taken.together else { continue };
+            match &taken.shown {
+                Some(shown) if epoch >= shown.epoch => {
+                    if begun > shown.at {
+                        order.after.set(order.after.get().or(Some(now)));
+                    }
+                }
+                _ => order.before.set(order.before.get().max(begun)),
+            }
+        }
+    }
+
+    /// Those that the meta server has given up are forgotten.
+    fn forget_given_up(&self, world: &World, volume: &str) {
+        let state = world.meta().state();
+        let is_there = |t: &Taken| state.snapshot_named(&name_of(volume, &t.name)).is_ok();
+        self.taken.borrow_mut().retain(|t| {
+            let gone = t.together.is_some() && !is_there(t);
+            if gone {
+                reached!("group given up");
+            }
+            !gone
+        });
     }
 
     /// A gateway is asked to write something.
@@ -76,12 +129,18 @@ impl Snapshots {
     }
 }
 
-/// Takes a snapshot of some volume, deletes one, clones one, goes back to one; or makes a clone independent.
+fn name_of(volume: &str, snapshot: &str) -> SnapshotName {
+    SnapshotName { volume: volume.into(), snapshot: snapshot.into() }
+}
+
+/// Takes a snapshot of some volume, or of several together, deletes one, clones one, goes back to one; or makes a clone independent.
 pub async fn strike(world: &World) {
     let guests = world.guests();
+    guests.iter().for_each(|g| g.snapshots().forget_given_up(world, g.name()));
     let guest = &guests[world.below(guests.len() as u64) as usize];
     let count = guest.snapshots().taken.borrow().len();
     match world.below(10) {
+        0..3 if guests.len() > 1 && world.one_in(2) => take_together(world, &guests),
         0..3 if count < MAX_SNAPSHOTS => take(world, guest),
         3 | 4 if count > 0 => delete(world, guest),
         5 | 6 if count > 0 && world.guests().len() < MAX_GUESTS => clone(world, guest),
@@ -97,26 +156,67 @@ pub async fn strike(world: &World) {
     }
 }
 
+impl Snapshots {
+    fn next_name(&self) -> String {
+        format!("s{}", self.named.replace(self.named.get() + 1))
+    }
+
+    fn is_full(&self) -> bool {
+        self.taken.borrow().len() >= MAX_SNAPSHOTS
+    }
+
+    fn push(&self, name: String, version: Version, together: Option<Rc<Order>>) {
+        self.taken.borrow_mut().push(Taken { name, version, shown: None, together });
+    }
+}
+
+fn begin(world: &World, snapshots: Vec<SnapshotName>) -> Result<Vec<SnapshotInfo>, Problem> {
+    let request = CreateSnapshots { snapshots, image: None };
+    match world.meta().apply(&Command::BeginSnapshots { request, created_ms: 0 })? {
+        Answer::Snapshots(made) => {
+            made.iter().for_each(|m| world.log(|| format!("{}@{} freezes version {}", m.volume, m.name, m.version)));
+            Ok(made)
+        }
+        other => Err(Problem::new(ProblemKind::Internal, format!("a wrong answer: {other:?}"))),
+    }
+}
+
 fn take(world: &World, guest: &Guest) {
     let snapshots = guest.snapshots();
-    if snapshots.taken.borrow().len() >= MAX_SNAPSHOTS {
+    if snapshots.is_full() {
         return delete(world, guest);
     }
-    let number = snapshots.named.replace(snapshots.named.get() + 1);
-    let name = SnapshotName { volume: guest.name().into(), snapshot: format!("s{number}") };
-    let request = CreateSnapshots { snapshots: vec![name.clone()], image: None };
-    match world.meta().apply(&Command::BeginSnapshots { request, created_ms: 0 }) {
-        Ok(Answer::Snapshots(made)) if made.len() == 1 => {
-            world.log(|| format!("{name} freezes version {}", made[0].version));
+    let name = snapshots.next_name();
+    match begin(world, vec![name_of(guest.name(), &name)]) {
+        Ok(made) => {
             reached!("snapshot taken");
-            let taken = Taken { name: name.snapshot, version: made[0].version, shown: None };
-            snapshots.taken.borrow_mut().push(taken);
+            made.iter().for_each(|m| snapshots.push(name.clone(), m.version, None));
         }
         // What a clone has is not complete while it is flattened.
         Err(problem) if world.meta().state().volume_versions(guest.name()).is_ok_and(|v| v.flatten) => {
             world.log(|| format!("no snapshot: {}", problem.detail));
         }
-        other => world.fail("meta", &format!("{name} cannot be taken: {other:?}")),
+        Err(problem) => world.fail("meta", &format!("no snapshot of {}: {}", guest.name(), problem.detail)),
+    }
+}
+
+fn take_together(world: &World, guests: &[Guest]) {
+    let some: Vec<&Guest> = guests.iter().filter(|g| !g.snapshots().is_full()).collect();
+    let names: Vec<String> = some.iter().map(|g| g.snapshots().next_name()).collect();
+    let wanted = some.iter().zip(&names).map(|(g, name)| name_of(g.name(), name)).collect::<Vec<_>>();
+    if wanted.len() < 2 {
+        return;
+    }
+    match begin(world, wanted) {
+        Ok(made) => {
+            reached!("snapshots taken together");
+            let order = Rc::new(Order::default());
+            for ((guest, name), made) in some.iter().zip(names).zip(made) {
+                guest.snapshots().push(name, made.version, Some(order.clone()));
+            }
+        }
+        // One is flattened, or is in such a group already.
+        Err(problem) => world.log(|| format!("no snapshots: {}", problem.detail)),
     }
 }
 
@@ -222,6 +322,7 @@ pub fn unfinished(world: &World, guest: &Guest) -> Option<String> {
 
 /// Reads complete snapshots from every replica that says that it can: what all of them show has to be the same, and possible.
 pub async fn compare(world: &World, guest: &Guest) {
+    check_order(world, guest);
     if is_clone(world, guest) {
         // Clones of it, which read all ancestors, tell more.
         return;
@@ -245,6 +346,25 @@ pub async fn compare(world: &World, guest: &Guest) {
                     return world.fail("snapshots", &format!("{}@{name}: {why}", guest.name()));
                 }
                 reached!("snapshot read");
+            }
+        }
+    }
+}
+
+/// Those of a group are of one moment.
+fn check_order(world: &World, guest: &Guest) {
+    for taken in &*guest.snapshots().taken.borrow() {
+        let Some(order) = taken.together.as_ref() else { continue };
+        let name = name_of(guest.name(), &taken.name);
+        let state = world.meta().state();
+        if state.snapshot_named(&name).is_ok_and(|s| s.state == SnapshotState::Done) {
+            reached!("group of snapshots complete");
+            if order.is_broken() {
+                let (after, before) = (order.after.get(), order.before.get());
+                let why = format!(
+                    "{name}: a write that no snapshot has was answered at {after:?}, one that is in a snapshot begun at {before:?}"
+                );
+                return world.fail("one moment", &why);
             }
         }
     }
@@ -292,7 +412,7 @@ async fn read_one(
     let (answer, answered) = oneshot();
     process.handle(core, request, Bytes::new(), Box::new(move |reply, data| answer.send((reply, data))));
     // A process that dies, or is stopped, never answers.
-    let answered = levee_core::sync::timeout(world.rt(), std::time::Duration::from_secs(2), answered).await;
+    let answered = levee_core::sync::timeout(world.rt(), Duration::from_secs(2), answered).await;
     match answered.flatten()? {
         (Reply::Read { entries }, data) => match entries.first()?.kind {
             BlockKind::Data => Some(data),

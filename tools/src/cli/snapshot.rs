@@ -10,7 +10,8 @@ pub enum Snapshot {
     /// Take snapshots of volumes, in use or not
     #[command(after_help = "\
 Everything that the guest was told is written before the command starts is in the snapshot. Snapshots of several
-volumes are recorded together or not at all, but each volume is cut by its own gateway: not at the same instant.
+volumes are of one moment: none has what was written after something else was answered that another lacks. All of them
+are taken, or none.
 
 Examples:
   levee snapshot create vm1@before-upgrade

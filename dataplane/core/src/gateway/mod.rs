@@ -27,6 +27,7 @@ mod flatten;
 mod free;
 mod heal;
 mod hedge;
+mod hold;
 mod layered;
 mod locks;
 mod member;
@@ -52,6 +53,7 @@ use background::Background;
 use bytes::Bytes;
 use chunk::{Chunk, Stage};
 use confirm::Confirmations;
+use hold::Hold;
 use levee_proto::api::{
     ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
 };
@@ -95,6 +97,10 @@ pub enum AllocError {
 /// What the meta server is told of a volume's versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accomplished {
+    /// Nothing is written at this version any more, and what is written at later ones is not answered.
+    Moved(Version),
+    /// Such writes were answered before the meta server allowed it.
+    Parted(Version),
     /// Every chunk has `min_copies` replicas that are sealed at this version.
     Sealed(Version),
     /// What no view of the versions with this number reads has been dropped.
@@ -188,6 +194,7 @@ struct Inner<R: Runtime, C: Cluster> {
     /// Bytes; grows while the volume is served.
     size: Cell<u64>,
     versions: Versions,
+    hold: Hold,
     ancestors: Ancestors,
     options: Options,
     /// By index; `None`: not allocated, as far as we know.
@@ -233,6 +240,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             size: Cell::new(volume.size),
             volume,
             versions,
+            hold: Hold::default(),
             ancestors,
             options,
             chunks,
@@ -257,6 +265,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         gateway.spawn_changes();
         gateway.spawn_commits();
         gateway.spawn_seals();
+        gateway.spawn_holds();
         gateway.spawn_prune();
         gateway.spawn_flatten();
         gateway.spawn_scrub();
@@ -315,6 +324,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         for chunk in self.chunks() {
             chunk.abandon();
         }
+        self.0.hold.forget();
         self.0.allocating.borrow().values().for_each(Event::notify);
         self.0.ended.notify();
         self.0.emptied.notify();
@@ -327,6 +337,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let sessions = self.0.sessions.take();
         sessions.values().for_each(|s| s.forget());
         self.chunks().iter().for_each(|c| c.abandon());
+        self.0.hold.forget();
     }
 
     /// Why it stopped, if it did.

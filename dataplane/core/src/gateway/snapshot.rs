@@ -162,6 +162,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Tells the meta server of snapshots that are complete now.
     async fn complete_snapshots(&self) {
         let told = self.told_versions();
+        if self.0.hold.is_undecided() {
+            return;
+        }
         let Some(pending) = told.pending.filter(|v| *v > told.sealed && *v < told.version) else { return };
         let copies = self.min_copies();
         if !self.chunks().iter().all(|c| c.is_sealed(pending, copies)) {

@@ -67,6 +67,7 @@ pub(super) fn check(versions: &VolumeVersions) -> Result<(), String> {
         () if !views().all(View::is_valid) || !versions.snapshots.iter().all(frozen) => {
             Err("a snapshot's view is unusable".into())
         }
+        () if versions.hold.is_some_and(|v| v >= versions.version) => Err("the head would be held back".into()),
         () if versions.snapshots.len() >= levee_proto::wire::MAX_KEEP => Err("it has too many snapshots".into()),
         () => Ok(()),
     }
@@ -99,6 +100,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         known.head.set(versions.version);
         known.view.replace(versions.view.clone());
         known.keep.replace(Rc::new(keep(&versions)));
+        self.follow_hold(&versions);
         known.told.replace(Rc::new(versions));
         self.0.changed.notify();
         Ok(())

@@ -245,14 +245,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// The write is durable: the guest is told.
+    /// The write is durable: the guest is told, unless the answer is held back.
     pub(super) fn answer(&self, chunk: &Rc<Chunk>, op: &Rc<WriteOp>) {
         if op.starved.replace(false) {
             let waiting = &self.0.counters.without_space;
             waiting.set(waiting.get() - 1);
         }
         if let Some(waiter) = op.waiter.take() {
-            waiter.answer.send(());
+            self.0.hold.answer(op.version, waiter);
         }
         self.charge_late_members(chunk, op);
     }

@@ -5,6 +5,7 @@ mod changes;
 mod clones;
 mod corruption;
 mod frees;
+mod groups;
 mod grow;
 mod model;
 mod replica;

@@ -117,6 +117,8 @@ struct Inner {
     changes: Cell<u64>,
     /// Chunks that were given back.
     freed: Cell<u64>,
+    /// Volumes that have moved to the next version in a group, and whether their gateways hold answers back.
+    moves: RefCell<Vec<(VolumeId, bool)>>,
     /// What the gateways that are opened from now on remember of snapshots.
     shared: RefCell<Option<SharedBlocks>>,
 }
@@ -139,6 +141,7 @@ impl World {
             mute_changes: Cell::new(false),
             changes: Cell::new(0),
             freed: Cell::new(0),
+            moves: RefCell::default(),
             shared: RefCell::default(),
         }));
         for n in 1..=nodes {
@@ -319,6 +322,30 @@ impl World {
         (versions, view)
     }
 
+    /// Another volume than the first.
+    pub fn add_volume(&self) -> VolumeId {
+        let mut volumes = self.0.volumes.borrow_mut();
+        let id = VolumeId(volumes.len() as u64 + 1);
+        volumes.insert(id, Volume::new(None));
+        id
+    }
+
+    /// As [`World::begin_snapshot`], of a volume in a group: answers are to be held back.
+    pub fn begin_in_group(&self, id: VolumeId) -> (VolumeVersions, View) {
+        let (_, view) = self.begin_snapshot(id);
+        (self.change_versions(id, |v| v.hold = Some(view.version)), view)
+    }
+
+    /// All of the group have moved.
+    pub fn let_go(&self, id: VolumeId) -> VolumeVersions {
+        self.change_versions(id, |v| v.hold = None)
+    }
+
+    /// Volumes whose gateways have told that they moved, and whether they hold answers back.
+    pub fn moves(&self) -> Vec<(VolumeId, bool)> {
+        self.0.moves.borrow().clone()
+    }
+
     /// Nobody wants the snapshot any more.
     pub fn delete_snapshot(&self, id: VolumeId, view: &View) -> VolumeVersions {
         self.change_versions(id, |v| {
@@ -365,7 +392,12 @@ impl World {
         if what == Accomplished::Flattened {
             self.0.volumes.borrow_mut().get_mut(&id).unwrap().parent = None;
         }
+        if let Accomplished::Moved(_) | Accomplished::Parted(_) = what {
+            self.0.moves.borrow_mut().push((id, matches!(what, Accomplished::Moved(_))));
+        }
         Ok(self.change_versions(id, |v| match what {
+            Accomplished::Moved(_) => {}
+            Accomplished::Parted(_) => v.hold = None,
             Accomplished::Sealed(version) => {
                 v.sealed = v.sealed.max(version);
                 v.pending = v.pending.filter(|p| *p > version);

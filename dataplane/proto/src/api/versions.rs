@@ -268,6 +268,10 @@ pub struct VolumeVersions {
     /// All that ancestors have is to be copied into the volume, and that reported ([`Flattened`]).
     #[serde(default)]
     pub flatten: bool,
+    /// Writes at later versions are not answered as long as this is there, and that they are made is reported
+    /// ([`Moved`]): other volumes of a group may still be written at the versions that are to be frozen.
+    #[serde(default)]
+    pub hold: Option<Version>,
 }
 
 /// Asks a volume's gateway what differs between a snapshot of it and another one, or the volume as it is.
@@ -308,6 +312,17 @@ pub struct Sealed {
     /// Refused unless it is the volume's current epoch.
     pub epoch: Epoch,
     pub version: Version,
+}
+
+/// A gateway reports: nothing is written at `version` any more, by it or by those before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Moved {
+    /// Refused unless it is the volume's current epoch.
+    pub epoch: Epoch,
+    /// [`VolumeVersions::hold`].
+    pub version: Version,
+    /// Whether all writes at later versions are waiting for their answers. If not, the group of snapshots is given up.
+    pub held: bool,
 }
 
 /// A gateway reports: what no view of these [`VolumeVersions`] sees has been dropped.

@@ -155,6 +155,12 @@ fn versions(answer: Answer) -> VolumeVersions {
     }
 }
 
+/// The gateway writes beyond the version; whether it has held answers back.
+pub fn moved(state: &mut State, name: &str, epoch: Epoch, version: u32, held: bool) -> Result<VolumeVersions, Problem> {
+    let request = Moved { epoch, version: Version(version), held };
+    state.apply(&Command::Moved { name: name.into(), request }).map(versions)
+}
+
 /// The gateway has sealed the version.
 pub fn sealed(state: &mut State, name: &str, epoch: Epoch, version: u32) -> Result<VolumeVersions, Problem> {
     let request = Sealed { epoch, version: Version(version) };
