@@ -7,6 +7,7 @@ mod corruption;
 mod frees;
 mod grow;
 mod model;
+mod readers;
 mod replica;
 mod shared;
 mod snapshots;
