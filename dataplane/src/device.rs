@@ -17,6 +17,10 @@ pub struct VolumeDevice<R: Runtime, C: Cluster> {
 }
 
 impl<R: Runtime, C: Cluster> VolumeDevice<R, C> {
+    fn check_writable(&self) -> Result<(), IoError> {
+        if self.gateway.is_read_only() { Err(IoError::Failed) } else { Ok(()) }
+    }
+
     async fn timed<T>(
         &self,
         kind: IoKind,
@@ -35,6 +39,10 @@ impl<R: Runtime, C: Cluster> BlockDevice for VolumeDevice<R, C> {
         self.gateway.size()
     }
 
+    fn is_read_only(&self) -> bool {
+        self.gateway.is_read_only()
+    }
+
     fn id(&self) -> String {
         self.serial.clone()
     }
@@ -44,14 +52,17 @@ impl<R: Runtime, C: Cluster> BlockDevice for VolumeDevice<R, C> {
     }
 
     async fn write(&self, offset: u64, data: Bytes) -> Result<(), IoError> {
+        self.check_writable()?;
         self.timed(IoKind::Write, data.len() as u64, self.gateway.write(offset, data)).await
     }
 
     async fn discard(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        self.check_writable()?;
         self.timed(IoKind::Discard, len, self.gateway.discard(offset, len)).await
     }
 
     async fn write_zeroes(&self, offset: u64, len: u64, _unmap: bool) -> Result<(), IoError> {
+        self.check_writable()?;
         self.timed(IoKind::Discard, len, self.gateway.write_zeroes(offset, len)).await
     }
 

@@ -27,6 +27,12 @@ pub trait BlockDevice: 'static {
     /// Bytes, a multiple of the sector size. May grow; see [`ServerHandle::resized`](crate::ServerHandle::resized).
     fn capacity(&self) -> u64;
 
+    /// Whether it cannot be changed. The guest is told so; and its writes, discards and zeroes fail before they get here,
+    /// whether it cares or not.
+    fn is_read_only(&self) -> bool {
+        false
+    }
+
     /// The serial number the guest sees; cut at 20 bytes.
     fn id(&self) -> String;
 

@@ -27,7 +27,7 @@ use crate::vring::{Starter, Stopping, Vring};
 const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 const EVENT_IDX: u64 = 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 
-/// Device features offered. EVENT_IDX is always among them: without it suppression of kicks is not seen.
+/// What a disk that can be changed offers. EVENT_IDX is always among them: without it suppression of kicks is not seen.
 const FEATURES: u64 = PROTOCOL_FEATURES
     | EVENT_IDX
     | 1 << virtio_config::VIRTIO_F_VERSION_1
@@ -39,8 +39,11 @@ const FEATURES: u64 = PROTOCOL_FEATURES
     | 1 << virtio_blk::VIRTIO_BLK_F_FLUSH
     | 1 << virtio_blk::VIRTIO_BLK_F_CONFIG_WCE
     | 1 << virtio_blk::VIRTIO_BLK_F_MQ
-    | 1 << virtio_blk::VIRTIO_BLK_F_DISCARD
-    | 1 << virtio_blk::VIRTIO_BLK_F_WRITE_ZEROES;
+    | CHANGES;
+
+/// Beside writing.
+const CHANGES: u64 = 1 << virtio_blk::VIRTIO_BLK_F_DISCARD | 1 << virtio_blk::VIRTIO_BLK_F_WRITE_ZEROES;
+const READ_ONLY_FEATURES: u64 = FEATURES & !CHANGES | 1 << virtio_blk::VIRTIO_BLK_F_RO;
 
 /// What the device is, for every connection.
 #[derive(Clone)]
@@ -48,6 +51,7 @@ pub(crate) struct Device {
     pub name: String,
     pub queues: u16,
     pub queue_size: u16,
+    pub read_only: bool,
     pub shared: Arc<Shared>,
     pub starter: Starter,
 }
@@ -79,6 +83,10 @@ impl Handler {
         for vring in &mut self.vrings {
             vring.stop(how);
         }
+    }
+
+    fn features(&self) -> u64 {
+        if self.device.read_only { READ_ONLY_FEATURES } else { FEATURES }
     }
 
     fn vring(&mut self, index: u32) -> Result<&mut Vring> {
@@ -115,11 +123,11 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn get_features(&mut self) -> Result<u64> {
-        Ok(FEATURES)
+        Ok(self.features())
     }
 
     fn set_features(&mut self, features: u64) -> Result<()> {
-        if features & !FEATURES != 0 {
+        if features & !self.features() != 0 {
             return Err(Error::InvalidParam);
         }
         for index in 0..u32::from(self.device.queues) {

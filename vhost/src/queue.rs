@@ -104,6 +104,7 @@ struct Queue<D> {
     size: usize,
     control: Arc<Control>,
     device: Rc<D>,
+    read_only: bool,
     /// Requests taken and neither completed nor left to the next daemon.
     outstanding: Cell<usize>,
     budget: Budget,
@@ -123,6 +124,7 @@ impl<D: BlockDevice> Queue<D> {
             size: ring.size(),
             ring,
             control,
+            read_only: device.is_read_only(),
             device,
             outstanding: Cell::new(0),
             budget: Budget::default(),
@@ -168,6 +170,9 @@ impl<D: BlockDevice> Queue<D> {
     fn start_all(self: &Rc<Self>, batch: &mut Vec<Taken>) {
         for Taken { head, request } in batch.drain(..) {
             match request {
+                Ok(request) if self.read_only && request.is_change() => {
+                    self.refuse(head, &request.refused("the disk is read-only"));
+                }
                 Ok(request) => self.start(head, request),
                 Err(refusal) => self.refuse(head, &refusal),
             }

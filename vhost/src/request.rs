@@ -43,6 +43,17 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Whether it would change what is on the disk.
+    pub fn is_change(&self) -> bool {
+        use Operation::*;
+        matches!(self.operation, Write { .. } | Discard { .. } | WriteZeroes { .. })
+    }
+
+    /// That it cannot be carried out.
+    pub fn refused(&self, why: &'static str) -> Refusal {
+        Refusal { status_at: Some(self.status_at), status: VIRTIO_BLK_S_IOERR as u8, why }
+    }
+
     /// The memory that the request takes while the disk has it.
     pub fn cost(&self) -> Cost {
         match self.operation {

@@ -180,6 +180,7 @@ pub async fn serve<D: BlockDevice>(device: Rc<D>, config: ServerConfig) -> Resul
         name: config.socket.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
         queues: config.queues,
         queue_size: config.queue_size,
+        read_only: device.is_read_only(),
         shared: shared.clone(),
         starter,
     };

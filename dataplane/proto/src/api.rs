@@ -35,6 +35,8 @@
 //! | `POST /v1/disks/{id}/state` | [`SetDiskState`] | [`DiskInfo`] |
 //! | `GET /v1/repair` | | [`RepairInfo`] |
 //!
+//! `attach`, `detach` and `GET` take `VOLUME@NAME` as well: a snapshot is attached for reading.
+//!
 //! A storage daemon's admin endpoint speaks the same way:
 //!
 //! | method and path | answer |
@@ -519,6 +521,9 @@ pub struct VolumeInfo {
     /// It is being made independent of its parent.
     #[serde(default)]
     pub flattening: bool,
+    /// It is a snapshot, attached for reading under the name `VOLUME@NAME`; while it is not attached, its `id` is 0.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -565,6 +570,9 @@ pub struct OpenedVolume {
     /// As of the commit of `epoch`; says the same of versions, views and size.
     #[serde(default)]
     pub versions: VolumeVersions,
+    /// A snapshot that is attached for reading: all of it is the parent's, and chunks are refused.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 /// One chunk's place.

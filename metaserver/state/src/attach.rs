@@ -5,9 +5,10 @@
 //! volume has a higher epoch, and replicas refuse the lower.
 
 use crate::command::{Answer, Outcome};
+use crate::snapshots::conflict;
 use crate::state::State;
 use crate::tables::{Volume, VolumeAttachment};
-use levee_proto::api::{OpenVolume, OpenedVolume, Problem, ProblemKind, VolumeVersions};
+use levee_proto::api::{OpenVolume, OpenedVolume, Problem, ProblemKind, SnapshotName, VolumeVersions};
 use levee_proto::{NodeId, VolumeId};
 use std::collections::BTreeSet;
 
@@ -15,38 +16,41 @@ impl State {
     /// A volume that is being repaired is free. Attaching to the node that has the volume already is no change, and so is attaching to any node
     /// while it is attached somewhere.
     pub(crate) fn attach(&mut self, name: &str, node: Option<&str>, alive: &BTreeSet<NodeId>) -> Outcome {
-        let id = self.user_volume_id(name)?;
-        let wanted = node.map(|n| self.node_id(n)).transpose()?;
-        let current = self.tables.volumes.get(&id).and_then(Volume::user).map(|a| a.node);
-        if let Some(current) = current {
-            return match wanted {
-                Some(other) if other != current => Err(Problem::new(
-                    ProblemKind::Conflict,
-                    format!("volume '{name}' is attached to node '{}': detach it first", self.node_name(current)),
-                )),
-                _ => self.volume_answer(id),
-            };
+        if let Some(snapshot) = SnapshotName::parse(name) {
+            return self.attach_snapshot(&snapshot, node, alive);
         }
-        let node = match wanted {
-            Some(node) if alive.contains(&node) => node,
-            Some(node) => {
-                return Err(Problem::new(
-                    ProblemKind::Conflict,
-                    format!(
-                        "volume '{name}' cannot be attached to node '{}', which is down: start its daemon, or choose another node",
-                        self.node_name(node)
-                    ),
-                ));
-            }
-            None => self.least_attached(alive).ok_or_else(|| {
-                Problem::new(
-                    ProblemKind::Conflict,
-                    format!("volume '{name}' cannot be attached: no node is up; start a storage daemon"),
-                )
-            })?,
-        };
-        self.set_attachment(id, node, false);
+        let id = self.user_volume_id(name)?;
+        if let Some(node) = self.free_node(name, Some(id), node, alive)? {
+            self.set_attachment(id, node, false);
+        }
         self.volume_answer(id)
+    }
+
+    /// The node to attach the volume to; `None`: it is attached as it should be.
+    pub(crate) fn free_node(
+        &self,
+        name: &str,
+        id: Option<VolumeId>,
+        wanted: Option<&str>,
+        alive: &BTreeSet<NodeId>,
+    ) -> Result<Option<NodeId>, Problem> {
+        let wanted = wanted.map(|n| self.node_id(n)).transpose()?;
+        let current = id.and_then(|id| self.tables.volumes.get(&id)?.user()).map(|a| a.node);
+        match (current, wanted) {
+            (Some(current), Some(other)) if other != current => Err(conflict(format!(
+                "volume '{name}' is attached to node '{}': detach it first",
+                self.node_name(current)
+            ))),
+            (Some(_), _) => Ok(None),
+            (None, Some(node)) if !alive.contains(&node) => Err(conflict(format!(
+                "volume '{name}' cannot be attached to node '{}', which is down: start its daemon, or choose another node",
+                self.node_name(node)
+            ))),
+            (None, Some(node)) => Ok(Some(node)),
+            (None, None) => self.least_attached(alive).map(Some).ok_or_else(|| {
+                conflict(format!("volume '{name}' cannot be attached: no node is up; start a storage daemon"))
+            }),
+        }
     }
 
     /// A repair that is under way ends with it.
@@ -81,6 +85,9 @@ impl State {
 
     /// Detaching a detached volume is no change, and one that is being repaired counts as detached.
     pub(crate) fn detach(&mut self, name: &str) -> Outcome {
+        if let Some(snapshot) = SnapshotName::parse(name) {
+            return self.detach_snapshot(&snapshot);
+        }
         let id = self.user_volume_id(name)?;
         if self.tables.volumes.get(&id).is_some_and(|v| v.user().is_some()) {
             self.drop_attachment(id);
@@ -153,5 +160,6 @@ fn opened(id: VolumeId, volume: &Volume, versions: VolumeVersions) -> OpenedVolu
         sealed: versions.sealed,
         parent: None,
         versions,
+        read_only: volume.read_only,
     }
 }

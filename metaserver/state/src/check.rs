@@ -1,7 +1,7 @@
 //! The invariants of the state, checked whole. Slow: for tests, and for snapshots that come from outside.
 
 use crate::command::Decider;
-use crate::history::{Grouped, Parent};
+use crate::history::{Grouped, History, Parent, Snapshot};
 use crate::limits::{MAX_ANCESTORS, MAX_SNAPSHOTS};
 use crate::state::{Index, State};
 use crate::tables::{Chunk, Volume};
@@ -27,6 +27,7 @@ struct Seen {
     placed: BTreeMap<DiskId, u64>,
     chunk_disks: BTreeSet<(DiskId, ChunkId)>,
     children: BTreeMap<Parent, u64>,
+    readers: BTreeMap<Parent, VolumeId>,
 }
 
 impl State {
@@ -113,6 +114,7 @@ impl State {
         let history = volume.history();
         let Some(parent) = volume.parent else {
             ensure!(!history.flatten, "volume {id} is flattened without a parent");
+            ensure!(!volume.read_only, "volume {id} is read-only without a parent");
             return Ok(());
         };
         ensure!(!history.flatten || history.snapshots.is_empty(), "volume {id} is flattened with snapshots");
@@ -125,6 +127,10 @@ impl State {
         ensure!(volume.size >= snapshot.size, "volume {id} is smaller than its parent");
         ensure!(volume.geometry == of.geometry, "volume {id} has another geometry than its parent");
         ensure!(self.ancestors(volume) <= MAX_ANCESTORS, "volume {id} has too many ancestors");
+        if volume.read_only {
+            ensure!(seen.readers.insert(parent, id).is_none(), "a snapshot has two readers, one of them {id}");
+            return check_reader(id, volume, of, snapshot);
+        }
         *seen.children.entry(parent).or_default() += 1;
         Ok(())
     }
@@ -138,13 +144,15 @@ impl State {
         let names: BTreeSet<&str> = history.snapshots.values().map(|s| s.name.as_str()).collect();
         ensure!(names.len() == history.snapshots.len(), "two snapshots of volume {id} have one name");
         for (version, snapshot) in &history.snapshots {
-            let children = seen.children.get(&Parent { volume: id, version: *version }).copied().unwrap_or(0);
+            let this = Parent { volume: id, version: *version };
+            let (children, reader) = (seen.children.get(&this).copied().unwrap_or(0), seen.readers.get(&this).copied());
             ensure!(snapshot.children == children, "snapshot {id}@{version} counts {} clones", snapshot.children);
             ensure!(*version < volume.version, "snapshot {id}@{version} is not frozen");
             ensure!(snapshot.view(*version).is_valid(), "snapshot {id}@{version} has a wrong view");
             let (pending, sealed) = (snapshot.state == SnapshotState::Pending, *version <= history.sealed);
             let waits = history.group.is_some_and(|g| g.version == *version);
             ensure!(pending != sealed || (pending && waits), "snapshot {id}@{version} is {:?}", snapshot.state);
+            ensure!(snapshot.reader == reader, "snapshot {id}@{version} has the reader {reader:?}");
             let deleting = snapshot.state == SnapshotState::Deleting;
             ensure!(!deleting || children > 0, "snapshot {id}@{version} is kept for nothing");
             ensure!(!history.deleted || deleting, "volume {id} is deleted with a snapshot that is not");
@@ -153,7 +161,7 @@ impl State {
             ensure!(!history.snapshots.is_empty(), "volume {id} is deleted, and kept for nothing");
             ensure!(volume.user().is_none(), "volume {id} is deleted and in use");
             ensure!(volume.name == hidden_name(id), "volume {id} is deleted and still has its name");
-        } else {
+        } else if !volume.read_only {
             ensure!(is_valid_name(&volume.name), "volume {id} has a wrong name");
         }
         Ok(())
@@ -205,4 +213,14 @@ impl State {
         *seen.placed.entry(disk).or_default() += 1;
         Ok(())
     }
+}
+
+/// A volume that serves a snapshot for reading.
+fn check_reader(id: VolumeId, volume: &Volume, of: &Volume, snapshot: &Snapshot) -> Result<(), String> {
+    ensure!(volume.user().is_some(), "the reader {id} is not attached");
+    ensure!(snapshot.state == SnapshotState::Done, "the reader {id} keeps a snapshot that was deleted");
+    ensure!(volume.name == format!("{}@{}", of.name, snapshot.name), "the reader {id} is named '{}'", volume.name);
+    ensure!(volume.chunks.is_empty() && volume.size == snapshot.size, "the reader {id} is not its snapshot");
+    ensure!(*volume.history() == History::default(), "the reader {id} has a history");
+    Ok(())
 }

@@ -38,6 +38,7 @@ impl Pattern {
             chunks: BTreeMap::new(),
             parent: Some(self.parent),
             history: None,
+            read_only: false,
         }
     }
 }
@@ -82,13 +83,7 @@ impl State {
         let (version, snapshot) = self.snapshot(id, from)?;
         self.check_usable(from, snapshot)?;
         let volume = &self.tables.volumes[&id];
-        if self.ancestors(volume) >= MAX_ANCESTORS {
-            return Err(conflict(format!(
-                "volume '{}' is a clone of a clone, {MAX_ANCESTORS} times over: `levee volume flatten` makes one of them \
-                 independent of its parent",
-                from.volume
-            )));
-        }
+        self.check_depth(volume)?;
         let size = request.size.unwrap_or(snapshot.size);
         if size < snapshot.size {
             return Err(invalid(format!(
@@ -102,6 +97,18 @@ impl State {
         validate_copies(&name, copies, min_copies)?;
         self.check_copies(&name, copies)?;
         Ok(Pattern { parent: Parent { volume: id, version }, size, copies, min_copies, geometry: volume.geometry })
+    }
+
+    /// Whether there can be volumes that continue from this one's snapshots.
+    pub(crate) fn check_depth(&self, volume: &Volume) -> Result<(), Problem> {
+        if self.ancestors(volume) < MAX_ANCESTORS {
+            return Ok(());
+        }
+        Err(conflict(format!(
+            "volume '{}' is a clone of a clone, {MAX_ANCESTORS} times over: `levee volume flatten` makes one of them \
+             independent of its parent",
+            volume.name
+        )))
     }
 
     /// How many parents, their parents and so on the volume has.
@@ -156,7 +163,7 @@ impl State {
         }
     }
 
-    fn snapshot_mut(&mut self, parent: Parent) -> Option<&mut crate::history::Snapshot> {
+    pub(crate) fn snapshot_mut(&mut self, parent: Parent) -> Option<&mut crate::history::Snapshot> {
         self.tables.volumes.get_mut(&parent.volume)?.history.as_mut()?.snapshots.get_mut(&parent.version)
     }
 

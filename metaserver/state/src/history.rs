@@ -62,6 +62,9 @@ pub struct Snapshot {
     pub created_ms: u64,
     /// Volumes whose parent it is.
     pub children: u64,
+    /// The volume that serves it for reading, while it is attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<VolumeId>,
     /// What it was made of, if it is an image.
     #[serde(default)]
     pub image: Option<Box<ImageInfo>>,

@@ -17,7 +17,9 @@
 //!   again only after the daemon confirmed that it is free;
 //! - a volume's version is above those of all its snapshots; a snapshot is done once its version is sealed;
 //! - a clone's parent is a snapshot that exists, of an older volume with the same geometry, which counts it; only what has
-//!   clones outlives its deletion.
+//!   clones outlives its deletion;
+//! - a snapshot that is attached for reading has one reader: a volume without chunks that is named as the snapshot, exists while
+//!   it is attached, and keeps the snapshot from being deleted.
 #![forbid(unsafe_code)]
 
 mod attach;
@@ -32,6 +34,7 @@ mod intent;
 pub mod limits;
 mod nodes;
 mod placement;
+mod readers;
 mod repair;
 mod resize;
 mod room;

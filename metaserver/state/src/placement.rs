@@ -37,6 +37,9 @@ impl State {
     fn check_allocation(&self, id: VolumeId, request: &AllocateChunks) -> Result<(Need, BTreeSet<u32>), Problem> {
         let volume = &self.tables.volumes[&id];
         let attachment = holder(volume, request.epoch)?;
+        if volume.read_only {
+            return Err(invalid(format!("'{}' is read-only and gets no chunks", volume.name)));
+        }
         let count = volume.geometry.chunk_count(volume.size);
         if let Some(index) = request.indexes.iter().find(|i| **i >= count) {
             return Err(invalid(format!("volume '{}' has {count} chunks, there is no chunk {index}", volume.name)));

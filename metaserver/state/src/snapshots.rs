@@ -93,7 +93,8 @@ impl State {
     /// Answers with the snapshot as it was, or, if clones keep it, as it is now.
     pub(crate) fn delete_snapshot(&mut self, name: &SnapshotName) -> Outcome {
         let id = self.user_volume_id(&name.volume)?;
-        let (version, _) = self.snapshot(id, name)?;
+        let (version, snapshot) = self.snapshot(id, name)?;
+        self.check_unread(name, snapshot)?;
         let Some(volume) = self.tables.volumes.get_mut(&id) else { return Ok(Answer::Snapshots(Vec::new())) };
         if let Some(snapshot) = volume.history_mut().snapshots.get_mut(&version).filter(|s| s.children > 0) {
             snapshot.state = SnapshotState::Deleting;
@@ -240,6 +241,7 @@ fn freeze(volume: &mut Volume, next: Version, name: &str, request: &CreateSnapsh
         state: SnapshotState::Pending,
         created_ms,
         children: 0,
+        reader: None,
         image: request.image.clone().map(Box::new),
     };
     history.snapshots.insert(version, snapshot);

@@ -1,8 +1,9 @@
 //! The state as a whole: applying commands, and the look-up tables derived from the records.
 
 use crate::command::{Answer, Command, Outcome};
+use crate::readers::only_read;
 use crate::tables::{Disk, Tables, Volume};
-use levee_proto::api::{DiskState, Problem, ProblemKind};
+use levee_proto::api::{DiskState, Problem, ProblemKind, SnapshotName};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,8 +146,11 @@ impl State {
         self.index.volume_by_name.get(name).copied().ok_or_else(|| no_volume_named(name))
     }
 
-    /// For users, who do not see those that were deleted.
+    /// For users, who do not see those that were deleted, and do to volumes what cannot be done to snapshots.
     pub(crate) fn user_volume_id(&self, name: &str) -> Result<VolumeId, Problem> {
+        if let Some(snapshot) = SnapshotName::parse(name) {
+            return Err(only_read(&snapshot));
+        }
         let id = self.volume_id(name)?;
         if self.tables.volumes[&id].history().deleted { Err(no_volume_named(name)) } else { Ok(id) }
     }

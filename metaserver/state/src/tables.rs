@@ -162,6 +162,13 @@ pub struct Volume {
     /// None as long as there is nothing to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<Box<History>>,
+    /// It serves its parent, a snapshot, for reading, and is there only while it is attached: see [`crate::readers`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub read_only: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Volume {

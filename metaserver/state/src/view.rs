@@ -61,6 +61,9 @@ impl State {
     }
 
     pub fn volume_named(&self, name: &str) -> Result<VolumeInfo, Problem> {
+        if let Some(snapshot) = SnapshotName::parse(name) {
+            return self.snapshot_as_volume(&snapshot);
+        }
         let id = self.user_volume_id(name)?;
         self.volume_info(id).ok_or_else(|| no_volume(id))
     }
@@ -93,6 +96,7 @@ impl State {
             parent: self.parent_name(volume),
             snapshots: u32::try_from(volume.history().snapshots.len()).unwrap_or(u32::MAX),
             flattening: volume.history().flatten,
+            read_only: volume.read_only,
         })
     }
 

@@ -37,6 +37,7 @@ impl State {
             chunks: BTreeMap::new(),
             parent: None,
             history: None,
+            read_only: false,
         };
         self.tables.volumes.insert(id, volume);
         self.index.volume_by_name.insert(name.clone(), id);

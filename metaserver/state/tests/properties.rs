@@ -96,6 +96,7 @@ fn volume_name() -> impl Strategy<Value = String> {
         9 => (0..4u8).prop_map(|n| format!("v{n}")),
         3 => (1..4u8).prop_map(|n| format!("c-{n}")),
         1 => (1..9u8).prop_map(|n| format!(".deleted-{n}")),
+        1 => (0..4u8, 0..3u8).prop_map(|(v, s)| format!("v{v}@s{s}")),
     ]
 }
 
@@ -249,7 +250,13 @@ fn aim_version(command: Command, state: &State) -> Command {
         Epoch(newest.map_or(0, |v| v.epoch.0.saturating_sub(back.0 / 3)))
     };
     let versions = |name: &str| state.volume_versions(name).unwrap_or_default();
+    let aim_name = |name: String| match SnapshotName::parse(&name) {
+        Some(snapshot) => aim_snapshot(snapshot, state).to_string(),
+        None => name,
+    };
     match command {
+        Command::Attach { name, node, alive } => Command::Attach { name: aim_name(name), node, alive },
+        Command::Detach { name } => Command::Detach { name: aim_name(name) },
         Command::DeleteSnapshot(name) => Command::DeleteSnapshot(aim_snapshot(name, state)),
         Command::Rollback(name) => Command::Rollback(aim_snapshot(name, state)),
         Command::CreateClones(request) => {
@@ -326,6 +333,8 @@ fn versions_only() -> impl Strategy<Value = Command> {
         2 => volume_name().prop_map(|name| Command::DeleteVolume { name }),
         2 => volume_name().prop_map(move |name| Command::Attach { name, node: None, alive: everyone() }),
         4 => volume_name().prop_map(|name| Command::Detach { name }),
+        3 => snapshot_name().prop_map(move |name| Command::Attach { name: name.to_string(), node: None, alive: everyone() }),
+        1 => snapshot_name().prop_map(|name| Command::Detach { name: name.to_string() }),
         4 => volume_name().prop_map(|name| {
             Command::Open { name, request: OpenVolume { node: NodeId(0), incarnation: uuid(9), attachment: 0 } }
         }),

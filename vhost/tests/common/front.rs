@@ -31,6 +31,7 @@ pub const WRITE_OUT: u32 = 1;
 pub const FLUSH: u32 = 4;
 pub const GET_ID: u32 = 8;
 pub const DISCARD: u32 = 11;
+pub const WRITE_ZEROES: u32 = 13;
 
 /// A guest's memory with one ring in it, and the in-flight region: what survives a daemon.
 pub struct Vm {
@@ -75,7 +76,7 @@ impl Vm {
         self.put(at, kind.to_le());
         self.put(at + 8, sector.to_le());
         self.put(status, 0xffu8);
-        let direction = if kind == WRITE_OUT || kind == DISCARD { 0 } else { WRITE };
+        let direction = if [WRITE_OUT, DISCARD, WRITE_ZEROES].contains(&kind) { 0 } else { WRITE };
         if data_len == 0 {
             self.descriptor(head, at, 16, NEXT, head + 2);
         } else {

@@ -19,6 +19,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// The chunk at `index`, allocated with its whole group if it is not there yet. The group after it
     /// is allocated ahead, so that a sequential writer does not wait for the meta server.
     pub(super) async fn allocated(&self, index: u32) -> Result<Rc<Chunk>, Stopped> {
+        self.check_writable()?;
         let group = self.0.volume.geometry.group_of(index);
         self.allocate_group(group.start);
         if group.end < self.0.volume.geometry.chunk_count(self.size()) && self.chunk(group.end).is_none() {

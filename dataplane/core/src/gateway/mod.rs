@@ -292,6 +292,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(size > before)
     }
 
+    /// Whether it serves a snapshot, which nobody can write to. It has no chunks, so it asks replicas for nothing but
+    /// what they are sealed at.
+    pub fn is_read_only(&self) -> bool {
+        self.0.volume.read_only
+    }
+
+    /// Nothing is written to a snapshot. Those who serve guests have refused it before; what comes here is left unanswered.
+    fn check_writable(&self) -> Result<(), Stopped> {
+        if self.is_read_only() && !crate::mutant!("a snapshot is written to") {
+            return Err(Stopped(format!("{} is read-only", self.0.volume.name)));
+        }
+        self.check_stopped()
+    }
+
     /// Whether both are handles to one gateway.
     pub fn same_as(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
@@ -466,6 +480,9 @@ pub fn check(volume: &OpenedVolume) -> Result<(), String> {
     }
     if !(1..=5).contains(&volume.copies) || !(1..=volume.copies).contains(&volume.min_copies) {
         return Err("copies are out of range".into());
+    }
+    if volume.read_only && (volume.parent.is_none() || !volume.chunks.is_empty()) {
+        return Err("it is read-only, but not a snapshot alone".into());
     }
     versions::check(&volume.versions)?;
     ancestors::check(volume)?;

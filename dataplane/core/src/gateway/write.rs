@@ -29,8 +29,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// If the range reaches beyond the volume.
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), Stopped> {
         let len = data.len() as u64;
+        self.check_writable()?;
         if len == 0 {
-            return self.check_stopped();
+            return Ok(());
         }
         self.0.background.guest();
         let first = self.0.volume.geometry.locate(offset, len);
@@ -52,6 +53,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Zeroes a range (bytes, multiples of 512); its space is given back. Where nothing was ever written the meta server is asked whether
     /// this is still the volume's gateway.
     pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Stopped> {
+        self.check_writable()?;
         self.0.background.guest();
         let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, true)).collect::<Vec<_>>();
         join_all(zeroes).await.into_iter().collect()
@@ -60,6 +62,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Gives the whole blocks of a range back; they read as zeros from then on, unless this gateway has been replaced: then
     /// nothing is promised.
     pub async fn discard(&self, offset: u64, len: u64) -> Result<(), Stopped> {
+        self.check_writable()?;
         self.0.background.guest();
         let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, false)).collect::<Vec<_>>();
         join_all(zeroes).await.into_iter().collect()

@@ -8,6 +8,7 @@ mod frees;
 mod groups;
 mod grow;
 mod model;
+mod readers;
 mod replica;
 mod shared;
 mod snapshots;

@@ -76,6 +76,8 @@ struct Volume {
     versions: VolumeVersions,
     /// The snapshot that it was cloned from.
     parent: Option<(VolumeId, View)>,
+    /// It is that snapshot, attached for reading.
+    read_only: bool,
 }
 
 impl Volume {
@@ -87,7 +89,7 @@ impl Volume {
             size: VOLUME_SIZE,
             ..VolumeVersions::default()
         };
-        Volume { epoch: 0, chunks: BTreeMap::new(), versions, parent }
+        Volume { epoch: 0, chunks: BTreeMap::new(), versions, parent, read_only: false }
     }
 }
 
@@ -273,10 +275,22 @@ impl World {
     pub fn attach_volume(&self, id: VolumeId) -> (TestGateway, u64) {
         let number = self.0.next_gateway.get();
         self.0.next_gateway.set(number + 1);
+        let opened = self.opened(id);
+        levee_core::gateway::check(&opened).unwrap();
+        let shared = self.0.shared.borrow().clone();
+        let links = TestLinks { world: self.clone(), gateway: number, volume: id, epoch: opened.epoch, shared };
+        let options = Options::default();
+        let gateway = Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options);
+        gateway.evacuate(self.0.leaving.borrow().clone());
+        (gateway, number)
+    }
+
+    /// What the meta server answers to the next gateway of a volume.
+    pub fn opened(&self, id: VolumeId) -> OpenedVolume {
         self.0.volumes.borrow_mut().get_mut(&id).unwrap().epoch += 1;
         let (parent, volumes) = (self.parent(id), self.0.volumes.borrow());
         let volume = &volumes[&id];
-        let opened = OpenedVolume {
+        OpenedVolume {
             id,
             name: format!("v{id}"),
             epoch: Epoch(volume.epoch),
@@ -291,14 +305,8 @@ impl World {
             sealed: volume.versions.sealed,
             parent,
             versions: VolumeVersions { epoch: Epoch(volume.epoch), ..volume.versions.clone() },
-        };
-        levee_core::gateway::check(&opened).unwrap();
-        let shared = self.0.shared.borrow().clone();
-        let links = TestLinks { world: self.clone(), gateway: number, volume: id, epoch: opened.epoch, shared };
-        let options = Options::default();
-        let gateway = Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options);
-        gateway.evacuate(self.0.leaving.borrow().clone());
-        (gateway, number)
+            read_only: volume.read_only,
+        }
     }
 
     fn change_versions(&self, id: VolumeId, change: impl FnOnce(&mut VolumeVersions)) -> VolumeVersions {
@@ -368,6 +376,18 @@ impl World {
         let id = VolumeId(volumes.len() as u64 + 1);
         volumes.insert(id, Volume::new(Some((from, view.clone()))));
         id
+    }
+
+    /// A snapshot, to be attached for reading.
+    pub fn reader(&self, of: VolumeId, view: &View) -> VolumeId {
+        let id = self.clone_volume(of, view);
+        self.0.volumes.borrow_mut().get_mut(&id).unwrap().read_only = true;
+        id
+    }
+
+    /// How many chunks a volume has.
+    pub fn chunks_of(&self, id: VolumeId) -> usize {
+        self.0.volumes.borrow()[&id].chunks.len()
     }
 
     /// All that ancestors have is to be copied.

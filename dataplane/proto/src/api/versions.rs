@@ -66,6 +66,15 @@ pub struct SnapshotName {
     pub snapshot: String,
 }
 
+impl SnapshotName {
+    /// `VOLUME@NAME`; `None`: it is something else, such as the name of a volume.
+    pub fn parse(text: &str) -> Option<SnapshotName> {
+        let (volume, snapshot) = text.split_once('@')?;
+        let valid = super::is_valid_name(volume) && super::is_valid_name(snapshot);
+        valid.then(|| SnapshotName { volume: volume.into(), snapshot: snapshot.into() })
+    }
+}
+
 impl std::fmt::Display for SnapshotName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}@{}", self.volume, self.snapshot)
@@ -344,6 +353,14 @@ pub struct Flattened {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_snapshots_are_told_from_those_of_volumes() {
+        assert_eq!(SnapshotName::parse("vm1@a.b").map(|s| s.to_string()), Some("vm1@a.b".into()));
+        for other in ["vm1", "vm1@", "@a", "vm1@a@b", "a b@c", ".deleted-1@a", ""] {
+            assert_eq!(SnapshotName::parse(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn families_have_numbers_where_asked() {
