@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 /// Before a socket that could not be made is tried again.
@@ -54,6 +54,7 @@ struct Inner {
     stats: Rc<IoStats>,
     options: ServeOptions,
     state: RefCell<State>,
+    longest_cut: Cell<Duration>,
     /// Somebody has asked for a scrub that is not done yet.
     scrubbing: Cell<bool>,
     /// Tells the control thread that there is something new to report.
@@ -79,6 +80,8 @@ pub struct Counts {
     pub scrubbed_blocks: u64,
     /// Blocks found bad.
     pub bad_blocks: u64,
+    /// The longest time for which no write could begin because the volume's version was moved.
+    pub longest_cut: Duration,
 }
 
 enum State {
@@ -107,6 +110,7 @@ impl Volume {
             stats: Rc::new(IoStats::new()),
             options,
             state: RefCell::new(State::Opening),
+            longest_cut: Cell::default(),
             scrubbing: Cell::new(false),
             news,
         }));
@@ -226,6 +230,7 @@ impl Volume {
             evictions: gateway.evictions,
             scrubbed_blocks: gateway.scrubbed_blocks,
             bad_blocks: gateway.bad_blocks,
+            longest_cut: self.0.longest_cut.get(),
         };
         VolumeStatus { name: self.name().to_string(), report, counts, io: self.0.stats.snapshot() }
     }
@@ -238,8 +243,10 @@ impl Volume {
 
     /// Follows the volume's versions and size, as the meta server tells them now.
     pub fn set_versions(&self, versions: VolumeVersions) {
-        let size = versions.size;
-        let followed = self.0.gateway.set_versions(versions).and_then(|()| self.grow(size));
+        let (size, begun) = (versions.size, Instant::now());
+        let followed = self.0.gateway.set_versions(versions);
+        self.0.longest_cut.set(self.0.longest_cut.get().max(begun.elapsed()));
+        let followed = followed.and_then(|()| self.grow(size));
         if let Err(why) = followed {
             warn!(volume = %self.name(), "the meta server's versions are refused: {why}");
         }

@@ -1,5 +1,7 @@
 //! A cluster on this machine, driven through the `levee` command as an operator would.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -160,6 +162,21 @@ impl Cluster {
 
     pub fn disks(&self) -> Result<Value> {
         self.levee(&["disk", "list"])
+    }
+
+    /// A figure that a node's daemon publishes; `name` with its labels.
+    pub fn gauge(&self, node: &str, name: &str) -> Result<f64> {
+        let nodes = self.levee(&["node", "list"])?;
+        let all = nodes.as_array().context("`levee node list --json` printed no list")?;
+        let url = all.iter().find(|n| n["name"] == node).and_then(|n| n["admin_url"].as_str());
+        let host =
+            url.and_then(|url| url.strip_prefix("http://")).with_context(|| format!("node {node} has no address"))?;
+        let mut stream = TcpStream::connect(host).with_context(|| format!("connecting to {host}"))?;
+        write!(stream, "GET /metrics HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.with_context(|| format!("{host} publishes no {name}"))
     }
 
     /// Declares a disk lost.

@@ -97,6 +97,9 @@ fn copies(out: &mut Text, volumes: &[&VolumeStatus]) {
     for (name, help, value) in gauges {
         out.gauge(&format!("levee_volume_{name}"), help, of(value));
     }
+    let cuts = volumes.iter().map(|v| (volume_label(v), v.counts.longest_cut.as_secs_f64()));
+    let help = "Longest time for which no write could begin because a snapshot was taken or its views changed.";
+    out.gauge("levee_volume_longest_cut_seconds", help, cuts);
     let counters: [Metric<VolumeStatus, u64>; 5] = [
         ("copied_bytes", "Bytes copied to make copies whole.", |v| v.report.copied_bytes),
         ("hedged_reads", "Reads sent to a second copy because the first took long.", |v| v.counts.hedged_reads),

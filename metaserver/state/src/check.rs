@@ -3,6 +3,7 @@
 use crate::command::Decider;
 use crate::history::{Grouped, History, Parent, Snapshot};
 use crate::limits::{MAX_ANCESTORS, MAX_SNAPSHOTS};
+use crate::mirrors::mirror_name;
 use crate::state::{Index, State};
 use crate::tables::{Chunk, Volume};
 use crate::volumes::hidden_name;
@@ -131,6 +132,9 @@ impl State {
             ensure!(seen.readers.insert(parent, id).is_none(), "a snapshot has two readers, one of them {id}");
             return check_reader(id, volume, of, snapshot);
         }
+        if history.mirror.is_some() {
+            return Ok(());
+        }
         *seen.children.entry(parent).or_default() += 1;
         Ok(())
     }
@@ -153,11 +157,21 @@ impl State {
             let waits = history.group.is_some_and(|g| g.version == *version);
             ensure!(pending != sealed || (pending && waits), "snapshot {id}@{version} is {:?}", snapshot.state);
             ensure!(snapshot.reader == reader, "snapshot {id}@{version} has the reader {reader:?}");
+            for mirror in &snapshot.mirrors {
+                let of = self.tables.volumes.get(mirror).and_then(|m| m.history().mirror);
+                ensure!(of == Some(this), "volume {mirror} is no mirror of {id}@{version}");
+            }
             let deleting = snapshot.state == SnapshotState::Deleting;
             ensure!(!deleting || children > 0, "snapshot {id}@{version} is kept for nothing");
             ensure!(!history.deleted || deleting, "volume {id} is deleted with a snapshot that is not");
         }
-        if history.deleted {
+        if let Some(of) = history.mirror {
+            let original = self.tables.volumes.get(&of.volume).and_then(|v| v.history().snapshots.get(&of.version));
+            ensure!(original.is_some_and(|s| s.mirrors.contains(&id)), "volume {id} mirrors nothing: {of:?}");
+            ensure!(volume.user().is_none(), "volume {id} is a mirror and in use");
+            ensure!(volume.parent.is_none_or(|p| p == of), "volume {id} mirrors {of:?} and is a clone of another");
+            ensure!(volume.name == mirror_name(id), "volume {id} is a mirror by another name");
+        } else if history.deleted {
             ensure!(!history.snapshots.is_empty(), "volume {id} is deleted, and kept for nothing");
             ensure!(volume.user().is_none(), "volume {id} is deleted and in use");
             ensure!(volume.name == hidden_name(id), "volume {id} is deleted and still has its name");

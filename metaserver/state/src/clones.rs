@@ -68,6 +68,7 @@ impl State {
         if let Some(snapshot) = self.snapshot_mut(pattern.parent) {
             snapshot.children += u64::from(family.len());
         }
+        self.adjust_mirrors(pattern.parent);
         Ok(Answer::Cloned(CreatedClones {
             from: request.from.clone(),
             count: family.len(),
@@ -130,6 +131,7 @@ impl State {
             copies: parent.copies,
             chunks: parent.chunks.iter().map(|(index, chunk)| chunk.info(*index)).collect(),
             parent: self.parent_info(parent).map(Box::new),
+            mirrors: self.mirror_infos(&snapshot.mirrors),
         })
     }
 
@@ -152,7 +154,9 @@ impl State {
         while let Some(parent) = next.take() {
             let Some(snapshot) = self.snapshot_mut(parent) else { return };
             snapshot.children -= 1;
-            if snapshot.children > 0 || snapshot.state != SnapshotState::Deleting {
+            let is_over = snapshot.children == 0 && snapshot.state == SnapshotState::Deleting;
+            self.adjust_mirrors(parent);
+            if !is_over {
                 return;
             }
             self.drop_snapshot(parent.volume, parent.version);
@@ -201,8 +205,12 @@ impl State {
                 volume.history_mut().flatten = false;
                 volume.parent.take()
             });
-            self.versions_moved(id);
-            self.leave_parent(parent);
+            if self.tables.volumes[&id].history().mirror.is_some() {
+                self.freeze_mirror(id);
+            } else {
+                self.versions_moved(id);
+                self.leave_parent(parent);
+            }
         }
         self.versions_answer(id)
     }

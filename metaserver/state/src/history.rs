@@ -24,6 +24,9 @@ pub struct History {
     pub flatten: bool,
     /// Deleted, and kept for clones of its snapshots.
     pub deleted: bool,
+    /// The snapshot that it mirrors: see [`crate::mirrors`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Parent>,
     /// The group in which a snapshot is being taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<Grouped>,
@@ -46,6 +49,7 @@ pub(crate) static NO_HISTORY: History = History {
     prune: None,
     flatten: false,
     deleted: false,
+    mirror: None,
     group: None,
 };
 
@@ -65,6 +69,9 @@ pub struct Snapshot {
     /// The volume that serves it for reading, while it is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reader: Option<VolumeId>,
+    /// Volumes that hold all that it shows once more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<VolumeId>,
     /// What it was made of, if it is an image.
     #[serde(default)]
     pub image: Option<Box<ImageInfo>>,

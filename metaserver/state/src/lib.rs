@@ -32,6 +32,7 @@ mod groups;
 mod history;
 mod intent;
 pub mod limits;
+mod mirrors;
 mod nodes;
 mod placement;
 mod readers;

@@ -26,6 +26,10 @@ pub const MAX_REASON: usize = 1000;
 pub const MAX_DELETES: usize = 1000;
 /// Earlier incarnations of a daemon that are remembered, so that a late message of one is refused.
 pub const MAX_RETIRED_INCARNATIONS: usize = 8;
+/// So many clones, and the copies of a snapshot that can be read double; then again, and again.
+pub const MIRROR_CLONES: [u64; 3] = [64, 512, 4096];
+/// Most mirrors of a snapshot: with three copies each, and the snapshot's own, there are 24 to read from.
+pub const MAX_SNAPSHOT_MIRRORS: usize = 7;
 /// Snapshots of one volume, those that clones keep after they were deleted included.
 pub const MAX_SNAPSHOTS: usize = 1000;
 /// Volumes that one command creates from a snapshot, or deletes: commits wait meanwhile.

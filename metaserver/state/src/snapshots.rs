@@ -7,12 +7,14 @@
 //! A snapshot that was deleted stays while it has clones. When it is really gone the gateway drops what only it saw.
 
 use crate::command::{Answer, Outcome, invalid};
-use crate::history::Snapshot;
+use crate::history::{Parent, Snapshot};
 use crate::limits::MAX_SNAPSHOTS;
 use crate::placement::holder;
 use crate::state::State;
 use crate::tables::Volume;
-use levee_proto::api::{CreateSnapshots, Problem, ProblemKind, Sealed, SnapshotInfo, SnapshotName, SnapshotState};
+use levee_proto::api::{
+    CreateSnapshots, ImageInfo, Problem, ProblemKind, Sealed, SnapshotInfo, SnapshotName, SnapshotState,
+};
 use levee_proto::{Version, VolumeId};
 
 impl State {
@@ -26,7 +28,7 @@ impl State {
         }
         for (id, next, name) in &planned {
             if let Some(volume) = self.tables.volumes.get_mut(id) {
-                freeze(volume, *next, name, request, created_ms);
+                freeze(volume, *next, name, request.image.as_ref(), created_ms);
             }
         }
         if planned.len() > 1 {
@@ -107,6 +109,7 @@ impl State {
 
     /// Nothing needs it any more.
     pub(crate) fn drop_snapshot(&mut self, id: VolumeId, version: Version) {
+        self.drop_mirrors(Parent { volume: id, version });
         if let Some(volume) = self.tables.volumes.get_mut(&id) {
             volume.history_mut().snapshots.remove(&version);
         }
@@ -201,14 +204,14 @@ impl State {
     pub(crate) fn find_snapshot(&self, id: VolumeId, name: &str) -> Option<SnapshotInfo> {
         let volume = self.tables.volumes.get(&id)?;
         let (version, snapshot) = volume.history().named(name)?;
-        Some(volume.snapshot_info(version, snapshot))
+        Some(self.snapshot_info(volume, version, snapshot))
     }
 
     /// One snapshot, by its name.
     pub fn snapshot_named(&self, name: &SnapshotName) -> Result<SnapshotInfo, Problem> {
         let id = self.user_volume_id(&name.volume)?;
         let (version, snapshot) = self.snapshot(id, name)?;
-        Ok(self.tables.volumes[&id].snapshot_info(version, snapshot))
+        Ok(self.snapshot_info(&self.tables.volumes[&id], version, snapshot))
     }
 
     /// At most `limit` snapshots, of one volume or of all, in order of the volumes' ids and of versions.
@@ -221,17 +224,17 @@ impl State {
         let only = volume.map(|name| self.user_volume_id(name)).transpose()?;
         let first = only.unwrap_or(after.0).max(after.0);
         let ids = self.index.snapshotted.range(first..).filter(|id| only.is_none_or(|only| only == **id));
-        let volumes =
-            ids.filter_map(|id| Some((*id, self.tables.volumes.get(id)?))).filter(|(_, v)| !v.history().deleted);
+        let volumes = ids.filter_map(|id| Some((*id, self.tables.volumes.get(id)?))).filter(|(_, v)| !v.is_hidden());
         let all = volumes.flat_map(|(id, v)| {
             let rest = v.history().snapshots.iter().filter(move |(version, _)| (id, **version) > after);
-            rest.map(move |(version, s)| (id, v.snapshot_info(*version, s)))
+            rest.map(move |(version, s)| (id, self.snapshot_info(v, *version, s)))
         });
         Ok(all.take(limit).collect())
     }
 }
 
-fn freeze(volume: &mut Volume, next: Version, name: &str, request: &CreateSnapshots, created_ms: u64) {
+/// The volume goes on at the next version.
+pub(crate) fn freeze(volume: &mut Volume, next: Version, name: &str, image: Option<&ImageInfo>, created_ms: u64) {
     let (version, size) = (std::mem::replace(&mut volume.version, next), volume.size);
     let history = volume.history_mut();
     let snapshot = Snapshot {
@@ -242,7 +245,8 @@ fn freeze(volume: &mut Volume, next: Version, name: &str, request: &CreateSnapsh
         created_ms,
         children: 0,
         reader: None,
-        image: request.image.clone().map(Box::new),
+        mirrors: Vec::new(),
+        image: image.cloned().map(Box::new),
     };
     history.snapshots.insert(version, snapshot);
 }

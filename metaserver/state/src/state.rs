@@ -152,7 +152,7 @@ impl State {
             return Err(only_read(&snapshot));
         }
         let id = self.volume_id(name)?;
-        if self.tables.volumes[&id].history().deleted { Err(no_volume_named(name)) } else { Ok(id) }
+        if self.tables.volumes[&id].is_hidden() { Err(no_volume_named(name)) } else { Ok(id) }
     }
 
     /// The node's name, or its number if it is unknown.

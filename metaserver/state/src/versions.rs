@@ -31,16 +31,18 @@ impl State {
     }
 }
 
-impl Volume {
-    pub(crate) fn snapshot_info(&self, version: Version, snapshot: &Snapshot) -> SnapshotInfo {
+impl State {
+    pub(crate) fn snapshot_info(&self, of: &Volume, version: Version, snapshot: &Snapshot) -> SnapshotInfo {
+        let mirrors = snapshot.mirrors.iter().filter(|id| self.ready_mirror(**id).is_some()).count();
         SnapshotInfo {
-            volume: self.name.clone(),
+            volume: of.name.clone(),
             name: snapshot.name.clone(),
             version,
             size: snapshot.size,
             state: snapshot.state,
             created_ms: snapshot.created_ms,
             clones: snapshot.children,
+            read_copies: u32::from(of.copies) * (1 + mirrors as u32),
             image: snapshot.image.as_deref().cloned(),
         }
     }

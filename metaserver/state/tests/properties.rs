@@ -96,6 +96,7 @@ fn volume_name() -> impl Strategy<Value = String> {
         9 => (0..4u8).prop_map(|n| format!("v{n}")),
         3 => (1..4u8).prop_map(|n| format!("c-{n}")),
         1 => (1..9u8).prop_map(|n| format!(".deleted-{n}")),
+        1 => (4..80u8).prop_map(|n| format!(".mirror-{n}")),
         1 => (0..4u8, 0..3u8).prop_map(|(v, s)| format!("v{v}@s{s}")),
     ]
 }
@@ -105,7 +106,8 @@ fn snapshot_name() -> impl Strategy<Value = SnapshotName> {
 }
 
 fn family() -> impl Strategy<Value = Family> {
-    (1..4u32, 1..3u32).prop_map(|(count, first)| Family { name: "c".into(), count: Some(count), first })
+    let count = prop_oneof![8 => 1..4u32, 1 => 64..80u32];
+    (count, 1..3u32).prop_map(|(count, first)| Family { name: "c".into(), count: Some(count), first })
 }
 
 /// Epochs, versions and numbers count back from the newest until the command is aimed.

@@ -22,8 +22,9 @@ pub const MAX_SIZE: u64 = 64 << 30;
 /// Most snapshots of a volume, as the meta server takes them, and clones in one command.
 pub const MAX_COUNT: u32 = 1000;
 pub const MAX_CLONES: u32 = 65_536;
-/// Asked: beyond what a commit takes; medians of reads with snapshots over those without; guests' p99 while snapshots are deleted
+/// Asked: the longest pause of writes at the gateway; beyond what a commit takes; medians of reads with snapshots over those without; guests' p99 while snapshots are deleted
 /// over that before; seconds for all clones; from attaching a clone to its first read.
+pub const ASKED_CUT_US: f64 = 1000.0;
 pub const ASKED_CREATE_MS: f64 = 20.0;
 pub const ASKED_DELETE_MS: f64 = 10.0;
 pub const ASKED_READ: f64 = 1.03;
@@ -44,8 +45,11 @@ const COMMITS: u32 = 20;
 /// Clones that are attached, and turns in which the two volumes are read.
 const ATTACHED: u32 = 10;
 const TURNS: u32 = 5;
-/// Snapshots deleted beside the load.
-const DELETED: u32 = 100;
+/// Snapshots deleted beside the load: one after the other as an operator would, and so many in a row as fast as can be.
+const DELETED: u32 = 60;
+const DELETED_AT_ONCE: u32 = 100;
+/// From one to the next.
+const DELETE_PAUSE: Duration = Duration::from_millis(250);
 /// How long the space of deleted snapshots may take to come back.
 const SPACE_LIMIT: Duration = Duration::from_secs(120);
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -79,10 +83,15 @@ pub struct Figures {
     pub commit: Percentiles,
     pub create: Percentiles,
     pub delete: Percentiles,
-    /// Of the guests' load, microseconds: alone, while snapshots are taken, while they are deleted.
+    /// Of the guests' load, microseconds: alone, while snapshots are taken, while commands of the same pace only commit something, while
+    /// snapshots are deleted, and while they are as fast as can be.
     pub alone: Percentiles,
     pub taking: Percentiles,
+    pub committing: Percentiles,
     pub deleting: Percentiles,
+    pub deleting_fast: Percentiles,
+    /// The longest time for which the gateway let no write begin, microseconds.
+    pub longest_cut_us: f64,
     /// Medians of reads, one at a time, microseconds, turn by turn.
     pub read_with: Vec<f64>,
     pub read_without: Vec<f64>,
@@ -162,12 +171,18 @@ impl<'a> Stage<'a> {
         let (clones_s, attach) = self.clones(&name(self.options.count - 1))?;
         let full = self.used()?;
         self.say("deleting snapshots beside the load");
+        let commits = |n| self.cluster.create_volume(&format!("beside-{n}"), MIN_DISK);
+        let (_, committing) = load.run_while(|| paced(DELETED, commits))?;
         let few = DELETED.min(self.options.count);
         let delete = |n| self.cluster.delete_snapshot(&name(n));
-        let (deleted, deleting) = load.run_while(|| times(few, delete))?;
-        for n in few..self.options.count {
+        let (deleted, deleting) = load.run_while(|| paced(few, delete))?;
+        let more = DELETED_AT_ONCE.min(self.options.count - few);
+        let (_, deleting_fast) = load.run_while(|| times(more, |n| delete(few + n)))?;
+        for n in few + more..self.options.count {
             delete(n)?;
         }
+        let longest_cut_us =
+            self.cluster.gauge(GATEWAY, &format!("levee_volume_longest_cut_seconds{{volume=\"{VOLUME}\"}}"))? * 1e6;
         let (after, space_s) = self.space_comes_back(before, full)?;
         Ok(Figures {
             size: self.options.size,
@@ -178,7 +193,10 @@ impl<'a> Stage<'a> {
             delete: deleted,
             alone,
             taking: taking.latency_us,
+            committing: committing.latency_us,
             deleting: deleting.latency_us,
+            deleting_fast: deleting_fast.latency_us,
+            longest_cut_us,
             read_with,
             read_without,
             used: [before, full, after],
@@ -248,12 +266,22 @@ impl<'a> Stage<'a> {
 }
 
 /// How long each of some commands takes.
-fn times(count: u32, mut command: impl FnMut(u32) -> Result<()>) -> Result<Percentiles> {
+fn times(count: u32, command: impl FnMut(u32) -> Result<()>) -> Result<Percentiles> {
+    repeat(count, Duration::ZERO, command)
+}
+
+/// The same, with a pause after each.
+fn paced(count: u32, command: impl FnMut(u32) -> Result<()>) -> Result<Percentiles> {
+    repeat(count, DELETE_PAUSE, command)
+}
+
+fn repeat(count: u32, pause: Duration, mut command: impl FnMut(u32) -> Result<()>) -> Result<Percentiles> {
     let mut all = Latencies::default();
     for n in 0..count {
         let begun = Instant::now();
         command(n)?;
         all.record(begun.elapsed());
+        std::thread::sleep(pause);
     }
     Ok(all.percentiles())
 }

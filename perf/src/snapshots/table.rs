@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    ASKED_ATTACH_MS, ASKED_CLONES_S, ASKED_CREATE_MS, ASKED_DELETE_MS, ASKED_P99, ASKED_READ, Figures, Percentiles,
+    ASKED_ATTACH_MS, ASKED_CLONES_S, ASKED_CREATE_MS, ASKED_CUT_US, ASKED_DELETE_MS, ASKED_P99, ASKED_READ, Figures,
+    Percentiles,
 };
 
 const MIB: f64 = (1 << 20) as f64;
@@ -29,12 +30,19 @@ fn write(out: &mut String, f: &Figures) -> std::fmt::Result {
     for (name, p) in [("alone", &f.alone), ("while snapshots are taken", &f.taking)] {
         writeln!(out, "  {name:<28} p50 {:>6.0} us, p99 {:>6.0}, longest {:>8.0}", p.p50, p.p99, p.max)?;
     }
-    let (p, ratio) = (&f.deleting, f.deleting.p99 / f.alone.p99);
-    writeln!(
-        out,
-        "  {:<28} p50 {:>6.0} us, p99 {:>6.0}, longest {:>8.0}; p99 {ratio:.2} of alone (asked: {ASKED_P99})",
-        "while they are deleted", p.p50, p.p99, p.max
-    )?;
+    let beside = [
+        ("beside commits, 4 a second", &f.committing, String::new()),
+        ("beside deletions, 4 a second", &f.deleting, format!(" (asked: {ASKED_P99})")),
+        ("beside deletions in a row", &f.deleting_fast, String::new()),
+    ];
+    for (name, p, asked) in beside {
+        let (p50, p99, longest, ratio) = (p.p50, p.p99, p.max, p.p99 / f.alone.p99);
+        writeln!(
+            out,
+            "  {name:<28} p50 {p50:>6.0} us, p99 {p99:>6.0}, longest {longest:>8.0}; p99 {ratio:.2} of alone{asked}"
+        )?;
+    }
+    writeln!(out, "Longest pause of writes at the gateway: {:.0} us (asked: {ASKED_CUT_US})", f.longest_cut_us)?;
     let median = |all: &[f64]| {
         let mut all = all.to_vec();
         all.sort_by(f64::total_cmp);

@@ -3,6 +3,7 @@
 use crate::cases::{content, get, pass, put, put_later};
 use crate::snapshots::{scenario, shown, until};
 use crate::world::{Fate, VOLUME};
+use levee_core::ports::Runtime;
 use levee_proto::wire::Request;
 use levee_proto::{NodeId, Version};
 
@@ -22,17 +23,14 @@ fn writes_after_the_cut_are_answered_when_all_have_moved() {
         pass(&world, 100).await;
         assert!(!held.get(), "answered while a volume of the group has not moved");
         // Nor does anybody see it.
-        let reader = {
-            let (world, gateway) = (world.clone(), first.clone());
-            world.rt().clone().spawn(async move { assert_eq!(get(&world, &gateway, 1).await, 2) })
-        };
+        let (reader, gateway) = (world.clone(), first.clone());
+        world.rt().spawn(async move { assert_eq!(get(&reader, &gateway, 1).await, 2) });
         second.set_versions(cut_other).unwrap();
         until(&world, "the other report", || world.moves() == [(VOLUME, true), (other, true)]).await;
         assert!(!held.get() && world.versions(VOLUME).sealed == Version(0), "nobody has said that it may");
         first.set_versions(world.let_go(VOLUME)).unwrap();
         second.set_versions(world.let_go(other)).unwrap();
         until(&world, "the answer", || held.get()).await;
-        drop(reader);
         until(&world, "the snapshots", || [VOLUME, other].iter().all(|v| world.versions(*v).pending.is_none())).await;
         assert_eq!(shown(&world, &view, [1]).await, [1]);
         assert_eq!(get(&world, &first, 1).await, 2);

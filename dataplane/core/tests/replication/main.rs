@@ -13,6 +13,7 @@ mod replica;
 mod shared;
 mod snapshots;
 mod upkeep;
+mod versions;
 mod world;
 
 use bytes::Bytes;

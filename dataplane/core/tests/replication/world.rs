@@ -404,7 +404,16 @@ impl World {
         let (volume, view) = self.0.volumes.borrow()[&id].parent.clone()?;
         let parent = self.parent(volume).map(Box::new);
         let chunks = self.0.volumes.borrow()[&volume].chunks.values().cloned().collect();
-        Some(ParentInfo { volume, view, size: VOLUME_SIZE, geometry: Geometry::default(), copies: 3, chunks, parent })
+        Some(ParentInfo {
+            volume,
+            view,
+            size: VOLUME_SIZE,
+            geometry: Geometry::default(),
+            copies: 3,
+            chunks,
+            parent,
+            mirrors: vec![],
+        })
     }
 
     fn accomplished(&self, id: VolumeId, epoch: Epoch, what: Accomplished) -> Result<VolumeVersions, AllocError> {

@@ -38,6 +38,9 @@ pub struct SnapshotInfo {
     pub created_ms: u64,
     /// Volumes that were cloned from it and still need it.
     pub clones: u64,
+    /// Copies of its data that clones can read, the volume's own included.
+    #[serde(default)]
+    pub read_copies: u32,
     /// What it was made of, if it is an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageInfo>,
@@ -241,6 +244,18 @@ pub struct ParentInfo {
     #[serde(default)]
     #[schema(no_recursion)]
     pub parent: Option<Box<ParentInfo>>,
+    /// Where the same can be read.
+    #[serde(default)]
+    pub mirrors: Vec<MirrorInfo>,
+}
+
+/// A volume that holds all that a snapshot shows, what its ancestors have included. What it has no entry of reads as zeros.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MirrorInfo {
+    pub volume: VolumeId,
+    pub view: View,
+    /// Every allocated chunk, in index order; the geometry is the snapshot's.
+    pub chunks: Vec<ChunkInfo>,
 }
 
 /// The ancestors of a volume as of now: their chunks move when they are repaired.
