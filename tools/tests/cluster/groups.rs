@@ -96,7 +96,7 @@ fn what_follows_an_answer_is_in_no_snapshot_without_what_was_answered() {
 
 #[test]
 fn a_group_without_one_of_its_gateways_is_given_up_and_nobody_waits_for_long() {
-    let cluster = Cluster::start(&["--disk-size", "512M"]);
+    let cluster = Cluster::start(&["--disk-size", "1G"]);
     cluster.create("here", &["--size", "32M"]);
     cluster.create("away", &["--size", "32M"]);
     let mut guest = Guest::connect(&cluster.attach("here", "node-1"));
