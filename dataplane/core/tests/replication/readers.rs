@@ -4,9 +4,9 @@ use crate::cases::{get, pass, put, within};
 use crate::snapshots::{scenario, snapshot};
 use crate::world::{Fate, TestGateway, VOLUME, World};
 use bytes::Bytes;
-use levee_proto::wire::Request;
 use levee_proto::BLOCK_SIZE;
 use levee_proto::api::OpenedVolume;
+use levee_proto::wire::Request;
 use std::cell::Cell;
 use std::rc::Rc;
 
