@@ -170,12 +170,13 @@ pub enum Volume {
   levee volume list
   levee volume list --json")]
     List,
-    /// Show one volume
-    #[command(after_help = "Example:
-  levee volume show vm1")]
+    /// Show one volume, or a snapshot
+    #[command(after_help = "Examples:
+  levee volume show vm1
+  levee volume show vm1@monday")]
     Show {
-        /// Name of the volume
-        #[arg(value_parser = values::name)]
+        /// Name of the volume, or VOLUME@NAME of a snapshot
+        #[arg(value_parser = values::attachable)]
         name: String,
     },
     /// Delete volumes and their data; they must be detached, and have no snapshots
@@ -227,13 +228,17 @@ Example:
         timeout: Duration,
     },
     /// Serve a volume on a node, and wait until it is ready for a virtual machine
-    #[command(after_help = "Examples:
+    #[command(after_help = "\
+A snapshot is attached as VOLUME@NAME, read-only, whether its volume is in use or not, and is not deleted meanwhile.
+
+Examples:
   levee volume attach vm1
   levee volume attach vm1 --node node-2 --timeout 1m
-  levee volume attach vm1 --json        prints volume, node, epoch and socket (a path)")]
+  levee volume attach vm1@monday        a disk that can only be read
+  levee volume attach vm1 --json        prints volume, node, epoch, socket (a path) and read_only")]
     Attach {
-        /// Name of the volume
-        #[arg(value_parser = values::name)]
+        /// Name of the volume, or VOLUME@NAME of a snapshot
+        #[arg(value_parser = values::attachable)]
         name: String,
         /// Node that serves it [default: the meta server picks one]
         #[arg(long, value_parser = values::name)]
@@ -242,12 +247,13 @@ Example:
         #[arg(long, value_parser = values::duration, default_value = "30s")]
         timeout: Duration,
     },
-    /// Stop serving a volume
-    #[command(after_help = "Example:
-  levee volume detach vm1")]
+    /// Stop serving a volume, or a snapshot
+    #[command(after_help = "Examples:
+  levee volume detach vm1
+  levee volume detach vm1@monday")]
     Detach {
-        /// Name of the volume
-        #[arg(value_parser = values::name)]
+        /// Name of the volume, or VOLUME@NAME of a snapshot
+        #[arg(value_parser = values::attachable)]
         name: String,
     },
     /// Fill a volume with the disk in a file; the volume must be detached
@@ -271,16 +277,18 @@ Examples:
         #[command(flatten)]
         place: Place,
     },
-    /// Write the disk of a volume to a file; the volume must be detached
+    /// Write the disk of a volume to a file, or that of a snapshot; a volume must be detached
     #[command(after_help = "\
-This runs on a machine with a storage daemon: the volume is attached there for the time of the export.
+This runs on a machine with a storage daemon: the volume, or the snapshot, is attached there for the time of the export.
+A snapshot is exported while its volume is in use.
 
 Examples:
   levee volume export vm1 vm1.qcow2
-  levee volume export vm1 vm1.raw --format raw")]
+  levee volume export vm1 vm1.raw --format raw
+  levee volume export vm1@monday monday.qcow2")]
     Export {
-        /// Name of the volume
-        #[arg(value_parser = values::name)]
+        /// Name of the volume, or VOLUME@NAME of a snapshot
+        #[arg(value_parser = values::attachable)]
         volume: String,
         #[command(flatten)]
         target: TargetFile,
@@ -392,11 +400,12 @@ pub struct DiskChange {
 #[derive(Args)]
 #[command(after_help = "Examples:
   levee qemu vm1
+  levee qemu vm1@monday                 a disk that the guest can only read
   levee qemu vm1 --memory 4G --cpus 4 -- -nographic
   levee qemu vm1 --run -- -drive file=boot.qcow2,if=virtio -nographic")]
 pub struct Qemu {
-    /// Volume to use; it must be attached on this machine
-    #[arg(value_parser = values::name)]
+    /// Volume to use, or VOLUME@NAME of a snapshot; it must be attached on this machine
+    #[arg(value_parser = values::attachable)]
     pub volume: String,
     /// Start QEMU
     #[arg(long)]

@@ -30,6 +30,11 @@ pub fn name(text: &str) -> Result<String, String> {
     if is_valid_name(text) {
         return Ok(text.into());
     }
+    if let Some(snapshot) = SnapshotName::parse(text) {
+        return Err(format!(
+            "this is not done to a snapshot; `levee volume create NAME --from {snapshot}` makes a volume of it"
+        ));
+    }
     Err(format!("a name consists of up to {MAX_NAME} letters, digits, '.', '_' and '-', the first a letter or digit"))
 }
 
@@ -40,12 +45,12 @@ pub fn family_name(text: &str) -> Result<String, String> {
 
 /// `VOLUME@NAME`.
 pub fn snapshot(text: &str) -> Result<SnapshotName, String> {
-    let complaint = || format!("'{text}' names no snapshot: use VOLUME@NAME, such as vm1@monday");
-    let (volume, snapshot) = text.split_once('@').ok_or_else(complaint)?;
-    if !is_valid_name(volume) || !is_valid_name(snapshot) {
-        return Err(complaint());
-    }
-    Ok(SnapshotName { volume: volume.into(), snapshot: snapshot.into() })
+    SnapshotName::parse(text).ok_or_else(|| format!("'{text}' names no snapshot: use VOLUME@NAME, such as vm1@monday"))
+}
+
+/// What can be attached: a volume, or a snapshot as `VOLUME@NAME`.
+pub fn attachable(text: &str) -> Result<String, String> {
+    if SnapshotName::parse(text).is_some() { Ok(text.into()) } else { name(text) }
 }
 
 /// A snapshot of a volume, or the volume as it is.
@@ -151,6 +156,17 @@ mod tests {
         for bad in ["vm1", "vm1@", "@a", "vm1@a@b", "a b@c", ""] {
             assert!(snapshot(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn volumes_and_snapshots_are_attached() {
+        for good in ["vm1", "vm1@a.b"] {
+            assert_eq!(attachable(good), Ok(good.into()));
+        }
+        for bad in ["", "vm1@", "vm1@a@b", "a/b"] {
+            assert!(attachable(bad).is_err(), "{bad}");
+        }
+        assert!(name("vm1@a").unwrap_err().contains("--from vm1@a"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use support::{Ran, built, levee};
 
 #[test]
 fn wrong_usage_is_told_from_failure() {
-    let refused: [&[&str]; 42] = [
+    let refused: [&[&str]; 49] = [
         &[],
         &["frobnicate"],
         &["volume"],
@@ -23,6 +23,13 @@ fn wrong_usage_is_told_from_failure() {
         &["volume", "create", "v", "--size", "1G", "--copies", "6"],
         &["volume", "create", "v", "--size", "1G", "--copies", "1", "--min-copies", "2"],
         &["volume", "attach", "v", "--timeout", "soon"],
+        &["volume", "attach", "v@"],
+        &["volume", "attach", "v@a@b"],
+        &["volume", "import", "file", "v@a"],
+        &["volume", "delete", "v@a"],
+        &["volume", "flatten", "v@a"],
+        &["volume", "verify", "v@a"],
+        &["snapshot", "list", "v@a"],
         &["volume", "create", "v{}", "--size", "1G"],
         &["volume", "create", "v", "--size", "1G", "--count", "3"],
         &["volume", "create", "v", "--from", "a/b"],
@@ -240,8 +247,34 @@ fn attach_waits_for_the_gateway() {
         ("GET /v1/volumes/vm1", serving()),
     ]);
     let ran = server.run(&["volume", "attach", "vm1", "--node", "node-1", "--json"]).expect(0);
-    assert_eq!(ran.json(), json!({"volume": "vm1", "node": "node-1", "epoch": 4, "socket": "/run/vm1.sock"}));
+    let served = json!({"volume": "vm1", "node": "node-1", "epoch": 4, "socket": "/run/vm1.sock", "read_only": false});
+    assert_eq!(ran.json(), served);
     assert_eq!(server.asked()[0], r#"POST /v1/volumes/vm1/attach {"node":"node-1"}"#);
+}
+
+#[test]
+fn a_snapshot_is_attached_shown_and_detached_by_its_name() {
+    let reader = |attachment: Value| {
+        let mut reader = volume(attachment);
+        (reader["name"], reader["read_only"]) = ("vm1@a".into(), true.into());
+        ok(reader)
+    };
+    let serving = || reader(attachment(report("serving", Some("/run/vm1@a.sock"), None)));
+    let server = Server::start([
+        ("POST /v1/volumes/vm1@a/attach", reader(attachment(Value::Null))),
+        ("GET /v1/volumes/vm1@a", serving()),
+        ("GET /v1/nodes?limit=1000", ok(json!({"items": []}))),
+        ("POST /v1/volumes/vm1@a/detach", reader(Value::Null)),
+    ]);
+    let text = server.run(&["volume", "attach", "vm1@a"]).expect(0).stdout;
+    assert!(text.starts_with("Snapshot vm1@a is served by node-1 at /run/vm1@a.sock, for reading only"), "{text}");
+    assert_eq!(server.run(&["volume", "attach", "vm1@a", "--json"]).expect(0).json()["read_only"], true);
+    let text = server.run(&["volume", "show", "vm1@a"]).expect(0).stdout;
+    assert!(text.starts_with("Snapshot    vm1@a\n") && text.contains("serving, read-only"), "{text}");
+    let text = server.run(&["volume", "detach", "vm1@a"]).expect(0).stdout;
+    assert_eq!(text, "Snapshot vm1@a is detached.\n");
+    let ran = server.run(&["volume", "resize", "vm1@a", "--size", "1G"]).expect(2);
+    assert!(ran.stderr.contains("not done to a snapshot") && ran.stderr.contains("--from vm1@a"), "{}", ran.stderr);
 }
 
 #[test]

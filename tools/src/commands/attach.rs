@@ -16,6 +16,8 @@ pub struct Served {
     pub epoch: Epoch,
     /// Path of the vhost-user socket on the node.
     pub socket: String,
+    /// It is a snapshot.
+    pub read_only: bool,
 }
 
 pub async fn attach(
@@ -31,8 +33,9 @@ pub async fn attach(
     bar.finish_and_clear();
     let served = served?;
     out.result(&served, || {
+        let (what, way) = if served.read_only { ("Snapshot", ", for reading only") } else { ("Volume", "") };
         format!(
-            "Volume {name} is served by {} at {} (epoch {}); `levee qemu {name}` shows how to use it.",
+            "{what} {name} is served by {} at {}{way} (epoch {}); `levee qemu {name}` shows how to use it.",
             served.node, served.socket, served.epoch
         )
     })
@@ -75,7 +78,7 @@ pub async fn wait_served(
             Some(other) => anyhow::bail!("volume {name} was attached to {} meanwhile", other.node_name),
             None => anyhow::bail!("volume {name} was detached meanwhile"),
         };
-        let progress = look(name, &attachment, unserved)?;
+        let progress = look(volume, &attachment, unserved)?;
         if let Progress::Waiting(words) = &progress {
             bar.set_message(format!("attaching {name} to {}: {words}", attachment.node_name));
             reported.clone_from(words);
@@ -100,7 +103,8 @@ enum Progress {
     Waiting(String),
 }
 
-fn look(name: &str, attachment: &Attachment, unserved: Unserved) -> anyhow::Result<Progress> {
+fn look(volume: &VolumeInfo, attachment: &Attachment, unserved: Unserved) -> anyhow::Result<Progress> {
+    let name = &volume.name;
     let node = &attachment.node_name;
     let Some(report) = &attachment.report else {
         return Ok(Progress::Waiting(format!("{node} has not reported yet")));
@@ -108,10 +112,11 @@ fn look(name: &str, attachment: &Attachment, unserved: Unserved) -> anyhow::Resu
     let detail = report.detail.as_deref();
     Ok(match (report.state, &report.socket) {
         (ServeState::Serving, Some(socket)) => Progress::Served(Served {
-            volume: name.into(),
+            volume: name.clone(),
             node: node.clone(),
             epoch: report.epoch,
             socket: socket.clone(),
+            read_only: volume.read_only,
         }),
         (ServeState::Failed, _) => anyhow::bail!(
             "{node} cannot serve volume {name}: {}; {}",

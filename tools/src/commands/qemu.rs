@@ -74,7 +74,8 @@ fn command_line(args: &Qemu, socket: &str, kvm: bool, version: Option<(u32, u32)
         Some(version) if version < FIRST_WITH_RECONNECT_MS => "reconnect=1",
         _ => "reconnect-ms=100",
     };
-    let id = format!("levee-{}", args.volume);
+    // QEMU takes no '@' in an id.
+    let id = format!("levee-{}", args.volume.replace('@', "."));
     // Commas inside of a value are doubled.
     let path = socket.replace(',', ",,");
     let words = [
@@ -135,6 +136,15 @@ mod tests {
             qemu: "qemu-system-x86_64".into(),
             args: vec!["-nographic".into()],
         }
+    }
+
+    #[test]
+    fn a_snapshot_has_an_id_that_qemu_takes() {
+        let args = Qemu { volume: "vm1@monday".into(), ..args() };
+        let words = command_line(&args, "/run/vm1@monday.sock", true, None);
+        let words: Vec<_> = words.iter().map(|w| w.to_string_lossy()).collect();
+        assert!(words.contains(&"vhost-user-blk-pci,chardev=levee-vm1.monday,num-queues=4".into()), "{words:?}");
+        assert!(words.iter().any(|w| w.contains("path=/run/vm1@monday.sock")), "{words:?}");
     }
 
     fn line(version: Option<(u32, u32)>) -> String {

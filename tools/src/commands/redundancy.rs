@@ -16,6 +16,14 @@ pub fn user(volume: &VolumeInfo) -> Option<&Attachment> {
 
 /// How a volume does, in a word or two.
 pub fn state(volume: &VolumeInfo) -> String {
+    let mut state = stage(volume);
+    if volume.read_only {
+        state.push_str(", read-only");
+    }
+    state
+}
+
+fn stage(volume: &VolumeInfo) -> String {
     let Some(attachment) = &volume.attachment else { return "detached".into() };
     if attachment.repair {
         return format!("detached (being repaired on {})", attachment.node_name);

@@ -79,15 +79,24 @@ fn snapshot_line(snapshots: &[SnapshotInfo]) -> String {
     format!("Snapshots   {}, newest first: {}", snapshots.len(), names.join(", "))
 }
 
-fn describe(volume: &VolumeInfo, snapshots: &[SnapshotInfo], nodes: &[NodeInfo]) -> String {
+fn head(volume: &VolumeInfo) -> Vec<String> {
     let mut lines = vec![
         format!("Volume      {} (id {})", volume.name, volume.id),
         format!("Size        {}, {} chunks allocated", show_size(volume.size), volume.chunks),
         format!("Redundancy  {} copies, {} of them before a write is answered", volume.copies, volume.min_copies),
         format!("Epoch       {}, version {}", volume.epoch, volume.version),
-        format!("State       {}", redundancy::state(volume)),
     ];
     lines.extend(volume.parent.iter().map(|parent| origin(parent, volume.flattening)));
+    lines
+}
+
+fn head_of_snapshot(volume: &VolumeInfo) -> Vec<String> {
+    vec![format!("Snapshot    {}", volume.name), format!("Size        {}", show_size(volume.size))]
+}
+
+fn describe(volume: &VolumeInfo, snapshots: &[SnapshotInfo], nodes: &[NodeInfo]) -> String {
+    let mut lines = if volume.read_only { head_of_snapshot(volume) } else { head(volume) };
+    lines.push(format!("State       {}", redundancy::state(volume)));
     if !snapshots.is_empty() {
         lines.push(snapshot_line(snapshots));
     }
@@ -96,7 +105,9 @@ fn describe(volume: &VolumeInfo, snapshots: &[SnapshotInfo], nodes: &[NodeInfo])
         lines.push(format!("Node        {}", attachment.node_name));
     }
     if let Some(report) = &attachment.report {
-        lines.push(format!("Chunks      {}", redundancy::summary(volume, report)));
+        if !volume.read_only {
+            lines.push(format!("Chunks      {}", redundancy::summary(volume, report)));
+        }
         if report.copied_bytes > 0 {
             lines.push(format!(
                 "Copied      {} to make copies whole, since it was opened",
@@ -122,8 +133,9 @@ pub async fn delete(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Resu
 pub async fn detach(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
     let volume = meta.detach(name).await?;
     let user = redundancy::user(&volume);
+    let what = if volume.read_only { "Snapshot" } else { "Volume" };
     out.result(&json!({ "volume": name, "detached": user.is_none() }), || match user {
-        None => format!("Volume {name} is detached."),
-        Some(attachment) => format!("Volume {name} is being detached from {}.", attachment.node_name),
+        None => format!("{what} {name} is detached."),
+        Some(attachment) => format!("{what} {name} is being detached from {}.", attachment.node_name),
     })
 }

@@ -70,6 +70,19 @@ impl Guest {
         self.submit(tag, Operation::Write { offset, len: data.len() });
     }
 
+    /// The status of one request, whatever it is.
+    pub fn status_of(&mut self, operation: Operation) -> u8 {
+        let tag = self.front.free_slot(0).expect("nothing is in flight");
+        self.front.submit(tag, operation, Shape::default());
+        self.front.kick();
+        let (begun, mut done) = (Instant::now(), Vec::new());
+        while done.is_empty() {
+            assert!(begun.elapsed() < PATIENCE, "{operation:?} is not answered");
+            self.front.poll(TICK, &mut done).unwrap();
+        }
+        done[0].status
+    }
+
     pub fn discard(&mut self, offset: u64, len: u64) {
         let tag = self.front.free_slot(0).expect("the guest has a free slot");
         self.submit(tag, Operation::Discard { offset, len });

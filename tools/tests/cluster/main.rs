@@ -10,6 +10,7 @@ mod guest;
 mod images;
 mod metas;
 mod node_loss;
+mod readers;
 mod repair;
 mod resize;
 mod shared_reads;

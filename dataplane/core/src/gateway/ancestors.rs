@@ -2,13 +2,12 @@
 //!
 //! Each ancestor is a snapshot, and what a snapshot shows never changes: so it is read without epoch or fence, from whichever
 //! sealed replica answers, and what is learned about which blocks an ancestor has stays true. Only where its replicas are
-//! changes: when none of those known answers, the meta server is asked again.
+//! changes: when none of those known answers, the meta server is asked again. How replicas are asked: `ask_shared.rs`.
 
 use super::{AllocError, Cluster, Gateway, Stopped};
 use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
 use crate::shared::Source;
-use crate::sync::{oneshot, timeout};
 use bytes::Bytes;
 use levee_proto::api::{OpenedVolume, ParentInfo, ReplicaPlace};
 use levee_proto::units::BLOCK_SIZE;
@@ -19,15 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use tracing::{debug, warn};
 
 /// Most ancestors of a volume: clones of clones.
 pub(super) const MAX_ANCESTORS: usize = 32;
-/// A replica that has not answered for so long is left for another, as long as there are others.
-const IMPATIENCE: Duration = Duration::from_millis(100);
-/// Before all replicas are tried again.
-const RETRY: Duration = Duration::from_millis(100);
 
 /// The snapshots that a volume grew from.
 pub(super) struct Ancestors {
@@ -126,7 +120,7 @@ impl Layer {
 
 impl SharedChunk {
     /// Its replicas, in the order in which they are to be asked: one on the reader's node is near.
-    fn in_order(&self, node: levee_proto::NodeId) -> Vec<ReplicaPlace> {
+    pub fn in_order(&self, node: levee_proto::NodeId) -> Vec<ReplicaPlace> {
         let mut all = self.replicas.borrow().clone();
         let first = self.first.get() % all.len().max(1);
         all.rotate_left(first);
@@ -135,7 +129,7 @@ impl SharedChunk {
     }
 
     /// The one that was to be asked first does not answer.
-    fn prefer_next(&self) {
+    pub fn prefer_next(&self) {
         self.first.set(self.first.get().wrapping_add(1));
     }
 }
@@ -197,66 +191,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.ask_shared(layer, index, request, take).await
     }
 
-    /// Asks replicas of an ancestor's chunk until one gives a good answer. `None`: there is no such chunk any more.
-    async fn ask_shared<T>(
-        &self,
-        layer: &Layer,
-        index: u32,
-        request: impl Fn(&SharedChunk, &ReplicaPlace) -> Request,
-        take: impl Fn(Reply, Bytes) -> Result<T, String>,
-    ) -> Result<Option<T>, Stopped> {
-        let (mut patience, mut said) = (IMPATIENCE, false);
-        loop {
-            // Where its replicas are may have been heard of meanwhile.
-            let layers = self.0.ancestors.layers();
-            let now = layers.iter().find(|l| l.volume == layer.volume && l.view == layer.view);
-            let Some(chunk) = now.unwrap_or(layer).chunks.get(&index).cloned() else {
-                return Ok(None);
-            };
-            let mut why = "no copies of it are known".to_string();
-            for place in chunk.in_order(self.0.node) {
-                self.check_stopped()?;
-                match self
-                    .call_shared(&place, &chunk, request(&chunk, &place), patience)
-                    .await
-                    .and_then(|(r, d)| take(r, d))
-                {
-                    Ok(answer) => return Ok(Some(answer)),
-                    Err(e) => {
-                        debug!(chunk = %chunk.id, node = %place.node, "an ancestor's copy cannot be read: {e}");
-                        chunk.prefer_next();
-                        why = e;
-                    }
-                }
-            }
-            if !std::mem::replace(&mut said, true) {
-                warn!(volume = %self.0.volume.name, chunk = %chunk.id, "no copy of an ancestor's chunk can be read: {why}; trying on");
-            }
-            patience = self.0.options.answer_timeout;
-            self.look_for_ancestors().await;
-            self.pause(RETRY).await;
-        }
-    }
-
-    async fn call_shared(
-        &self,
-        place: &ReplicaPlace,
-        chunk: &SharedChunk,
-        request: Request,
-        patience: Duration,
-    ) -> Result<(Reply, Bytes), String> {
-        let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
-        let (answer, answered) = oneshot();
-        self.0.cluster.call(place.node, core, request, Bytes::new(), Box::new(move |a| answer.send(a)));
-        match timeout(&self.0.rt, patience, answered).await {
-            Some(Some(Ok(answer))) => Ok(answer),
-            Some(Some(Err(down))) => Err(down.0),
-            Some(None) | None => Err("no answer in time".into()),
-        }
-    }
-
     /// Asks the meta server where the ancestors' replicas are, unless that is going on.
-    async fn look_for_ancestors(&self) {
+    pub(super) async fn look_for_ancestors(&self) {
         let ancestors = &self.0.ancestors;
         if ancestors.asking.replace(true) {
             return;

@@ -16,6 +16,7 @@
 
 mod allocate;
 mod ancestors;
+mod ask_shared;
 mod background;
 mod chunk;
 mod commit;

@@ -11,6 +11,7 @@ mod model;
 mod readers;
 mod replica;
 mod shared;
+mod slow_ancestors;
 mod snapshots;
 mod upkeep;
 mod versions;

@@ -1,0 +1,113 @@
+//! Asking the replicas of an ancestor's chunk: one, and others beside it when it takes long, until one gives a good answer.
+//!
+//! A replica that takes long is most often busy, and asking it again, or others and throwing its answer away, makes busy disks busier. So
+//! every question stays good until it is answered: the first good answer of any replica counts, however late it comes. No replica is
+//! asked while a question to it is open, so there are never more questions open than replicas.
+
+use super::ancestors::{Layer, SharedChunk};
+use super::{Answer, Cluster, Gateway, LinkDown, Stopped};
+use crate::ports::Runtime;
+use crate::sync::{Receiver, oneshot, timeout};
+use bytes::Bytes;
+use levee_proto::api::ReplicaPlace;
+use levee_proto::wire::{Reply, Request};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+use tracing::{debug, warn};
+
+/// For so long the replicas asked so far may be silent before another is asked as well.
+const IMPATIENCE: Duration = Duration::from_millis(100);
+/// Before those that gave no good answer are asked again.
+const RETRY: Duration = Duration::from_millis(100);
+/// A question that was not answered for so long is taken for lost, and is put again.
+const LOST: Duration = Duration::from_secs(10);
+
+/// A question under way.
+struct Asked {
+    place: ReplicaPlace,
+    since: Duration,
+    answered: Receiver<Answer>,
+}
+
+impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// Asks replicas of an ancestor's chunk until one gives a good answer, for as long as it takes. `None`: there is no such chunk any more.
+    pub(super) async fn ask_shared<T>(
+        &self,
+        layer: &Layer,
+        index: u32,
+        request: impl Fn(&SharedChunk, &ReplicaPlace) -> Request,
+        take: impl Fn(Reply, Bytes) -> Result<T, String>,
+    ) -> Result<Option<T>, Stopped> {
+        let (mut open, mut said, mut why) = (Vec::new(), false, None);
+        loop {
+            let Some(chunk) = self.shared_chunk(layer, index) else { return Ok(None) };
+            let places = chunk.in_order(self.0.node);
+            let now = self.0.rt.now();
+            open.retain(|a: &Asked| places.contains(&a.place) && a.since + LOST > now);
+            let unasked: Vec<_> = places.iter().filter(|p| !open.iter().any(|a| a.place == **p)).collect();
+            let mut unasked = unasked.into_iter();
+            // Those that are not asked are, one after the other. Those that fail are asked again in the next round.
+            loop {
+                let next = unasked.next();
+                if let Some(place) = next {
+                    open.push(self.put_question(*place, &chunk, request(&chunk, place)));
+                }
+                let patience = match next {
+                    Some(_) => IMPATIENCE,
+                    None if open.is_empty() => RETRY,
+                    None => self.0.options.answer_timeout,
+                };
+                let answer = self.first_answer(&mut open, patience).await;
+                self.check_stopped()?;
+                match answer.map(|(place, answer)| (place, answer.map_err(|e| e.0).and_then(|(r, d)| take(r, d)))) {
+                    Some((_, Ok(answer))) => return Ok(Some(answer)),
+                    Some((place, Err(e))) => {
+                        debug!(chunk = %chunk.id, node = %place.node, "an ancestor's copy cannot be read: {e}");
+                        why = Some(e);
+                        chunk.prefer_next();
+                    }
+                    None if next.is_some() => chunk.prefer_next(),
+                    None => break,
+                }
+            }
+            if !std::mem::replace(&mut said, true) {
+                let (volume, why) =
+                    (&self.0.volume.name, why.as_deref().unwrap_or("they are silent, or none is known"));
+                warn!(%volume, chunk = %chunk.id, "no copy of an ancestor's chunk has been read yet: {why}; trying on");
+            }
+            let this = self.clone();
+            self.0.rt.spawn(async move { this.look_for_ancestors().await });
+        }
+    }
+
+    /// A chunk of an ancestor, with its replicas as they are known now: they may have moved.
+    fn shared_chunk(&self, layer: &Layer, index: u32) -> Option<Rc<SharedChunk>> {
+        let layers = self.0.ancestors.layers();
+        let now = layers.iter().find(|l| l.volume == layer.volume && l.view == layer.view);
+        now.unwrap_or(layer).chunks.get(&index).cloned()
+    }
+
+    fn put_question(&self, place: ReplicaPlace, chunk: &SharedChunk, request: Request) -> Asked {
+        let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
+        let (answer, answered) = oneshot();
+        self.0.cluster.call(place.node, core, request, Bytes::new(), Box::new(move |a| answer.send(a)));
+        Asked { place, since: self.0.rt.now(), answered }
+    }
+
+    /// Whichever answer comes first, and whose it is; it is taken out. `None`: none came in time, or the gateway stopped.
+    async fn first_answer(&self, open: &mut Vec<Asked>, patience: Duration) -> Option<(ReplicaPlace, Answer)> {
+        let mut ended = pin!(self.0.ended.listen());
+        let first = std::future::poll_fn(|cx| {
+            for i in 0..open.len() {
+                if let Poll::Ready(answer) = Pin::new(&mut open[i].answered).poll(cx) {
+                    let answer = answer.unwrap_or_else(|| Err(LinkDown("it gives no answer".into())));
+                    return Poll::Ready(Some((open.remove(i).place, answer)));
+                }
+            }
+            ended.as_mut().poll(cx).map(|()| None)
+        });
+        timeout(&self.0.rt, patience, first).await.flatten()
+    }
+}
