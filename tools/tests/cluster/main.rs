@@ -9,6 +9,7 @@ mod groups;
 mod guest;
 mod images;
 mod metas;
+mod mirrors;
 mod node_loss;
 mod readers;
 mod repair;

@@ -9,19 +9,24 @@ use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
 use crate::shared::Source;
 use bytes::Bytes;
-use levee_proto::api::{OpenedVolume, ParentInfo, ReplicaPlace};
+use levee_proto::api::{ChunkInfo, OpenedVolume, ParentInfo, ReplicaPlace};
 use levee_proto::units::BLOCK_SIZE;
-use levee_proto::wire::{BlockEntry, Reply, Request};
+use levee_proto::wire::{BlockEntry, BlockKind, Reply, Request};
 use levee_proto::{ChunkId, View, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::{debug, warn};
 
 /// Most ancestors of a volume: clones of clones.
 pub(super) const MAX_ANCESTORS: usize = 32;
+/// Most mirrors of one that are read.
+const MAX_MIRRORS: usize = 16;
+/// The meta server is asked no more often than this whether there are more replicas, only because some are slow.
+const LOOK_PAUSE: Duration = Duration::from_secs(30);
 
 /// The snapshots that a volume grew from.
 pub(super) struct Ancestors {
@@ -29,6 +34,8 @@ pub(super) struct Ancestors {
     layers: RefCell<Rc<Vec<Layer>>>,
     /// The meta server is being asked where they are.
     asking: Cell<bool>,
+    /// When it was asked last.
+    asked: Cell<Duration>,
 }
 
 /// One ancestor.
@@ -44,17 +51,28 @@ pub(super) struct Layer {
 /// A chunk of an ancestor.
 pub(super) struct SharedChunk {
     pub id: ChunkId,
-    replicas: RefCell<Vec<ReplicaPlace>>,
+    replicas: Vec<Rc<SharedReplica>>,
     /// Which of these is asked first.
     first: Cell<usize>,
     /// The blocks that the ancestor has; `None`: not known yet.
     presence: RefCell<Option<Arc<BlockSet>>>,
 }
 
+/// One that can be asked.
+#[derive(PartialEq, Eq)]
+pub(super) struct SharedReplica {
+    pub place: ReplicaPlace,
+    pub volume: VolumeId,
+    pub chunk: ChunkId,
+    pub view: View,
+    /// Of a volume that holds the same, what further ancestors have included: what it has no entry of is zeros.
+    pub is_mirror: bool,
+}
+
 impl Ancestors {
     pub fn new(volume: &OpenedVolume) -> Ancestors {
         let layers = layers(volume.parent.as_ref(), volume.id, &[]);
-        Ancestors { layers: RefCell::new(Rc::new(layers)), asking: Cell::new(false) }
+        Ancestors { layers: RefCell::new(Rc::new(layers)), asking: Cell::new(false), asked: Cell::default() }
     }
 
     /// Whether the volume has none.
@@ -87,17 +105,35 @@ fn layers(parent: Option<&ParentInfo>, reader: VolumeId, known: &[Layer]) -> Vec
     let chain = std::iter::successors(parent, |p| p.parent.as_deref());
     let layer = |(i, p): (usize, &ParentInfo)| {
         let old = known.get(i).filter(|l| l.volume == p.volume && l.view == p.view);
-        let chunk = |c: &levee_proto::api::ChunkInfo| {
+        let chunk = |c: &ChunkInfo| {
             let before = old.and_then(|l| l.chunks.get(&c.index)).filter(|s| s.id == c.chunk);
             let presence = before.and_then(|s| s.presence.borrow().clone());
+            let replicas = replicas(p, c);
             // Clones of one parent begin with different copies of it.
-            let first = (reader.0 as usize + c.chunk.0 as usize) % c.replicas.len().max(1);
-            let (replicas, first) = (RefCell::new(c.replicas.clone()), Cell::new(first));
+            let first = Cell::new((reader.0 as usize + c.chunk.0 as usize) % replicas.len().max(1));
             (c.index, Rc::new(SharedChunk { id: c.chunk, replicas, first, presence: RefCell::new(presence) }))
         };
         Layer { volume: p.volume, view: p.view.clone(), size: p.size, chunks: p.chunks.iter().map(chunk).collect() }
     };
     chain.take(MAX_ANCESTORS).enumerate().map(layer).collect()
+}
+
+/// Where a chunk of an ancestor can be read: its own replicas, and those of its mirrors.
+fn replicas(of: &ParentInfo, chunk: &ChunkInfo) -> Vec<Rc<SharedReplica>> {
+    let all = |volume: VolumeId, view: &View, chunk: &ChunkInfo, is_mirror| {
+        let (id, view) = (chunk.chunk, view.clone());
+        let replica = move |place: &ReplicaPlace| {
+            Rc::new(SharedReplica { place: *place, volume, chunk: id, view: view.clone(), is_mirror })
+        };
+        chunk.replicas.iter().map(replica).collect::<Vec<_>>()
+    };
+    let mut replicas = all(of.volume, &of.view, chunk, false);
+    for mirror in of.mirrors.iter().take(MAX_MIRRORS).filter(|m| m.view.is_valid()) {
+        if let Ok(at) = mirror.chunks.binary_search_by_key(&chunk.index, |c| c.index) {
+            replicas.extend(all(mirror.volume, &mirror.view, &mirror.chunks[at], true));
+        }
+    }
+    replicas
 }
 
 /// Whether a clone can read its ancestors, as the meta server described them.
@@ -120,11 +156,11 @@ impl Layer {
 
 impl SharedChunk {
     /// Its replicas, in the order in which they are to be asked: one on the reader's node is near.
-    pub fn in_order(&self, node: levee_proto::NodeId) -> Vec<ReplicaPlace> {
-        let mut all = self.replicas.borrow().clone();
+    pub fn in_order(&self, node: levee_proto::NodeId) -> Vec<Rc<SharedReplica>> {
+        let mut all = self.replicas.clone();
         let first = self.first.get() % all.len().max(1);
         all.rotate_left(first);
-        all.sort_by_key(|r| r.node != node);
+        all.sort_by_key(|r| r.place.node != node);
         all
     }
 
@@ -142,21 +178,26 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         index: u32,
         blocks: &Range<u32>,
     ) -> Result<Option<(Vec<BlockEntry>, Bytes)>, Stopped> {
-        let request = |chunk: &SharedChunk, place: &ReplicaPlace| Request::ReadShared {
-            volume: layer.volume,
-            chunk: chunk.id,
-            replica: place.replica,
-            disk: place.disk,
-            view: layer.view.clone(),
+        let request = |replica: &SharedReplica| Request::ReadShared {
+            volume: replica.volume,
+            chunk: replica.chunk,
+            replica: replica.place.replica,
+            disk: replica.place.disk,
+            view: replica.view.clone(),
             block: blocks.start,
             count: blocks.end - blocks.start,
         };
-        let take = |reply: Reply, data: Bytes| match reply {
-            Reply::Read { entries } if super::read::is_answer(&entries, &data, blocks) => Ok((entries, data)),
+        let take = |replica: &SharedReplica, reply: Reply, data: Bytes| match reply {
+            Reply::Read { mut entries } if super::read::is_answer(&entries, &data, blocks) => {
+                for entry in entries.iter_mut().filter(|e| replica.is_mirror && e.kind == BlockKind::Absent) {
+                    entry.kind = BlockKind::Zero;
+                }
+                Ok((entries, data))
+            }
             Reply::Read { .. } => Err("data does not match its checksum on arrival".into()),
             other => Err(format!("{other:?}")),
         };
-        self.ask_shared(layer, index, request, take).await
+        self.ask_shared(layer, index, |_| true, request, take).await
     }
 
     /// The blocks that an ancestor has of a chunk.
@@ -175,20 +216,29 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Asks the replicas for it; `None`: the ancestor has nothing of the chunk any more.
     pub(super) async fn ask_presence(&self, layer: &Layer, index: u32) -> Result<Option<Arc<BlockSet>>, Stopped> {
-        let request = |chunk: &SharedChunk, place: &ReplicaPlace| Request::Presence {
-            volume: layer.volume,
-            chunk: chunk.id,
-            replica: place.replica,
-            disk: place.disk,
-            view: layer.view.clone(),
+        let request = |replica: &SharedReplica| Request::Presence {
+            volume: replica.volume,
+            chunk: replica.chunk,
+            replica: replica.place.replica,
+            disk: replica.place.disk,
+            view: replica.view.clone(),
         };
-        let take = |reply: Reply, _| match reply {
+        let take = |_: &SharedReplica, reply: Reply, _| match reply {
             Reply::Presence { bits } => {
                 BlockSet::from_bits(&bits).map(Arc::new).ok_or_else(|| "a bitmap of another length".into())
             }
             other => Err(format!("{other:?}")),
         };
-        self.ask_shared(layer, index, request, take).await
+        // A mirror does not tell what the ancestor has itself.
+        self.ask_shared(layer, index, |replica| !replica.is_mirror, request, take).await
+    }
+
+    /// Replicas are slow: there may be more of them by now.
+    pub(super) fn look_for_more(&self) {
+        if self.0.rt.now().saturating_sub(self.0.ancestors.asked.get()) >= LOOK_PAUSE {
+            let this = self.clone();
+            self.0.rt.spawn(async move { this.look_for_ancestors().await });
+        }
     }
 
     /// Asks the meta server where the ancestors' replicas are, unless that is going on.
@@ -197,6 +247,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         if ancestors.asking.replace(true) {
             return;
         }
+        ancestors.asked.set(self.0.rt.now());
         let answer = self.0.cluster.parent().await;
         ancestors.asking.set(false);
         match answer {

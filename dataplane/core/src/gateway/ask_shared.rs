@@ -4,12 +4,11 @@
 //! every question stays good until it is answered: the first good answer of any replica counts, however late it comes. No replica is
 //! asked while a question to it is open, so there are never more questions open than replicas.
 
-use super::ancestors::{Layer, SharedChunk};
+use super::ancestors::{Layer, SharedChunk, SharedReplica};
 use super::{Answer, Cluster, Gateway, LinkDown, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{Receiver, oneshot, timeout};
 use bytes::Bytes;
-use levee_proto::api::ReplicaPlace;
 use levee_proto::wire::{Reply, Request};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -19,6 +18,8 @@ use tracing::{debug, warn};
 
 /// For so long the replicas asked so far may be silent before another is asked as well.
 const IMPATIENCE: Duration = Duration::from_millis(100);
+/// So many are asked in this way; where all of these are silent, more of them soon would only be more work for busy disks.
+const FEW: usize = 3;
 /// Before those that gave no good answer are asked again.
 const RETRY: Duration = Duration::from_millis(100);
 /// A question that was not answered for so long is taken for lost, and is put again.
@@ -26,7 +27,7 @@ const LOST: Duration = Duration::from_secs(10);
 
 /// A question under way.
 struct Asked {
-    place: ReplicaPlace,
+    replica: Rc<SharedReplica>,
     since: Duration,
     answered: Receiver<Answer>,
 }
@@ -37,38 +38,48 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         &self,
         layer: &Layer,
         index: u32,
-        request: impl Fn(&SharedChunk, &ReplicaPlace) -> Request,
-        take: impl Fn(Reply, Bytes) -> Result<T, String>,
+        suits: impl Fn(&SharedReplica) -> bool,
+        request: impl Fn(&SharedReplica) -> Request,
+        take: impl Fn(&SharedReplica, Reply, Bytes) -> Result<T, String>,
     ) -> Result<Option<T>, Stopped> {
         let (mut open, mut said, mut why) = (Vec::new(), false, None);
         loop {
             let Some(chunk) = self.shared_chunk(layer, index) else { return Ok(None) };
-            let places = chunk.in_order(self.0.node);
+            let mut replicas = chunk.in_order(self.0.node);
+            replicas.retain(|r| suits(r));
             let now = self.0.rt.now();
-            open.retain(|a: &Asked| places.contains(&a.place) && a.since + LOST > now);
-            let unasked: Vec<_> = places.iter().filter(|p| !open.iter().any(|a| a.place == **p)).collect();
-            let mut unasked = unasked.into_iter();
+            open.retain(|a: &Asked| replicas.contains(&a.replica) && a.since + LOST > now);
+            replicas.retain(|r| !open.iter().any(|a| a.replica == *r));
+            let mut unasked = replicas.into_iter();
             // Those that are not asked are, one after the other. Those that fail are asked again in the next round.
             loop {
                 let next = unasked.next();
-                if let Some(place) = next {
-                    open.push(self.put_question(*place, &chunk, request(&chunk, place)));
+                let is_asked = next.is_some();
+                if let Some(replica) = next {
+                    let request = request(&replica);
+                    open.push(self.put_question(replica, request));
                 }
-                let patience = match next {
-                    Some(_) => IMPATIENCE,
-                    None if open.is_empty() => RETRY,
-                    None => self.0.options.answer_timeout,
+                let patience = match is_asked {
+                    true if open.len() < FEW => IMPATIENCE,
+                    false if open.is_empty() => RETRY,
+                    _ => self.0.options.answer_timeout,
                 };
                 let answer = self.first_answer(&mut open, patience).await;
                 self.check_stopped()?;
-                match answer.map(|(place, answer)| (place, answer.map_err(|e| e.0).and_then(|(r, d)| take(r, d)))) {
+                match answer.map(|(of, answer)| {
+                    let taken = answer.map_err(|e| e.0).and_then(|(reply, data)| take(&of, reply, data));
+                    (of, taken)
+                }) {
                     Some((_, Ok(answer))) => return Ok(Some(answer)),
-                    Some((place, Err(e))) => {
-                        debug!(chunk = %chunk.id, node = %place.node, "an ancestor's copy cannot be read: {e}");
+                    Some((of, Err(e))) => {
+                        debug!(chunk = %of.chunk, node = %of.place.node, "an ancestor's copy cannot be read: {e}");
                         why = Some(e);
                         chunk.prefer_next();
                     }
-                    None if next.is_some() => chunk.prefer_next(),
+                    None if is_asked => {
+                        chunk.prefer_next();
+                        self.look_for_more();
+                    }
                     None => break,
                 }
             }
@@ -89,21 +100,22 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         now.unwrap_or(layer).chunks.get(&index).cloned()
     }
 
-    fn put_question(&self, place: ReplicaPlace, chunk: &SharedChunk, request: Request) -> Asked {
-        let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
+    fn put_question(&self, replica: Rc<SharedReplica>, request: Request) -> Asked {
+        let place = replica.place;
+        let core = self.0.cluster.core_of(place.node, place.disk, replica.chunk);
         let (answer, answered) = oneshot();
         self.0.cluster.call(place.node, core, request, Bytes::new(), Box::new(move |a| answer.send(a)));
-        Asked { place, since: self.0.rt.now(), answered }
+        Asked { replica, since: self.0.rt.now(), answered }
     }
 
     /// Whichever answer comes first, and whose it is; it is taken out. `None`: none came in time, or the gateway stopped.
-    async fn first_answer(&self, open: &mut Vec<Asked>, patience: Duration) -> Option<(ReplicaPlace, Answer)> {
+    async fn first_answer(&self, open: &mut Vec<Asked>, patience: Duration) -> Option<(Rc<SharedReplica>, Answer)> {
         let mut ended = pin!(self.0.ended.listen());
         let first = std::future::poll_fn(|cx| {
             for i in 0..open.len() {
                 if let Poll::Ready(answer) = Pin::new(&mut open[i].answered).poll(cx) {
                     let answer = answer.unwrap_or_else(|| Err(LinkDown("it gives no answer".into())));
-                    return Poll::Ready(Some((open.remove(i).place, answer)));
+                    return Poll::Ready(Some((open.remove(i).replica, answer)));
                 }
             }
             ended.as_mut().poll(cx).map(|()| None)

@@ -7,6 +7,7 @@ mod corruption;
 mod frees;
 mod groups;
 mod grow;
+mod mirrors;
 mod model;
 mod readers;
 mod replica;

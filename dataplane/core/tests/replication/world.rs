@@ -12,7 +12,8 @@ use levee_core::shared::SharedBlocks;
 use levee_core::store::{self, Options as StoreOptions, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
 use levee_proto::api::{
-    ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
+    ChangedReplicas, ChunkInfo, DiskState, MirrorInfo, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace,
+    VolumeVersions,
 };
 use levee_proto::wire::{Reply, Request, Status};
 use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, View, VolumeId};
@@ -121,6 +122,8 @@ struct Inner {
     freed: Cell<u64>,
     /// Volumes that have moved to the next version in a group, and whether their gateways hold answers back.
     moves: RefCell<Vec<(VolumeId, bool)>>,
+    /// Volumes, what mirrors them, and how that is read.
+    mirrors: RefCell<Vec<(VolumeId, VolumeId, View)>>,
     /// What the gateways that are opened from now on remember of snapshots.
     shared: RefCell<Option<SharedBlocks>>,
 }
@@ -144,6 +147,7 @@ impl World {
             changes: Cell::new(0),
             freed: Cell::new(0),
             moves: RefCell::default(),
+            mirrors: RefCell::default(),
             shared: RefCell::default(),
         }));
         for n in 1..=nodes {
@@ -400,6 +404,22 @@ impl World {
         self.0.volumes.borrow()[&id].versions.clone()
     }
 
+    /// What clones of a volume are told from now on: its snapshot can be read here as well.
+    pub fn add_mirror(&self, of: VolumeId, mirror: VolumeId, view: &View) {
+        self.0.mirrors.borrow_mut().push((of, mirror, view.clone()));
+    }
+
+    fn mirrors(&self, of: VolumeId) -> Vec<MirrorInfo> {
+        let volumes = self.0.volumes.borrow();
+        let all = self.0.mirrors.borrow();
+        let info = |(_, volume, view): &(VolumeId, VolumeId, View)| MirrorInfo {
+            volume: *volume,
+            view: view.clone(),
+            chunks: volumes[volume].chunks.values().cloned().collect(),
+        };
+        all.iter().filter(|(original, ..)| *original == of).map(info).collect()
+    }
+
     fn parent(&self, id: VolumeId) -> Option<ParentInfo> {
         let (volume, view) = self.0.volumes.borrow()[&id].parent.clone()?;
         let parent = self.parent(volume).map(Box::new);
@@ -412,7 +432,7 @@ impl World {
             copies: 3,
             chunks,
             parent,
-            mirrors: vec![],
+            mirrors: self.mirrors(volume),
         })
     }
 
