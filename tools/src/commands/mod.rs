@@ -15,6 +15,7 @@ mod redundancy;
 mod snapshot;
 mod status;
 mod transfer;
+mod usage;
 mod verify;
 mod volume;
 
@@ -56,7 +57,7 @@ async fn run_snapshot(command: &Snapshot, cli: &Cli, out: &Output) -> anyhow::Re
     let meta = cluster::connect(&cli.global)?;
     match command {
         Snapshot::Create { names, timeout } => snapshot::create(&meta, names, *timeout, out).await,
-        Snapshot::List { volume } => snapshot::list(&meta, volume.as_deref(), out).await,
+        Snapshot::List { volume, measure } => snapshot::list(&meta, volume.as_deref(), measure.wait(), out).await,
         Snapshot::Delete { names } => snapshot::delete(&meta, names, out).await,
         Snapshot::Diff { from, to, timeout } => diff::diff(&meta, from, to, *timeout, out).await,
         Snapshot::Rollback { name } => snapshot::rollback(&meta, name, out).await,
@@ -81,7 +82,7 @@ async fn run_volume(command: &Volume, cli: &Cli, out: &Output) -> anyhow::Result
             None => volume::create(&meta, args, out).await,
         },
         Volume::List => volume::list(&meta, out).await,
-        Volume::Show { name } => volume::show(&meta, name, out).await,
+        Volume::Show { name, measure } => volume::show(&meta, name, measure.wait(), out).await,
         Volume::Delete { names, count, first } => family::delete(&meta, names, *count, *first, out).await,
         Volume::Resize { name, size, allow_shrink } => family::resize(&meta, name, *size, *allow_shrink, out).await,
         Volume::Flatten { name, timeout } => family::flatten(&meta, name, *timeout, out).await,

@@ -197,6 +197,24 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.ask_shared(layer, index, request, take).await
     }
 
+    /// The blocks that an ancestor shows data in. Not remembered: nothing but counting needs it.
+    pub(super) async fn present_data(&self, layer: &Layer, index: u32) -> Result<BlockSet, Stopped> {
+        let request = |chunk: &SharedChunk, place: &ReplicaPlace| Request::PresentData {
+            volume: layer.volume,
+            chunk: chunk.id,
+            replica: place.replica,
+            disk: place.disk,
+            view: layer.view.clone(),
+        };
+        let take = |reply: Reply, _| match reply {
+            Reply::PresentData { bits } => {
+                BlockSet::from_bits(&bits).ok_or_else(|| "a bitmap of another length".into())
+            }
+            other => Err(format!("{other:?}")),
+        };
+        Ok(self.ask_shared(layer, index, request, take).await?.unwrap_or_default())
+    }
+
     /// Asks replicas of an ancestor's chunk until one gives a good answer. `None`: there is no such chunk any more.
     async fn ask_shared<T>(
         &self,

@@ -11,6 +11,7 @@ mod replica;
 mod shared;
 mod snapshots;
 mod upkeep;
+mod usage;
 mod world;
 
 use bytes::Bytes;
