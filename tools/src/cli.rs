@@ -1,9 +1,11 @@
 //! The command line's grammar and its help.
 
+mod cluster;
 mod image;
 mod snapshot;
 mod transfer;
 
+pub use cluster::Cluster;
 pub use image::{Image, ImageImport};
 pub use snapshot::Snapshot;
 pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
@@ -81,6 +83,9 @@ Examples:
     /// Make images of disks in files, from which volumes continue; write them to files
     #[command(subcommand)]
     Image(Image),
+    /// Show and set what the whole cluster may promise and take
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Show the storage nodes
     #[command(subcommand)]
     Node(Node),

@@ -47,9 +47,11 @@
 //!
 //! Errors are RFC 9457 problem details: [`Problem`].
 
+mod capacity;
 mod usage;
 mod versions;
 
+pub use capacity::*;
 pub use usage::*;
 pub use versions::*;
 

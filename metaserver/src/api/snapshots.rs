@@ -2,8 +2,9 @@
 
 use super::Failure;
 use super::extract::{Answer, Body, Path, Query, page};
-use super::volumes::change;
+use super::volumes::{change, shown};
 use crate::app::App;
+use crate::capacity;
 use crate::limits::{DEFAULT_PAGE, SNAPSHOT_WAIT};
 use crate::proposer::unexpected;
 use axum::extract::State;
@@ -39,6 +40,8 @@ pub async fn create(
     Body(request): Body<CreateSnapshots>,
 ) -> Result<(StatusCode, Answer<CreatedSnapshots>), Failure> {
     let names = request.snapshots.clone();
+    let first = request.snapshots.first().map(ToString::to_string).unwrap_or_default();
+    capacity::check(&app, || format!("snapshot {} cannot be taken", shown(&first)))?;
     let command = Command::BeginSnapshots { request, created_ms: now_ms() };
     let begun = snapshots(app.proposer.propose(command).await?)?;
     let wait = query.wait_ms.map_or(SNAPSHOT_WAIT, |ms| Duration::from_millis(ms.min(MAX_WAIT_MS)));

@@ -3,7 +3,7 @@
 
 use crate::command::Decider;
 use crate::history::{History, NO_HISTORY, Parent};
-use levee_proto::api::{DiskState, ReplicaPlace, ReplicaRef};
+use levee_proto::api::{CapacityLimits, DiskState, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,8 @@ pub(crate) struct Tables {
     /// Bytes per second that each node may spend on background work; none: no limit.
     #[serde(default)]
     pub background_rate: Option<u64>,
+    #[serde(default)]
+    pub limits: CapacityLimits,
 }
 
 /// The largest id of each kind that was ever given out.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod borrow;
+mod capacity;
 mod diff;
 mod disk;
 mod doctor;
@@ -19,7 +20,7 @@ mod usage;
 mod verify;
 mod volume;
 
-use crate::cli::{Cli, Command, Disk, Image, Node, Snapshot, Volume};
+use crate::cli::{Cli, Cluster, Command, Disk, Image, Node, Snapshot, Volume};
 use crate::cluster;
 use crate::local;
 use crate::output::Output;
@@ -35,6 +36,9 @@ pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
         Command::Volume(command) => run_volume(command, &cli, out).await,
         Command::Snapshot(command) => run_snapshot(command, &cli, out).await,
         Command::Image(command) => run_image(command, &cli, out).await,
+        Command::Cluster(Cluster::Limits(limits)) => {
+            capacity::limits(&cluster::connect(global)?, limits.change().as_ref(), out).await
+        }
         Command::Node(Node::List) => lists::nodes(&cluster::connect(global)?, out).await,
         Command::Disk(command) => run_disk(command, &cli, out).await,
         Command::Doctor => doctor::doctor(&cluster::connect(global)?, out).await,
