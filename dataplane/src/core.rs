@@ -11,7 +11,8 @@ use crate::volume::{Background, ServeOptions, Volume, VolumeStatus};
 use levee_core::shared::SharedBlocks;
 use levee_core::store::Superblock;
 use levee_proto::api::{
-    DiffEvent, DiffVolume, DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, VerifyEvent, VolumeVersions,
+    DiffEvent, DiffVolume, DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, UsageEvent, VerifyEvent,
+    VolumeVersions,
 };
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_rdma::{Identity, Server, ServerLimits};
@@ -71,6 +72,10 @@ pub enum Command {
         volume: VolumeId,
         what: DiffVolume,
         events: Reply<DiffEvent>,
+    },
+    Usage {
+        volume: VolumeId,
+        events: Reply<UsageEvent>,
     },
     Scrub {
         volume: VolumeId,
@@ -188,6 +193,10 @@ impl Core {
             Command::Diff { volume, what, events } => {
                 let Some(volume) = self.volumes.borrow().get(&volume).cloned() else { return };
                 glommio::spawn_local(async move { volume.diff(what, events).await }).detach();
+            }
+            Command::Usage { volume, events } => {
+                let Some(volume) = self.volumes.borrow().get(&volume).cloned() else { return };
+                glommio::spawn_local(async move { volume.usage(events).await }).detach();
             }
             Command::Scrub { volume, events } => {
                 let Some(volume) = self.volumes.borrow().get(&volume).cloned() else { return };

@@ -1,6 +1,7 @@
 //! One volume served by this core: from the meta server's epoch to the socket and back.
 
 mod diff;
+mod usage;
 
 use crate::device::VolumeDevice;
 use crate::links::{Links, VolumeLinks};

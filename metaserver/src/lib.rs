@@ -12,6 +12,7 @@ mod api;
 mod app;
 pub mod args;
 mod barrier;
+mod capacity;
 mod limits;
 mod observe;
 mod proposer;

@@ -77,6 +77,11 @@ impl Observed {
         }
     }
 
+    /// Bytes of the disk that are used, by the last word of its node.
+    pub fn used(&self, node: NodeId, disk: DiskId) -> Option<u64> {
+        Some(self.usage(node, disk)?.used)
+    }
+
     fn usage(&self, node: NodeId, disk: DiskId) -> Option<&DiskUsage> {
         self.nodes.get(&node)?.disks.get(&disk)
     }

@@ -1,9 +1,11 @@
 //! The command line's grammar and its help.
 
+mod cluster;
 mod image;
 mod snapshot;
 mod transfer;
 
+pub use cluster::Cluster;
 pub use image::{Image, ImageImport};
 pub use snapshot::Snapshot;
 pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
@@ -81,6 +83,9 @@ Examples:
     /// Make images of disks in files, from which volumes continue; write them to files
     #[command(subcommand)]
     Image(Image),
+    /// Show and set what the whole cluster may promise and take
+    #[command(subcommand)]
+    Cluster(Cluster),
     /// Show the storage nodes
     #[command(subcommand)]
     Node(Node),
@@ -170,14 +175,25 @@ pub enum Volume {
   levee volume list
   levee volume list --json")]
     List,
-    /// Show one volume, or a snapshot
-    #[command(after_help = "Examples:
+    /// Show one volume, and how much of it is in use, or a snapshot
+    #[command(after_help = "\
+Its gateway counts blocks of 4 KiB, exactly as long as nothing is written:
+  written     blocks that read as data; those never written, or discarded, do not
+  exclusive   of these, those that no snapshot of the volume and no ancestor has as well
+  shared      of these, the others
+  stored      blocks with data in the volume's own chunks, those that only its snapshots show included
+  on disks    stored, times copies
+
+Examples:
   levee volume show vm1
+  levee volume show vm1 --measure       also if nobody uses it
   levee volume show vm1@monday")]
     Show {
         /// Name of the volume, or VOLUME@NAME of a snapshot
         #[arg(value_parser = values::attachable)]
         name: String,
+        #[command(flatten)]
+        measure: Measure,
     },
     /// Delete volumes and their data; they must be detached, and have no snapshots
     #[command(after_help = "\
@@ -346,6 +362,23 @@ pub struct Create {
     /// First number
     #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "count")]
     pub first: u32,
+}
+
+#[derive(Args)]
+pub struct Measure {
+    /// Attach the volume, if it is not, for as long as it takes to count what is in use
+    #[arg(long)]
+    measure: bool,
+    /// How long to wait until it is served for that
+    #[arg(long, requires = "measure", value_parser = values::duration, default_value = "30s")]
+    timeout: Duration,
+}
+
+impl Measure {
+    /// How long a volume that is attached for it is waited for; `None`: it is not to be attached.
+    pub fn wait(&self) -> Option<Duration> {
+        self.measure.then_some(self.timeout)
+    }
 }
 
 fn count() -> clap::builder::RangedI64ValueParser<u32> {

@@ -131,6 +131,14 @@ impl MetaClient {
         self.call(Method::GET, "/v1/repair", None::<&()>).await
     }
 
+    pub async fn capacity(&self) -> Result<CapacityInfo> {
+        self.call(Method::GET, "/v1/capacity", None::<&()>).await
+    }
+
+    pub async fn set_limits(&self, change: &ChangeLimits) -> Result<CapacityInfo> {
+        self.call(Method::POST, "/v1/capacity/limits", Some(change)).await
+    }
+
     pub async fn set_disk(&self, disk: DiskId, request: &SetDiskState) -> Result<DiskInfo> {
         self.call(Method::POST, &format!("/v1/disks/{disk}/state"), Some(request)).await
     }

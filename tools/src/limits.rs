@@ -20,6 +20,10 @@ pub const MAX_ANSWER: usize = 64 << 20;
 pub const MAX_EVENT: usize = 16 << 20;
 /// Longest silence of a progress stream.
 pub const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest silence of a daemon that counts what a volume takes up, where that is asked for: longer than it tries a chunk.
+pub const USAGE_SILENCE: Duration = Duration::from_secs(15);
+/// The same where other things are to be shown as well, soon.
+pub const USAGE_GLANCE: Duration = Duration::from_secs(3);
 /// Most pages of a list that are followed.
 pub const MAX_PAGES: usize = 100_000;
 

@@ -3,7 +3,9 @@
 
 use crate::local::Network;
 use levee_proto::BLOCK_SIZE;
-use levee_proto::api::{IMAGE_SNAPSHOT, MAX_NAME, NUMBER_MARK, SnapshotName, is_valid_name};
+use levee_proto::api::{
+    IMAGE_SNAPSHOT, Limit, MAX_NAME, MAX_OVER_PROVISION_PERCENT, NUMBER_MARK, SnapshotName, is_valid_name,
+};
 use levee_proto::units::{MAX_VOLUME_SIZE, parse_size, show_size};
 use std::time::Duration;
 
@@ -108,6 +110,39 @@ pub fn network(text: &str) -> Result<Network, String> {
     Ok(Network { prefix: name(prefix)?, subnet })
 }
 
+/// A multiple with at most two decimals, such as `3` or `2.5`; `none`.
+pub fn ratio(text: &str) -> Result<Limit, String> {
+    let complaint = || format!("'{text}' is no ratio: use a number such as 3.0, up to two decimals, or none");
+    if text == "none" {
+        return Ok(Limit::None);
+    }
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) || part.len() > 2 {
+        return Err(complaint());
+    }
+    let hundredths = format!("{part:0<2}").parse::<u32>().map_err(|_| complaint())?;
+    let whole = whole.parse::<u32>().ok().and_then(|n| n.checked_mul(100)).ok_or_else(complaint)?;
+    let percent = whole.checked_add(hundredths).ok_or_else(complaint)?;
+    if !(1..=MAX_OVER_PROVISION_PERCENT).contains(&percent) {
+        return Err(format!(
+            "'{text}' is no ratio: it must be more than 0 and at most {}",
+            MAX_OVER_PROVISION_PERCENT / 100
+        ));
+    }
+    Ok(Limit::Percent(percent))
+}
+
+/// Whole percents, such as `80%` or `80`; `none`.
+pub fn percent(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit::None);
+    }
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let percent = number.parse::<u32>().ok().filter(|n| (1..=100).contains(n) && !number.starts_with('+'));
+    percent.map(Limit::Percent).ok_or_else(|| format!("'{text}' is no share: use 1% to 100%, or none"))
+}
+
 /// A duration: `30s`, `500ms`, `2m`; a bare number means seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let t = text.trim();
@@ -198,6 +233,22 @@ mod tests {
         assert_eq!(network("t-1=10.2.3"), Ok(Network { prefix: "t-1".into(), subnet: [10, 2, 3] }));
         for bad in ["", "t", "t=10.2", "t=10.2.3.4", "t=10.2.256", "../t=10.2.3", "=10.2.3"] {
             assert!(network(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ratios_and_shares_are_positive_numbers_or_none() {
+        let ratios = ["3", "3.0", "0.01", "2.5", "1000", "none"].map(ratio);
+        let percents = [300, 300, 1, 250, 100_000].map(|n| Ok(Limit::Percent(n)));
+        assert_eq!(ratios[..5], percents);
+        assert_eq!(ratios[5], Ok(Limit::None));
+        for bad in ["", "0", "0.00", "1.234", "-1", "+1", "1000.01", "1,5", "3x", ".5", "5.", "99999999999", "None"] {
+            assert!(ratio(bad).is_err(), "{bad}");
+        }
+        assert_eq!(["80%", "1", "100%"].map(percent), [80, 1, 100].map(|n| Ok(Limit::Percent(n))));
+        assert_eq!(percent("none"), Ok(Limit::None));
+        for bad in ["", "%", "0", "101%", "80.5%", "-1", "+5", "80%%"] {
+            assert!(percent(bad).is_err(), "{bad}");
         }
     }
 

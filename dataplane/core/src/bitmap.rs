@@ -53,6 +53,14 @@ impl BlockSet {
         }
     }
 
+    /// Takes out what `other` does not have.
+    pub fn keep_only(&mut self, other: &BlockSet) {
+        match (&mut self.words, &other.words) {
+            (Some(words), Some(theirs)) => words.iter_mut().zip(theirs.iter()).for_each(|(w, t)| *w &= t),
+            _ => self.words = None,
+        }
+    }
+
     /// Puts in what `other` has.
     pub fn extend(&mut self, other: &BlockSet) {
         if let Some(theirs) = &other.words {
@@ -151,5 +159,10 @@ mod tests {
         a.extend(&b);
         assert_eq!(a.runs(1000, 9), [10..20, 90..300]);
         assert!(a.meets(&(15..25)) && !a.meets(&(20..90)));
+        b.remove_range(150..250);
+        a.keep_only(&b);
+        assert_eq!((a.runs(1000, 9), a.len()), (vec![100..150, 250..300], 100));
+        a.keep_only(&BlockSet::default());
+        assert!(a.is_empty());
     }
 }

@@ -45,12 +45,17 @@
 //! | `POST /v1/volumes/{name}/verify` | `application/x-ndjson`: [`VerifyEvent`]s, the last one `done` or `failed` |
 //! | `POST /v1/volumes/{name}/scrub` | `application/x-ndjson`: [`ScrubEvent`]s, the last one `done` or `failed` |
 //! | `POST /v1/volumes/{name}/diff` [`DiffVolume`] | `application/x-ndjson`: [`DiffEvent`]s, the last one `done` or `failed` |
+//! | `POST /v1/volumes/{name}/usage` | `application/x-ndjson`: [`UsageEvent`]s, the last one `done` or `failed` |
 //! | `GET /metrics` | Prometheus text |
 //!
 //! Errors are RFC 9457 problem details: [`Problem`].
 
+mod capacity;
+mod usage;
 mod versions;
 
+pub use capacity::*;
+pub use usage::*;
 pub use versions::*;
 
 use crate::ids::*;

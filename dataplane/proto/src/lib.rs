@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod ids;
+pub mod readers;
 pub mod units;
 pub mod view;
 pub mod wire;

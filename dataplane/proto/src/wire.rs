@@ -36,7 +36,7 @@ pub const MAX_VERSION_ENTRIES: usize = 1024;
 pub const MAX_KEEP: usize = 2048;
 /// Most replicas in one [`Request::Prune`]: each may be a walk over all of its entries.
 pub const MAX_PRUNE: usize = 64;
-/// Bytes of a [`Reply::Presence`]: one bit per block.
+/// Bytes of a [`Reply::Presence`], and of each bitmap of a [`Reply::Tally`]: one bit per block.
 pub const PRESENCE_LEN: usize = BLOCKS_PER_CHUNK as usize / 8;
 const _: () = assert!(MAX_KEEP * (5 + 8 * MAX_HIDDEN) + MAX_PRUNE * 20 + 64 < MAX_META);
 
@@ -384,6 +384,10 @@ pub enum Request {
     },
     /// Which blocks of a snapshot have an entry. Admitted like `ReadShared`.
     Presence { volume: VolumeId, chunk: ChunkId, replica: ReplicaId, disk: DiskId, view: View },
+    /// Which blocks of a snapshot have data. Admitted like `ReadShared`.
+    PresentData { volume: VolumeId, chunk: ChunkId, replica: ReplicaId, disk: DiskId, view: View },
+    /// Count what the volume's live views read, the head's first; at least one, at most [`MAX_KEEP`]. Admitted like `Read`.
+    Tally { target: Target, views: Vec<View> },
     /// Read and check the blocks from `block` on, `count` of them, in all versions (none: only tell the digest); answer what was found.
     Scan { target: Target, block: u32, count: u32 },
     /// Are you there?
@@ -414,6 +418,11 @@ pub enum Reply {
     Pruned { dropped: u64 },
     /// A bit per block, the lowest of each byte first: whether the view reads an entry there, be it of zeros.
     Presence { bits: Bytes },
+    /// As in `Presence`: whether the view reads data there.
+    PresentData { bits: Bytes },
+    /// Entries with data of all versions, whoever reads them; for each view those that it alone reads; and, as in `Presence`,
+    /// where the first view reads an entry, and where data.
+    Tally { stored: u32, alone: Vec<u32>, entries: Bytes, data: Bytes },
     /// Digest over all entries of the replica, entries with data in it (of all versions), number of blocks read, and the
     /// blocks of which a version failed its check.
     Scan { digest: Digest, data: u32, blocks: u32, bad: Vec<u32> },
@@ -438,6 +447,8 @@ mod kind {
     pub const SEAL: u16 = 14;
     pub const READ_SHARED: u16 = 15;
     pub const PRESENCE: u16 = 16;
+    pub const PRESENT_DATA: u16 = 17;
+    pub const TALLY: u16 = 18;
 }
 
 const ENTRY_LEN: usize = 24;
@@ -466,6 +477,8 @@ impl Request {
             Request::Seal { .. } => kind::SEAL,
             Request::ReadShared { .. } => kind::READ_SHARED,
             Request::Presence { .. } => kind::PRESENCE,
+            Request::PresentData { .. } => kind::PRESENT_DATA,
+            Request::Tally { .. } => kind::TALLY,
             Request::Scan { .. } => kind::SCAN,
             Request::Ping => kind::PING,
         }
@@ -513,9 +526,12 @@ impl Request {
                 o.target(target).u32(*block).u32(*count);
             }
             Request::Ping => {}
-            Request::Prune { .. } | Request::Seal { .. } | Request::ReadShared { .. } | Request::Presence { .. } => {
-                self.encode_versions(&mut o);
-            }
+            Request::Prune { .. }
+            | Request::Seal { .. }
+            | Request::ReadShared { .. }
+            | Request::Presence { .. }
+            | Request::PresentData { .. }
+            | Request::Tally { .. } => self.encode_versions(&mut o),
         }
     }
 
@@ -523,11 +539,7 @@ impl Request {
     fn encode_versions(&self, o: &mut Out) {
         match self {
             Request::Prune { volume, epoch, keep, replicas } => {
-                o.u64(volume.0).u32(epoch.0).u32(keep.len() as u32);
-                keep.iter().for_each(|v| {
-                    o.view(v);
-                });
-                o.replicas(replicas);
+                o.u64(volume.0).u32(epoch.0).views(keep).replicas(replicas);
             }
             Request::Seal { volume, epoch, version, replicas } => {
                 o.u64(volume.0).u32(epoch.0).u32(version.0).replicas(replicas);
@@ -535,8 +547,12 @@ impl Request {
             Request::ReadShared { volume, chunk, replica, disk, view, block, count } => {
                 o.u64(volume.0).u64(chunk.0).u64(replica.0).u32(disk.0).view(view).u32(*block).u32(*count);
             }
-            Request::Presence { volume, chunk, replica, disk, view } => {
+            Request::Presence { volume, chunk, replica, disk, view }
+            | Request::PresentData { volume, chunk, replica, disk, view } => {
                 o.u64(volume.0).u64(chunk.0).u64(replica.0).u32(disk.0).view(view);
+            }
+            Request::Tally { target, views } => {
+                o.target(target).views(views);
             }
             _ => unreachable!("encoded by itself"),
         }
@@ -616,11 +632,21 @@ impl Request {
                 version: Version(i.u32()?),
                 replicas: i.replicas(MAX_LIST)?,
             },
-            kind::READ_SHARED | kind::PRESENCE => {
+            kind::TALLY => {
+                let (target, views) = (i.target()?, i.list(5, MAX_KEEP, In::view)?);
+                if views.is_empty() {
+                    return Err(Malformed("tally for nobody"));
+                }
+                Request::Tally { target, views }
+            }
+            kind::READ_SHARED | kind::PRESENCE | kind::PRESENT_DATA => {
                 let (volume, chunk, replica) = (VolumeId(i.u64()?), ChunkId(i.u64()?), ReplicaId(i.u64()?));
                 let (disk, view) = (DiskId(i.u32()?), i.view()?);
                 if kind == kind::PRESENCE {
                     return Ok(Request::Presence { volume, chunk, replica, disk, view });
+                }
+                if kind == kind::PRESENT_DATA {
+                    return Ok(Request::PresentData { volume, chunk, replica, disk, view });
                 }
                 let (block, count) = i.range()?;
                 Request::ReadShared { volume, chunk, replica, disk, view, block, count }
@@ -701,7 +727,15 @@ impl Reply {
             Reply::Pruned { dropped } => {
                 o.u64(*dropped);
             }
-            Reply::Presence { bits } => o.0.extend_from_slice(bits),
+            Reply::Presence { bits } | Reply::PresentData { bits } => o.0.extend_from_slice(bits),
+            Reply::Tally { stored, alone, entries, data } => {
+                o.u32(*stored).u32(alone.len() as u32);
+                for count in alone {
+                    o.u32(*count);
+                }
+                o.0.extend_from_slice(entries);
+                o.0.extend_from_slice(data);
+            }
             Reply::Scan { digest, data, blocks, bad } => {
                 o.u64(digest.0 as u64).u64((digest.0 >> 64) as u64).u32(*data).u32(*blocks).u32(bad.len() as u32);
                 for b in bad {
@@ -737,6 +771,15 @@ impl Reply {
             }
             kind::PRUNE => Reply::Pruned { dropped: i.u64()? },
             kind::PRESENCE if i.0.len() == PRESENCE_LEN => Reply::Presence { bits: std::mem::take(&mut i.0) },
+            kind::PRESENT_DATA if i.0.len() == PRESENCE_LEN => Reply::PresentData { bits: std::mem::take(&mut i.0) },
+            kind::TALLY => {
+                let (stored, alone) = (i.u32()?, i.list(4, MAX_KEEP, In::u32)?);
+                if i.0.len() != 2 * PRESENCE_LEN {
+                    return Err(Malformed("length of tally"));
+                }
+                let entries = i.0.split_to(PRESENCE_LEN);
+                Reply::Tally { stored, alone, entries, data: std::mem::take(&mut i.0) }
+            }
             kind::LIST => {
                 let more = i.bool()?;
                 Reply::List { entries: i.list(ENTRY_LEN, MAX_LIST, In::entry)?, more }

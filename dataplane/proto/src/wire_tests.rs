@@ -97,7 +97,14 @@ fn version_requests() -> Vec<Request> {
         Request::Seal { volume, epoch: Epoch(5), version: Version(6), replicas },
         Request::ReadShared { volume, chunk, replica, disk, view: view(), block: 9, count: 3 },
         Request::Presence { volume, chunk, replica, disk, view: View::of(Version(1)) },
+        Request::PresentData { volume, chunk, replica, disk, view: view() },
+        Request::Tally { target: target(), views: vec![view(), View::of(Version(4))] },
     ]
+}
+
+fn tally() -> Reply {
+    let (entries, data) = (vec![0xf0; PRESENCE_LEN].into(), vec![0x70; PRESENCE_LEN].into());
+    Reply::Tally { stored: 1 << 24, alone: vec![7, 0, 9], entries, data }
 }
 
 fn replies() -> Vec<(u16, Reply, usize)> {
@@ -130,6 +137,8 @@ fn replies() -> Vec<(u16, Reply, usize)> {
         (kind::PRUNE, Reply::Pruned { dropped: 1 << 40 }, 0),
         (kind::SEAL, Reply::Done, 0),
         (kind::PRESENCE, Reply::Presence { bits: vec![0xa5; PRESENCE_LEN].into() }, 0),
+        (kind::PRESENT_DATA, Reply::PresentData { bits: vec![0x5a; PRESENCE_LEN].into() }, 0),
+        (kind::TALLY, tally(), 0),
         (kind::SCAN, Reply::Scan { digest, data: 9, blocks: 3, bad: vec![1, 2] }, 0),
         (kind::WRITE, Reply::error(Status::Fenced, "epoch 4 is below 5"), 0),
     ]
@@ -204,6 +213,8 @@ fn bytes_of_requests_about_snapshots_are_fixed() {
         ["010000000000000005000000", "06000000", replicas, view].concat(),
         ["010000000000000002000000000000000300000000000000", "04000000", hidden, "0900000003000000"].concat(),
         ["010000000000000002000000000000000300000000000000", "04000000", "0100000000"].concat(),
+        ["010000000000000002000000000000000300000000000000", "04000000", hidden].concat(),
+        [TARGET, "02000000", hidden, "0400000000"].concat(),
     ];
     let found: Vec<String> = version_requests().iter().map(hex).collect();
     assert_eq!(found, expected);
@@ -262,4 +273,15 @@ fn digest_is_independent_of_order_and_sees_every_field() {
         assert_ne!(Digest::hash(&v), Digest::hash(&base));
     }
     assert_eq!(Digest::hash(&BlockEntry::absent(1)), 0);
+}
+
+#[test]
+fn tallies_are_for_some_views_and_not_too_many() {
+    let asked = |views: usize| {
+        let mut meta = vec![];
+        let request = Request::Tally { target: target(), views: vec![View::of(Version(1)); views] };
+        request.encode(&mut meta);
+        Request::decode(request.kind(), meta.into(), 0).is_ok()
+    };
+    assert_eq!([0, 1, MAX_KEEP, MAX_KEEP + 1].map(asked), [false, true, true, false]);
 }

@@ -1,4 +1,4 @@
-//! The daemon's admin endpoint: status, verification, scrubbing, differences between snapshots, metrics.
+//! The daemon's admin endpoint: status, verification, scrubbing, differences between snapshots, space used, metrics.
 
 use super::Control;
 use crate::core::Command;
@@ -11,7 +11,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use levee_proto::VolumeId;
-use levee_proto::api::{DaemonStatus, DiffEvent, DiffVolume, Problem, ProblemKind, ScrubEvent, VerifyEvent};
+use levee_proto::api::{
+    DaemonStatus, DiffEvent, DiffVolume, Problem, ProblemKind, ScrubEvent, UsageEvent, VerifyEvent,
+};
 use serde::Serialize;
 use std::future::Future;
 use std::rc::Rc;
@@ -29,6 +31,7 @@ enum Ask {
     Verify { volume: String, answer: oneshot::Sender<Started<VerifyEvent>> },
     Scrub { volume: String, answer: oneshot::Sender<Started<ScrubEvent>> },
     Diff { volume: String, what: DiffVolume, answer: oneshot::Sender<Started<DiffEvent>> },
+    Usage { volume: String, answer: oneshot::Sender<Started<UsageEvent>> },
 }
 
 /// What a core tells while it works; `None`: the volume is not served here.
@@ -47,6 +50,7 @@ pub async fn listen(control: Rc<Control>) -> Result<impl Future<Output = Result<
         .route("/v1/volumes/{name}/verify", post(verify))
         .route("/v1/volumes/{name}/scrub", post(scrub))
         .route("/v1/volumes/{name}/diff", post(diff))
+        .route("/v1/volumes/{name}/usage", post(usage))
         .route("/metrics", get(metrics))
         .fallback(async || problem(ProblemKind::NotFound, "no such page: see /v1/status and /metrics"))
         .with_state(asks);
@@ -78,6 +82,10 @@ async fn answer(control: Rc<Control>, mut questions: mpsc::Receiver<Ask>) {
             }
             Ask::Diff { volume, what, answer } => {
                 let begin = |volume, events| Command::Diff { volume, what, events };
+                let _ = answer.send(start(&control, &volume, begin).await);
+            }
+            Ask::Usage { volume, answer } => {
+                let begin = |volume, events| Command::Usage { volume, events };
                 let _ = answer.send(start(&control, &volume, begin).await);
             }
         }
@@ -123,6 +131,12 @@ async fn verify(State(asks): State<Asks>, Path(volume): Path<String>) -> Result<
 async fn scrub(State(asks): State<Asks>, Path(volume): Path<String>) -> Result<Response, Response> {
     let name = volume.clone();
     let events = ask(&asks, |answer| Ask::Scrub { volume, answer }).await?;
+    stream(&name, events)
+}
+
+async fn usage(State(asks): State<Asks>, Path(volume): Path<String>) -> Result<Response, Response> {
+    let name = volume.clone();
+    let events = ask(&asks, |answer| Ask::Usage { volume, answer }).await?;
     stream(&name, events)
 }
 

@@ -4,7 +4,9 @@
 
 use super::Failure;
 use super::extract::{Answer, Body};
+use super::volumes::shown;
 use crate::app::App;
+use crate::capacity;
 use crate::proposer::unexpected;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -23,6 +25,11 @@ pub async fn create_clones(
 ) -> Result<(StatusCode, Answer<CreatedClones>), Failure> {
     let all = request.names.clone();
     check_count(u64::from(all.len()))?;
+    capacity::check(&app, || format!("clone '{}' cannot be created", shown(&all.name)))?;
+    if all.len() > MAX_FAMILY_PER_COMMAND {
+        // All of them or none, if it is known beforehand.
+        app.replicated.read(|state| state.check_room_for(&request))?;
+    }
     let mut created: Option<CreatedClones> = None;
     for names in pieces(&all) {
         let command = Command::CreateClones(CreateClones { names, ..request.clone() });

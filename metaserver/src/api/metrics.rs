@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use levee_meta_state as state;
-use levee_proto::api::{DiskState, NodeState, VolumeReport};
+use levee_proto::api::{CapacityInfo, DiskState, NodeState, VolumeReport};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +21,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
             app.replicated.read(|state| {
                 let up = |id| observed.node_state(id, now) == NodeState::Up;
                 nodes_and_disks(state, up, &mut text);
+                capacity(&crate::capacity::info(state, observed), &mut text);
                 volumes(state, &observed.reports(state).collect::<Vec<_>>(), &mut text);
             })
         });
@@ -72,6 +73,25 @@ fn nodes_and_disks(state: &state::State, up: impl Fn(levee_proto::NodeId) -> boo
     family(text, "levee_disk_state", "gauge", disks);
     let replicas = state.disks().map(|(id, disk)| (format!("{{disk=\"{id}\"}}"), disk.live()));
     family(text, "levee_disk_replicas", "gauge", replicas);
+}
+
+/// Limits that are not set have no row.
+fn capacity(info: &CapacityInfo, text: &mut String) {
+    let limits = info.limits;
+    let level = info.level as u64;
+    let rows: [(&str, Option<u64>); 8] = [
+        ("levee_capacity_bytes", Some(info.capacity)),
+        ("levee_capacity_reported_bytes", Some(info.reported)),
+        ("levee_capacity_used_bytes", Some(info.used)),
+        ("levee_capacity_level", Some(level)),
+        ("levee_capacity_warn_percent", limits.warn_percent.map(u64::from)),
+        ("levee_capacity_full_percent", limits.full_percent.map(u64::from)),
+        ("levee_provisioned_bytes", Some(info.provisioned)),
+        ("levee_provisionable_bytes", info.provisionable),
+    ];
+    for (name, value) in rows {
+        family(text, name, "gauge", value.map(|value| (String::new(), value)));
+    }
 }
 
 type Number = fn(&VolumeReport) -> u64;

@@ -1,5 +1,6 @@
 //! The HTTP API: routes, their OpenAPI document, and answers to what fits no route.
 
+mod capacity;
 mod cluster;
 mod extract;
 mod families;
@@ -76,6 +77,8 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(versions::sealed))
         .routes(routes!(versions::pruned))
         .routes(routes!(versions::flattened))
+        .routes(routes!(capacity::show))
+        .routes(routes!(capacity::set_limits))
         .routes(routes!(repair::set_disk_state))
         .routes(routes!(repair::show))
 }

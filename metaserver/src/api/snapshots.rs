@@ -2,8 +2,9 @@
 
 use super::Failure;
 use super::extract::{Answer, Body, Path, Query, page};
-use super::volumes::change;
+use super::volumes::{change, shown};
 use crate::app::App;
+use crate::capacity;
 use crate::limits::{DEFAULT_PAGE, OPEN_LOOK, OPEN_WAIT, SNAPSHOT_WAIT};
 use crate::proposer::unexpected;
 use axum::extract::State;
@@ -40,6 +41,8 @@ pub async fn create(
     Body(request): Body<CreateSnapshots>,
 ) -> Result<(StatusCode, Answer<CreatedSnapshots>), Failure> {
     let names = request.snapshots.clone();
+    let first = request.snapshots.first().map(ToString::to_string).unwrap_or_default();
+    capacity::check(&app, || format!("snapshot {} cannot be taken", shown(&first)))?;
     if names.len() > 1 {
         open_unused(&app, &names).await;
     }

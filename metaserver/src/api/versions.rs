@@ -2,8 +2,9 @@
 
 use super::Failure;
 use super::extract::{Answer, Body, Path};
-use super::volumes::change;
+use super::volumes::{change, shown};
 use crate::app::App;
+use crate::capacity;
 use crate::proposer::unexpected;
 use axum::extract::State;
 use levee_meta_state as state;
@@ -20,6 +21,10 @@ pub async fn resize(
     Path(name): Path<String>,
     Body(request): Body<ResizeVolume>,
 ) -> Result<Answer<VolumeInfo>, Failure> {
+    let size = app.replicated.read(|state| state.volume_named(&name).map(|volume| volume.size));
+    if size.is_ok_and(|size| request.size > size) {
+        capacity::check(&app, || format!("volume '{}' cannot grow", shown(&name)))?;
+    }
     Ok(Answer(change(&app, Command::Resize { name, request }).await?))
 }
 

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::extract::{Answer, Body, Paging, Path, Query, page};
 use crate::app::App;
+use crate::capacity;
 use crate::proposer::unexpected;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,6 +23,11 @@ pub(super) async fn change(app: &App, command: Command) -> Result<VolumeInfo, Fa
     }
 }
 
+/// What a request calls something, no longer than a name can be.
+pub(super) fn shown(name: &str) -> String {
+    name.chars().take(MAX_NAME).collect()
+}
+
 fn fill(app: &App, volumes: &mut [VolumeInfo]) {
     app.observed(|observed, _| {
         app.replicated.read(|state| volumes.iter_mut().for_each(|v| observed.fill_volume(state, v)));
@@ -35,6 +41,7 @@ pub async fn create(
     State(app): State<Arc<App>>,
     Body(request): Body<CreateVolume>,
 ) -> Result<(StatusCode, Answer<VolumeInfo>), Failure> {
+    capacity::check(&app, || format!("volume '{}' cannot be created", shown(&request.name)))?;
     let volume = change(&app, Command::CreateVolume(request)).await?;
     Ok((StatusCode::CREATED, Answer(volume)))
 }

@@ -2,7 +2,7 @@
 //!
 //! Once a second it looks at what daemons report and proposes what follows from it: disks that count as lost
 //! ([`disks`]), volumes that nobody uses and that are opened to repair them ([`volumes`]), and what background
-//! copying may take ([`rate`]). Gateways do the work. Each part decides by a function of the state and the
+//! copying may take ([`rate`]). It also says when the cluster fills up. Gateways do the work. Each part decides by a function of the state and the
 //! observations; nothing here is remembered beyond a term, so a new leader starts its waits anew.
 
 mod disks;
@@ -10,9 +10,11 @@ mod rate;
 mod volumes;
 
 use crate::app::App;
+use crate::capacity;
 use crate::limits::{MAX_BATCH, REPAIR_TICK};
 use crate::observe::Observed;
 use levee_meta_state::{Command, State};
+use levee_proto::api::CapacityLevel;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -43,6 +45,8 @@ struct Memory {
     disks: disks::Absences,
     volumes: volumes::Repairs,
     rate: rate::Shares,
+    /// How full the cluster was said to be last.
+    level: CapacityLevel,
 }
 
 /// Runs as long as the member.
@@ -68,6 +72,7 @@ pub async fn run(app: Arc<App>) {
 /// What should be changed now.
 fn look(app: &App, memory: &mut Memory) -> Vec<Command> {
     let mut commands = Vec::new();
+    tell_level(app, &mut memory.level);
     let held = app.observed(|observed, now| {
         app.replicated.read(|state| {
             let view = View { state, observed, policy: app.policy, now };
@@ -80,6 +85,18 @@ fn look(app: &App, memory: &mut Memory) -> Vec<Command> {
     app.hold_repair(held);
     commands.truncate(MAX_BATCH);
     commands
+}
+
+/// Says so once when the cluster fills up, or does not any more.
+fn tell_level(app: &App, last: &mut CapacityLevel) {
+    let info = app.observed(|observed, _| app.replicated.read(|state| capacity::info(state, observed)));
+    if info.level == std::mem::replace(last, info.level) {
+        return;
+    }
+    match info.detail {
+        Some(detail) => tracing::warn!("{detail}"),
+        None => tracing::info!("the cluster has room again: {} of {} bytes are used", info.used, info.reported),
+    }
 }
 
 async fn propose(app: &Arc<App>, commands: Vec<Command>) {

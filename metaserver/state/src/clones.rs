@@ -4,6 +4,7 @@
 //! The parent's snapshot counts its clones, and is kept for them even when it, or its whole volume, was deleted: such a
 //! volume stays as a record without a name that users can see, until the last clone is gone or independent.
 
+use crate::capacity::promised;
 use crate::command::{Answer, Outcome, invalid, validate_copies};
 use crate::history::Parent;
 use crate::limits::{MAX_ANCESTORS, MAX_VOLUMES};
@@ -43,6 +44,14 @@ impl Pattern {
     }
 }
 
+fn cannot_be_cloned(request: &CreateClones) -> String {
+    let Family { count, .. } = request.names;
+    match count {
+        Some(count) => format!("{count} clones of {} cannot be created", request.from),
+        None => format!("clone '{}' of {} cannot be created", request.names.name, request.from),
+    }
+}
+
 impl State {
     /// All of them, or none.
     pub(crate) fn create_clones(&mut self, request: &CreateClones) -> Outcome {
@@ -60,6 +69,9 @@ impl State {
                 ),
             ));
         }
+        let promise = promised(pattern.size, pattern.copies).saturating_mul(u128::from(family.len()));
+        self.check_provision(|| cannot_be_cloned(request), promise)?;
+        self.index.provisioned += promise;
         for name in family.names() {
             let id = self.tables.last.next_volume();
             self.index.volume_by_name.insert(name.clone(), id);
@@ -76,6 +88,13 @@ impl State {
             last: family.name_at(family.len() - 1),
             size: pattern.size,
         }))
+    }
+
+    /// Refuses clones that are more than may be promised: for requests that take several commands.
+    pub fn check_room_for(&self, request: &CreateClones) -> Result<(), Problem> {
+        let Pattern { size, copies, .. } = self.pattern(request)?;
+        let all = promised(size, copies).saturating_mul(u128::from(request.names.len()));
+        self.check_provision(|| cannot_be_cloned(request), all)
     }
 
     fn pattern(&self, request: &CreateClones) -> Result<Pattern, Problem> {

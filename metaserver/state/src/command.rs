@@ -1,5 +1,6 @@
 //! What can be asked of the state machine, and what it answers.
 
+use crate::capacity::validate_limits;
 use crate::limits::*;
 use levee_proto::api::*;
 use levee_proto::units::MAX_VOLUME_SIZE;
@@ -105,6 +106,7 @@ pub enum Command {
         name: String,
         request: ResizeVolume,
     },
+    SetLimits(ChangeLimits),
 }
 
 /// Who says that a disk is dead. One can only take back what itself or a lesser one said.
@@ -154,6 +156,7 @@ impl Command {
             Command::CreateClones(request) => validate_clones(request),
             Command::DeleteVolumes(request) => validate_deletion(request),
             Command::Resize { name, request } => validate_size(name, request.size),
+            Command::SetLimits(change) => validate_limits(change),
             Command::ConfirmDeleted { replicas, .. } if replicas.len() > MAX_DELETES => Err(invalid(format!(
                 "{} deleted replicas in one message: at most {MAX_DELETES} are allowed",
                 replicas.len()

@@ -23,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod capacity;
 mod changes;
 mod check;
 mod clones;

@@ -36,5 +36,7 @@ pub const MAX_SNAPSHOTS: usize = 1000;
 pub const MAX_FAMILY_PER_COMMAND: u32 = 4096;
 /// Parents, their parents and so on of one volume: reading a block may have to ask each.
 pub const MAX_ANCESTORS: usize = 16;
+/// A share of the disks that are used.
+pub const MAX_PERCENT: u32 = 100;
 /// Refusals that the answer to a deletion of many volumes names.
 pub const MAX_REFUSALS: usize = 100;

@@ -3,6 +3,7 @@
 //! What a volume gains reads as zeros. It can lose only what surely was never written, for a volume that grows again
 //! would bring it back: groups of chunks of which none is allocated, of a volume that has no parent.
 
+use crate::capacity::{promised, promised_to};
 use crate::command::{Outcome, invalid};
 use crate::snapshots::conflict;
 use crate::state::State;
@@ -23,7 +24,10 @@ impl State {
             self.check_detached(id, "made smaller")?;
             check_shrink(volume, request.size)?;
         }
+        let (before, after) = (promised_to(volume), promised(request.size, volume.copies));
+        self.check_provision(|| format!("volume '{name}' cannot grow"), after.saturating_sub(before))?;
         if request.size != volume.size {
+            self.index.provisioned = self.index.provisioned - before + after;
             if let Some(volume) = self.tables.volumes.get_mut(&id) {
                 volume.size = request.size;
             }

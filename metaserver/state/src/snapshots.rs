@@ -6,6 +6,7 @@
 //!
 //! A snapshot that was deleted stays while it has clones. When it is really gone the gateway drops what only it saw.
 
+use crate::capacity::promised_to;
 use crate::command::{Answer, Outcome, invalid};
 use crate::history::{Parent, Snapshot};
 use crate::limits::MAX_SNAPSHOTS;
@@ -141,7 +142,9 @@ impl State {
         self.check_beyond(id, name, count)?;
         self.drop_attachment(id);
         let Some(volume) = self.tables.volumes.get_mut(&id) else { return self.volume_answer(id) };
+        self.index.provisioned -= promised_to(volume);
         (volume.version, volume.size) = (view.version, size);
+        self.index.provisioned += promised_to(volume);
         volume.history_mut().hidden = view.hidden;
         let beyond = volume.chunks.split_off(&count);
         self.release(beyond.values());

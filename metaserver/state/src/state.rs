@@ -1,5 +1,6 @@
 //! The state as a whole: applying commands, and the look-up tables derived from the records.
 
+use crate::capacity::promised_to;
 use crate::command::{Answer, Command, Outcome};
 use crate::readers::only_read;
 use crate::tables::{Disk, Tables, Volume};
@@ -35,6 +36,8 @@ pub(crate) struct Index {
     pub snapshotted: BTreeSet<VolumeId>,
     /// Volumes whose gateway has something to do about versions.
     pub chores: BTreeSet<VolumeId>,
+    /// What all volumes may come to take of the disks, bytes.
+    pub provisioned: u128,
 }
 
 impl Index {
@@ -48,6 +51,7 @@ impl Index {
             evacuate: tables.disks.iter().filter_map(|(id, d)| Some((*id, leaving(d)?))).collect(),
             snapshotted: BTreeSet::new(),
             chores: BTreeSet::new(),
+            provisioned: tables.volumes.values().map(promised_to).sum(),
         };
         for (id, volume) in &tables.volumes {
             if let Some(attachment) = &volume.attachment {
@@ -133,6 +137,7 @@ impl State {
             Command::Flatten { name } => self.flatten(name),
             Command::Flattened { name, request } => self.flattened(name, request),
             Command::Resize { name, request } => self.resize(name, request),
+            Command::SetLimits(change) => self.set_limits(change),
         }
     }
 

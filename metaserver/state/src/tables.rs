@@ -4,7 +4,7 @@
 use crate::command::Decider;
 use crate::groups::Group;
 use crate::history::{History, NO_HISTORY, Parent};
-use levee_proto::api::{DiskState, ReplicaPlace, ReplicaRef};
+use levee_proto::api::{CapacityLimits, DiskState, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,8 @@ pub(crate) struct Tables {
     /// Those that are not complete, by number.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<u64, Group>,
+    #[serde(default)]
+    pub limits: CapacityLimits,
 }
 
 /// The largest id of each kind that was ever given out.

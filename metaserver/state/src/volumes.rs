@@ -1,5 +1,6 @@
 //! Creating and deleting volumes.
 
+use crate::capacity::{promised, promised_to};
 use crate::command::{Answer, Outcome};
 use crate::history::Parent;
 use crate::limits::{MAX_REFUSALS, MAX_VOLUMES};
@@ -17,6 +18,8 @@ impl State {
             return Err(Problem::new(ProblemKind::Exists, format!("there is a volume named '{name}' already")));
         }
         self.check_copies(name, request.copies)?;
+        let promise = promised(request.size, request.copies);
+        self.check_provision(|| format!("volume '{name}' cannot be created"), promise)?;
         if self.tables.volumes.len() >= MAX_VOLUMES {
             return Err(Problem::new(
                 ProblemKind::NoSpace,
@@ -41,6 +44,7 @@ impl State {
         };
         self.tables.volumes.insert(id, volume);
         self.index.volume_by_name.insert(name.clone(), id);
+        self.index.provisioned += promise;
         self.volume_answer(id)
     }
 
@@ -111,6 +115,7 @@ impl State {
     /// Its snapshots are deleted, too, but have clones: only what these need is kept, under a name that users cannot give.
     fn hide_volume(&mut self, id: VolumeId) {
         let Some(volume) = self.tables.volumes.get_mut(&id) else { return };
+        self.index.provisioned -= promised_to(volume);
         let hidden = hidden_name(id);
         let name = std::mem::replace(&mut volume.name, hidden.clone());
         let newest = volume.history().snapshots.last_key_value().map(|(version, s)| s.view(*version));
@@ -132,6 +137,7 @@ impl State {
         self.drop_attachment(id);
         let volume = self.tables.volumes.remove(&id)?;
         self.index.volume_by_name.remove(&volume.name);
+        self.index.provisioned -= promised_to(&volume);
         self.index.forget_history(id);
         self.release(volume.chunks.values());
         volume.parent

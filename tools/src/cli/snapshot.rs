@@ -1,5 +1,6 @@
 //! The grammar of `levee snapshot`.
 
+use super::Measure;
 use crate::values;
 use clap::Subcommand;
 use levee_proto::api::SnapshotName;
@@ -26,13 +27,20 @@ Examples:
         timeout: Duration,
     },
     /// List the snapshots of a volume, or of all volumes
-    #[command(after_help = "Examples:
+    #[command(after_help = "\
+With a volume, EXCLUSIVE says what the deletion of each snapshot would give back, in each copy: the blocks that it shows and
+neither the volume as it is nor another snapshot of it does. The volume's gateway counts that; `-` where it cannot be asked.
+
+Examples:
   levee snapshot list
-  levee snapshot list vm1 --json")]
+  levee snapshot list vm1 --json
+  levee snapshot list vm1 --measure     also if nobody uses the volume")]
     List {
         /// Name of the volume
         #[arg(value_parser = values::name)]
         volume: Option<String>,
+        #[command(flatten)]
+        measure: Measure,
     },
     /// List the parts of a volume that were written between two snapshots, or since one
     #[command(after_help = "\

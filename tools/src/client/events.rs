@@ -2,7 +2,7 @@
 
 use super::{AdminClient, ClientError, Result, reason_of, refusal};
 use crate::limits::*;
-use levee_proto::api::{DiffEvent, DiffVolume, VerifyEvent};
+use levee_proto::api::{DiffEvent, DiffVolume, UsageEvent, VerifyEvent};
 use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
@@ -18,6 +18,12 @@ impl AdminClient {
     pub async fn diff(&self, volume: &str, what: &DiffVolume) -> Result<Events<DiffEvent>> {
         let url = format!("{}/v1/volumes/{volume}/diff", self.url);
         self.begin(self.http.post(&url).json(what), url).await
+    }
+
+    /// Starts to count what a volume takes up.
+    pub async fn usage(&self, volume: &str) -> Result<Events<UsageEvent>> {
+        let url = format!("{}/v1/volumes/{volume}/usage", self.url);
+        self.begin(self.http.post(&url), url).await
     }
 
     async fn begin<E>(&self, request: RequestBuilder, url: String) -> Result<Events<E>> {

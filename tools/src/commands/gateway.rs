@@ -48,7 +48,8 @@ pub async fn at_gateway<T>(
     Ok((outcome?, detached.with_context(|| format!("all is done, but volume {name} cannot be detached again"))))
 }
 
-async fn find(meta: &MetaClient, name: &str) -> anyhow::Result<Gateway> {
+/// The daemon that serves a volume now, or makes its copies whole.
+pub async fn find(meta: &MetaClient, name: &str) -> anyhow::Result<Gateway> {
     let attachment = meta.volume(name).await?.attachment;
     let gateway = attachment.with_context(|| format!("volume {name} was detached meanwhile"))?;
     let nodes = meta.nodes().await?;

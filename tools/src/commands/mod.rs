@@ -2,6 +2,7 @@
 
 mod attach;
 mod borrow;
+mod capacity;
 mod diff;
 mod disk;
 mod doctor;
@@ -15,10 +16,11 @@ mod redundancy;
 mod snapshot;
 mod status;
 mod transfer;
+mod usage;
 mod verify;
 mod volume;
 
-use crate::cli::{Cli, Command, Disk, Image, Node, Snapshot, Volume};
+use crate::cli::{Cli, Cluster, Command, Disk, Image, Node, Snapshot, Volume};
 use crate::cluster;
 use crate::local;
 use crate::output::Output;
@@ -34,6 +36,9 @@ pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
         Command::Volume(command) => run_volume(command, &cli, out).await,
         Command::Snapshot(command) => run_snapshot(command, &cli, out).await,
         Command::Image(command) => run_image(command, &cli, out).await,
+        Command::Cluster(Cluster::Limits(limits)) => {
+            capacity::limits(&cluster::connect(global)?, limits.change().as_ref(), out).await
+        }
         Command::Node(Node::List) => lists::nodes(&cluster::connect(global)?, out).await,
         Command::Disk(command) => run_disk(command, &cli, out).await,
         Command::Doctor => doctor::doctor(&cluster::connect(global)?, out).await,
@@ -56,7 +61,7 @@ async fn run_snapshot(command: &Snapshot, cli: &Cli, out: &Output) -> anyhow::Re
     let meta = cluster::connect(&cli.global)?;
     match command {
         Snapshot::Create { names, timeout } => snapshot::create(&meta, names, *timeout, out).await,
-        Snapshot::List { volume } => snapshot::list(&meta, volume.as_deref(), out).await,
+        Snapshot::List { volume, measure } => snapshot::list(&meta, volume.as_deref(), measure.wait(), out).await,
         Snapshot::Delete { names } => snapshot::delete(&meta, names, out).await,
         Snapshot::Diff { from, to, timeout } => diff::diff(&meta, from, to, *timeout, out).await,
         Snapshot::Rollback { name } => snapshot::rollback(&meta, name, out).await,
@@ -81,7 +86,7 @@ async fn run_volume(command: &Volume, cli: &Cli, out: &Output) -> anyhow::Result
             None => volume::create(&meta, args, out).await,
         },
         Volume::List => volume::list(&meta, out).await,
-        Volume::Show { name } => volume::show(&meta, name, out).await,
+        Volume::Show { name, measure } => volume::show(&meta, name, measure.wait(), out).await,
         Volume::Delete { names, count, first } => family::delete(&meta, names, *count, *first, out).await,
         Volume::Resize { name, size, allow_shrink } => family::resize(&meta, name, *size, *allow_shrink, out).await,
         Volume::Flatten { name, timeout } => family::flatten(&meta, name, *timeout, out).await,

@@ -1,11 +1,13 @@
 //! `levee snapshot create`, `list`, `delete` and `rollback`.
 
+use super::usage;
 use crate::client::{MetaClient, wait_for};
 use crate::limits::SNAPSHOT_WAIT;
 use crate::output::Output;
 use crate::values::utc;
-use levee_proto::api::{CreateSnapshots, SnapshotInfo, SnapshotName, SnapshotState};
+use levee_proto::api::{CreateSnapshots, SnapshotInfo, SnapshotName, SnapshotState, SnapshotUsage};
 use levee_proto::units::show_size;
+use serde::Serialize;
 use serde_json::json;
 use std::time::Duration;
 
@@ -69,29 +71,71 @@ fn joined(names: &[SnapshotName]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-pub async fn list(meta: &MetaClient, volume: Option<&str>, out: &Output) -> anyhow::Result<()> {
+/// A snapshot, and what its deletion gives back if that could be found out.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    snapshot: SnapshotInfo,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exclusive: Option<u64>,
+}
+
+/// Those of one volume are measured.
+pub async fn list(
+    meta: &MetaClient,
+    volume: Option<&str>,
+    measure: Option<Duration>,
+    out: &Output,
+) -> anyhow::Result<()> {
     let mut snapshots = meta.snapshots(volume).await?;
     snapshots.sort_by(|a, b| (&a.volume, a.version).cmp(&(&b.volume, b.version)));
+    let used = match volume.filter(|_| !snapshots.is_empty()) {
+        Some(volume) => used(meta, volume, measure, out).await?,
+        None => Vec::new(),
+    };
+    let exclusive = |s: &SnapshotInfo| used.iter().find(|u| u.version == s.version).map(|u| u.exclusive);
+    let listed = snapshots.into_iter().map(|s| Listed { exclusive: exclusive(&s), snapshot: s });
+    let snapshots: Vec<Listed> = listed.collect();
     out.result(&snapshots, || match (snapshots.as_slice(), volume) {
         ([], Some(volume)) => {
             format!("Volume {volume} has no snapshot; `levee snapshot create {volume}@NAME` takes one.")
         }
         ([], None) => "There is no snapshot; `levee snapshot create VOLUME@NAME` takes one.".into(),
-        (snapshots, _) => table(snapshots, out),
+        (snapshots, _) => table(snapshots, volume.is_some(), out),
     })
 }
 
-fn table(snapshots: &[SnapshotInfo], out: &Output) -> String {
-    let rows = snapshots.iter().map(|s| {
-        vec![
-            name_of(s).to_string(),
-            show_size(s.size),
-            state_word(s.state).into(),
-            s.clones.to_string(),
-            utc(s.created_ms),
-        ]
+/// What snapshots of a volume need alone; where that is not known, a note says why.
+async fn used(
+    meta: &MetaClient,
+    volume: &str,
+    measure: Option<Duration>,
+    out: &Output,
+) -> anyhow::Result<Vec<SnapshotUsage>> {
+    let otherwise = usage::if_detached(measure, "levee snapshot list");
+    Ok(match usage::measure(meta, &meta.volume(volume).await?, otherwise, out).await {
+        Ok(usage) => usage.snapshots,
+        Err(why) => {
+            out.note(&format!("levee: what the snapshots of volume {volume} hold alone is not known: {why}"));
+            Vec::new()
+        }
+    })
+}
+
+fn table(listed: &[Listed], measured: bool, out: &Output) -> String {
+    let mut header = vec!["SNAPSHOT", "SIZE", "STATE", "CLONES", "TAKEN"];
+    if measured {
+        header.insert(2, "EXCLUSIVE");
+    }
+    let rows = listed.iter().map(|Listed { snapshot: s, exclusive }| {
+        let size = [Some(show_size(s.size)), measured.then(|| exclusive.map_or("-".into(), show_size))];
+        let mut row = vec![name_of(s).to_string()];
+        row.extend(size.into_iter().flatten());
+        row.extend([state_word(s.state).into(), s.clones.to_string(), utc(s.created_ms)]);
+        row
     });
-    out.table(&["SNAPSHOT", "SIZE", "STATE", "CLONES", "TAKEN"], rows)
+    out.table(&header, rows)
 }
 
 fn state_word(state: SnapshotState) -> &'static str {

@@ -1,10 +1,11 @@
 //! `levee status`: the cluster at a glance.
 
+use super::capacity;
 use super::lists::node_table;
 use super::redundancy;
 use crate::client::MetaClient;
 use crate::output::Output;
-use levee_proto::api::{ClusterInfo, DiskInfo, DiskState, NodeInfo, NodeState, ServeState, VolumeInfo};
+use levee_proto::api::{CapacityInfo, ClusterInfo, DiskInfo, DiskState, NodeInfo, NodeState, ServeState, VolumeInfo};
 use levee_proto::units::show_size;
 use serde::Serialize;
 
@@ -20,6 +21,9 @@ struct Status<'a> {
     disks: DiskTotals,
     volumes: VolumeTotals,
     repair: RepairTotals,
+    /// Absent if the meta servers do not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capacity: Option<CapacityInfo>,
     /// What served volumes wait for.
     waiting: Vec<Waiting>,
 }
@@ -80,6 +84,7 @@ pub async fn status(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
         disks: disk_totals(&disks),
         volumes: volume_totals(&volumes),
         repair: repair_totals(&disks, &volumes),
+        capacity: capacity::look(meta).await?,
         waiting: volumes.iter().filter_map(waiting).collect(),
     };
     out.result(&status, || describe(&status, out))
@@ -175,6 +180,8 @@ fn describe(status: &Status<'_>, out: &Output) -> String {
         volumes.degraded,
     );
     text.extend(repair_line(&status.repair));
+    let detail = status.capacity.as_ref().and_then(|capacity| capacity.detail.as_ref());
+    text.extend(detail.map(|detail| format!("Capacity      {detail}\n")));
     for silent in status.members.iter().filter(|member| !member.answers) {
         text.push_str(&format!("Meta server {} at {} does not answer.\n", silent.id, silent.url));
     }

@@ -1,13 +1,15 @@
 //! `levee volume create`, `list`, `show`, `delete` and `detach`: what is about one volume by itself.
 
-use super::redundancy;
+use super::{redundancy, usage};
 use crate::cli::Create;
 use crate::client::MetaClient;
 use crate::errors::Usage;
 use crate::output::Output;
-use levee_proto::api::{CreateVolume, NodeInfo, ParentName, SnapshotInfo, VolumeInfo};
+use levee_proto::api::{CreateVolume, NodeInfo, ParentName, SnapshotInfo, VolumeInfo, VolumeUsage};
 use levee_proto::units::show_size;
+use serde::Serialize;
 use serde_json::json;
+use std::time::Duration;
 
 const DEFAULT_COPIES: u8 = 3;
 const DEFAULT_MIN_COPIES: u8 = 2;
@@ -53,13 +55,29 @@ pub async fn list(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
     })
 }
 
-pub async fn show(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
+/// A volume, and how much it holds if that can be found out.
+#[derive(Serialize)]
+struct Shown<'v> {
+    #[serde(flatten)]
+    volume: &'v VolumeInfo,
+    usage: Option<&'v VolumeUsage>,
+    /// Why it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage_unknown: Option<&'v String>,
+}
+
+pub async fn show(meta: &MetaClient, name: &str, measure: Option<Duration>, out: &Output) -> anyhow::Result<()> {
     let volume = meta.volume(name).await?;
+    let otherwise = usage::if_detached(measure, "levee volume show");
+    let used = usage::measure(meta, &volume, otherwise, out).await;
+    // It may have been attached, and detached again.
+    let volume = if measure.is_some() { meta.volume(name).await? } else { volume };
     // Programs get the ids; only people need the nodes' names.
     let nodes = if out.json { Vec::new() } else { meta.nodes().await? };
     let has_snapshots = volume.snapshots > 0 && !out.json;
     let snapshots = if has_snapshots { meta.snapshots(Some(name)).await? } else { Vec::new() };
-    out.result(&volume, || describe(&volume, &snapshots, &nodes))
+    let shown = Shown { volume: &volume, usage: used.as_ref().ok(), usage_unknown: used.as_ref().err() };
+    out.result(&shown, || describe(&volume, &used, &snapshots, &nodes))
 }
 
 /// Snapshots that are named to a person.
@@ -79,13 +97,14 @@ fn snapshot_line(snapshots: &[SnapshotInfo]) -> String {
     format!("Snapshots   {}, newest first: {}", snapshots.len(), names.join(", "))
 }
 
-fn head(volume: &VolumeInfo) -> Vec<String> {
+fn head(volume: &VolumeInfo, used: &usage::Found) -> Vec<String> {
     let mut lines = vec![
         format!("Volume      {} (id {})", volume.name, volume.id),
         format!("Size        {}, {} chunks allocated", show_size(volume.size), volume.chunks),
         format!("Redundancy  {} copies, {} of them before a write is answered", volume.copies, volume.min_copies),
         format!("Epoch       {}, version {}", volume.epoch, volume.version),
     ];
+    lines.extend(usage::lines(used));
     lines.extend(volume.parent.iter().map(|parent| origin(parent, volume.flattening)));
     lines
 }
@@ -94,8 +113,8 @@ fn head_of_snapshot(volume: &VolumeInfo) -> Vec<String> {
     vec![format!("Snapshot    {}", volume.name), format!("Size        {}", show_size(volume.size))]
 }
 
-fn describe(volume: &VolumeInfo, snapshots: &[SnapshotInfo], nodes: &[NodeInfo]) -> String {
-    let mut lines = if volume.read_only { head_of_snapshot(volume) } else { head(volume) };
+fn describe(volume: &VolumeInfo, used: &usage::Found, snapshots: &[SnapshotInfo], nodes: &[NodeInfo]) -> String {
+    let mut lines = if volume.read_only { head_of_snapshot(volume) } else { head(volume, used) };
     lines.push(format!("State       {}", redundancy::state(volume)));
     if !snapshots.is_empty() {
         lines.push(snapshot_line(snapshots));

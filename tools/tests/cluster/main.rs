@@ -20,5 +20,6 @@ mod space;
 #[path = "../support/mod.rs"]
 mod support;
 mod tide;
+mod usage;
 mod versions_faults;
 mod wrong_input;

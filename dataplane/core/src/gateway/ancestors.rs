@@ -233,6 +233,24 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.ask_shared(layer, index, |replica| !replica.is_mirror, request, take).await
     }
 
+    /// The blocks that an ancestor shows data in. Not remembered: nothing but counting needs it.
+    pub(super) async fn present_data(&self, layer: &Layer, index: u32) -> Result<BlockSet, Stopped> {
+        let request = |replica: &SharedReplica| Request::PresentData {
+            volume: replica.volume,
+            chunk: replica.chunk,
+            replica: replica.place.replica,
+            disk: replica.place.disk,
+            view: replica.view.clone(),
+        };
+        let take = |_: &SharedReplica, reply: Reply, _| match reply {
+            Reply::PresentData { bits } => {
+                BlockSet::from_bits(&bits).ok_or_else(|| "a bitmap of another length".into())
+            }
+            other => Err(format!("{other:?}")),
+        };
+        Ok(self.ask_shared(layer, index, |replica| !replica.is_mirror, request, take).await?.unwrap_or_default())
+    }
+
     /// Replicas are slow: there may be more of them by now.
     pub(super) fn look_for_more(&self) {
         if self.0.rt.now().saturating_sub(self.0.ancestors.asked.get()) >= LOOK_PAUSE {

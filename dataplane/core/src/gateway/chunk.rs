@@ -475,6 +475,13 @@ impl Chunk {
         state.present().find(|(_, m)| m.live && m.is_current()).map(|(i, _)| i)
     }
 
+    /// A member that has everything, every write that was answered included; another one each `turn`.
+    pub fn some_complete(&self, turn: usize) -> Option<usize> {
+        let state = self.state.borrow();
+        let all: Vec<usize> = state.present().map(|(i, _)| i).filter(|i| state.hold_everything(1 << i)).collect();
+        all.get(turn % all.len().max(1)).copied()
+    }
+
     /// Entries of which it is not known that the member holds them: it misses them, or owes a write of them.
     pub fn doubtful(&self, i: usize) -> EntrySet {
         let member = &self.state.borrow().members[i];

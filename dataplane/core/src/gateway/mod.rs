@@ -41,6 +41,7 @@ mod scrub;
 mod session;
 mod snapshot;
 mod takeover;
+mod tally;
 mod through;
 mod verify;
 mod versions;

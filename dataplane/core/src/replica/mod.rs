@@ -18,6 +18,7 @@ mod adopt;
 mod disks;
 mod fence;
 mod scan;
+mod tally;
 mod versions;
 
 pub use disks::DiskShards;
@@ -91,6 +92,10 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Request::Presence { volume, chunk, replica, disk, view } => {
                 self.presence(volume, (disk, chunk, replica), &view, reply);
             }
+            Request::PresentData { volume, chunk, replica, disk, view } => {
+                self.present_data(volume, (disk, chunk, replica), &view, reply);
+            }
+            Request::Tally { target, views } => self.tally(target, views, reply),
         }
     }
 

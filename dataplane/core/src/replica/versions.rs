@@ -128,6 +128,14 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         }
     }
 
+    pub(super) fn present_data(&self, volume: VolumeId, named: Named, view: &View, reply: ReplyFn) {
+        let bits = self.admit_shared(volume, named, view);
+        match bits.and_then(|shard| shard.present_data(named.1, view).map_err(|e| store_refusal(&e))) {
+            Ok(bits) => reply(Reply::PresentData { bits: bits.into() }, Bytes::new()),
+            Err(refusal) => reply(refusal, Bytes::new()),
+        }
+    }
+
     /// Admits whoever asks for a snapshot that is complete here.
     fn admit_shared(&self, volume: VolumeId, (id, chunk, replica): Named, view: &View) -> Result<Shard<D, R>, Reply> {
         let Some(disk) = self.disk(id) else { return Err(Reply::error(Status::Io, not_served(id))) };

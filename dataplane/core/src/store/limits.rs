@@ -41,7 +41,7 @@ pub const MAX_COMMIT_POINTS: usize = 2048;
 pub const MAX_DROPS: usize = 2048;
 /// Most replicas in one Seal record.
 pub const MAX_SEALS: usize = 2048;
-/// Blocks whose chains one step of pruning looks at.
+/// Blocks whose chains one step of pruning, or of counting, looks at.
 pub const PRUNE_BLOCKS: u32 = 1024;
 /// Most blocks that compaction moves in one record.
 pub const MAX_MOVE_BLOCKS: usize = 128;

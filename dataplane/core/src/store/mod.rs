@@ -10,7 +10,7 @@
 //! - `segments`: which piece of the disk is what, and when it may be reused.
 //! - `checkpoint`, `root`: the index on disk, so that replay is bounded.
 //! - `recovery`, `scan`, `load`, `walk`: from the disk to the state, whatever is on it; `firm`: and it stays there.
-//! - `prune`: what is not read any more is dropped; what a replica knows to hold for ever.
+//! - `prune`: what is not read any more is dropped; what a replica knows to hold for ever. `tally`: how many blocks views read.
 //! - `compact`, `background`: space is made while requests go on.
 //!
 //! Invariants: what was acknowledged is found after any crash. What is damaged is reported, and the
@@ -40,6 +40,7 @@ mod shard;
 mod state;
 mod superblock;
 pub mod survey;
+mod tally;
 mod tickets;
 mod walk;
 
@@ -50,6 +51,7 @@ pub use record::{CommitPoint, NewReplica, Seal};
 pub use recovery::RecoveryReport;
 pub use shard::{Options, Shard, Usage};
 pub use superblock::{FORMAT_VERSION, Superblock, claim, format, format_as, read_superblock};
+pub use tally::Tally;
 pub use tickets::Ticket;
 
 #[cfg(test)]

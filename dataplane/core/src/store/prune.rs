@@ -5,8 +5,9 @@
 //! committed yet, may hide an entry of these from a view, and never brings one into view. So members may prune at different
 //! times, and differ then in what nobody reads.
 
+use super::chains::is_data;
 use super::error::StoreError;
-use super::index::Replica;
+use super::index::{Place, Replica, Slot};
 use super::limits::*;
 use super::record::{Dropped, Record, Seal};
 use super::shard::{Shard, item};
@@ -68,12 +69,21 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
 
     /// A bit per block, the lowest of each byte first: whether the view reads an entry there.
     pub fn presence(&self, chunk: ChunkId, view: &View) -> Result<Vec<u8>, StoreError> {
+        self.bits_where(chunk, view, |slot| slot.place != Place::ABSENT)
+    }
+
+    /// The same: whether the view reads data there.
+    pub fn present_data(&self, chunk: ChunkId, view: &View) -> Result<Vec<u8>, StoreError> {
+        self.bits_where(chunk, view, is_data)
+    }
+
+    fn bits_where(&self, chunk: ChunkId, view: &View, holds: impl Fn(Slot) -> bool) -> Result<Vec<u8>, StoreError> {
         let s = self.inner().state.borrow();
         let r = s.index.get(chunk).ok_or(StoreError::UnknownReplica(chunk))?;
         let mut bits = vec![0; PRESENCE_LEN];
         for (block, head) in r.chains.heads(0) {
             let slot = if view.sees(head.version) { head } else { r.chains.visible(block, view) };
-            bits[block as usize / 8] |= u8::from(slot.place != super::index::Place::ABSENT) << (block % 8);
+            bits[block as usize / 8] |= u8::from(holds(slot)) << (block % 8);
         }
         Ok(bits)
     }

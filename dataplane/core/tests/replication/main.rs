@@ -15,6 +15,7 @@ mod shared;
 mod slow_ancestors;
 mod snapshots;
 mod upkeep;
+mod usage;
 mod versions;
 mod world;
 

@@ -36,6 +36,13 @@ impl Out<'_> {
         }
         self
     }
+    pub fn views(&mut self, list: &[View]) -> &mut Self {
+        self.u32(list.len() as u32);
+        for v in list {
+            self.view(v);
+        }
+        self
+    }
     pub fn scope(&mut self, s: &Scope) -> &mut Self {
         match s {
             Scope::Named => self.u8(0),

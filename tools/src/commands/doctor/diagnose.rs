@@ -37,7 +37,7 @@ pub struct VolumeRanges {
 /// Something that an operator should know.
 #[derive(Serialize)]
 pub struct Finding {
-    /// `meta-server`, `repair`, `node`, `disk` or `volume`.
+    /// `meta-server`, `repair`, `capacity`, `node`, `disk` or `volume`.
     pub kind: &'static str,
     pub name: String,
     /// One line: what, and what is wrong with it.
@@ -75,6 +75,7 @@ pub fn diagnose(view: &View) -> Diagnosis {
         }
         Ok(stored) => {
             d.repair(stored);
+            d.capacity(stored);
             stored.nodes.iter().for_each(|node| d.node(node, stored));
             stored.disks.iter().for_each(|disk| d.disk(disk, stored));
             stored.volumes.iter().for_each(|volume| d.volume(volume, stored));
@@ -129,6 +130,17 @@ impl Diagnosis {
             let what = format!("copies cannot be put elsewhere: {nodes} nodes that are up have disks in service");
             let why = format!("volumes with {needed} copies need {needed}: start the nodes that are down, or add some");
             self.problems.push(Finding::new("repair", "no-place", what).doing(why));
+        }
+    }
+
+    /// That it fills up is worth knowing; that it takes nothing new is a problem.
+    fn capacity(&mut self, stored: &Stored) {
+        let Some(info) = &stored.capacity else { return };
+        let Some((what, todo)) = info.detail.as_ref().map(|d| d.rsplit_once(": ").unwrap_or((d, ""))) else { return };
+        let finding = Finding::new("capacity", "cluster", what).doing(todo);
+        match info.level {
+            CapacityLevel::Full => self.problems.push(finding),
+            _ => self.notes.push(finding),
         }
     }
 

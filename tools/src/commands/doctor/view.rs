@@ -1,7 +1,8 @@
 //! What a diagnosis is made from.
 
 use crate::client::MetaClient;
-use levee_proto::api::{ClusterInfo, DiskInfo, MemberInfo, NodeInfo, RepairInfo, VolumeInfo};
+use crate::commands::capacity;
+use levee_proto::api::{CapacityInfo, ClusterInfo, DiskInfo, MemberInfo, NodeInfo, RepairInfo, VolumeInfo};
 
 pub struct View {
     pub members: Vec<Member>,
@@ -21,6 +22,8 @@ pub struct Stored {
     pub disks: Vec<DiskInfo>,
     pub volumes: Vec<VolumeInfo>,
     pub repair: RepairInfo,
+    /// None if the meta servers do not know.
+    pub capacity: Option<CapacityInfo>,
 }
 
 impl View {
@@ -42,6 +45,7 @@ impl Stored {
             disks: meta.disks().await?,
             volumes: meta.volumes().await?,
             repair: meta.repair().await?,
+            capacity: capacity::look(meta).await?,
         })
     }
 }
