@@ -124,7 +124,7 @@ async fn used(
 }
 
 fn table(listed: &[Listed], measured: bool, out: &Output) -> String {
-    let mut header = vec!["SNAPSHOT", "SIZE", "STATE", "CLONES", "TAKEN"];
+    let mut header = vec!["SNAPSHOT", "SIZE", "STATE", "CLONES", "COPIES", "TAKEN"];
     if measured {
         header.insert(2, "EXCLUSIVE");
     }
@@ -132,7 +132,7 @@ fn table(listed: &[Listed], measured: bool, out: &Output) -> String {
         let size = [Some(show_size(s.size)), measured.then(|| exclusive.map_or("-".into(), show_size))];
         let mut row = vec![name_of(s).to_string()];
         row.extend(size.into_iter().flatten());
-        row.extend([state_word(s.state).into(), s.clones.to_string(), utc(s.created_ms)]);
+        row.extend([state_word(s.state).into(), s.clones.to_string(), s.read_copies.to_string(), utc(s.created_ms)]);
         row
     });
     out.table(&header, rows)

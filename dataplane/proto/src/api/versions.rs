@@ -38,7 +38,7 @@ pub struct SnapshotInfo {
     pub created_ms: u64,
     /// Volumes that were cloned from it and still need it.
     pub clones: u64,
-    /// Copies of its data that clones can read, the volume's own included.
+    /// Copies of its data that clones can read, those of the volume included: more of them as clones become many.
     #[serde(default)]
     pub read_copies: u32,
     /// What it was made of, if it is an image.
