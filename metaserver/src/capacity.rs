@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn what_is_said_has_figures_and_what_to_do() {
         let limits = CapacityLimits::default();
-        let said = |level, used| detail(level, &limits, used << 30, 100 << 30);
+        let said = |level, used: u64| detail(level, &limits, used << 30, 100 << 30);
         assert_eq!(said(CapacityLevel::Fine, 0), None);
         let warning = said(CapacityLevel::Warn, 80).unwrap();
         assert!(
