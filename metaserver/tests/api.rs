@@ -129,6 +129,8 @@ async fn the_openapi_document_has_every_path() {
         .collect();
     let expected = [
         "get /v1/cluster",
+        "get /v1/capacity",
+        "post /v1/capacity/limits",
         "post /v1/clones",
         "post /v1/deletions",
         "get /v1/snapshots",

@@ -11,7 +11,7 @@ use support::{Ran, built, levee};
 
 #[test]
 fn wrong_usage_is_told_from_failure() {
-    let refused: [&[&str]; 49] = [
+    let refused: [&[&str]; 55] = [
         &[],
         &["frobnicate"],
         &["volume"],
@@ -61,6 +61,12 @@ fn wrong_usage_is_told_from_failure() {
         &["up", "--repair-after", "0"],
         &["disk", "drain"],
         &["disk", "fail", "node-1"],
+        &["cluster"],
+        &["cluster", "limits", "--over-provision", "0"],
+        &["cluster", "limits", "--over-provision", "many"],
+        &["cluster", "limits", "--warn", "101%"],
+        &["cluster", "limits", "--full", ""],
+        &["volume", "show", "v", "--timeout", "3s"],
     ];
     for args in refused {
         let ran = run(args, "http://127.0.0.1:1").expect(2);
@@ -73,7 +79,7 @@ fn wrong_usage_is_told_from_failure() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    let commands: [&[&str]; 32] = [
+    let commands: [&[&str]; 33] = [
         &[],
         &["up"],
         &["down"],
@@ -103,6 +109,7 @@ fn every_command_has_help_with_examples() {
         &["disk", "drain"],
         &["disk", "undrain"],
         &["disk", "fail"],
+        &["cluster", "limits"],
         &["doctor"],
         &["qemu"],
         &["--json", "status"],
@@ -375,6 +382,7 @@ fn status_nodes_and_disks_are_shown() {
         ("GET /v1/cluster", ok(json!({"cluster": UUID, "member": 1, "leader": 1, "members": members, "applied": 9}))),
         ("GET /v1/nodes?limit=1000", ok(json!({"items": [node(1, "http://127.0.0.1:1")]}))),
         ("GET /v1/disks?limit=1000", ok(json!({"items": [disk]}))),
+        ("GET /v1/capacity", problem(404, "not-found", "there is nothing at /v1/capacity")),
         ("GET /v1/volumes?limit=1000", ok(json!({"items": [volume(attachment(report("serving", None, None)))]}))),
     ]);
     let status = server.run(&["status", "--json"]).expect(0).json();

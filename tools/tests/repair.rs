@@ -12,6 +12,12 @@ fn disk(id: u32, state: &str, replicas: u64, reason: Option<&str>) -> Value {
            "replicas": replicas, "state": state, "reason": reason})
 }
 
+fn capacity(level: &str, detail: Value) -> Value {
+    json!({"limits": {"over_provision_percent": 300, "warn_percent": 80, "full_percent": 95},
+           "capacity": 48 * GIB, "provisioned": 96 * GIB, "provisionable": 144 * GIB,
+           "used": 39 * GIB, "reported": 48 * GIB, "level": level, "detail": detail})
+}
+
 /// A cluster of one meta server, as `/v1/cluster` and the lists show it.
 struct Seen {
     leader: Value,
@@ -20,6 +26,7 @@ struct Seen {
     disks: Vec<Value>,
     volumes: Vec<Value>,
     held: Value,
+    capacity: Value,
 }
 
 impl Seen {
@@ -31,6 +38,7 @@ impl Seen {
             disks: (1..=3).map(|id| disk(id, "in-service", 4, None)).collect(),
             volumes: vec![volume(attachment(report("serving", Some("/run/vm1.sock"), None)))],
             held: Value::Null,
+            capacity: capacity("fine", Value::Null),
         }
     }
 
@@ -43,6 +51,7 @@ impl Seen {
             ("GET /v1/disks?limit=1000", ok(json!({"items": self.disks}))),
             ("GET /v1/volumes?limit=1000", ok(json!({"items": self.volumes}))),
             ("GET /v1/volumes/vm1", ok(self.volumes[0].clone())),
+            ("GET /v1/capacity", ok(self.capacity.clone())),
             ("GET /v1/repair", ok(json!({"after_s": 600, "rate": null, "held": self.held}))),
         ])
     }
@@ -57,6 +66,45 @@ impl Seen {
         assert_eq!(document["healthy"], text.status == 0, "{document}");
         (text.status, text.stdout, document)
     }
+}
+
+#[test]
+fn a_cluster_that_fills_up_is_told_and_what_to_do() {
+    let mut seen = Seen::well();
+    for (level, status) in [("warn", 0), ("full", 1)] {
+        seen.capacity = capacity(level, json!("the cluster fills up: 39 GiB of 48 GiB are used: add disks or nodes"));
+        let (found, text, document) = seen.doctor();
+        assert_eq!(found, status, "{text}");
+        assert!(text.contains("39 GiB of 48 GiB are used\n") && text.contains("  add disks or nodes\n"), "{text}");
+        let list = if status == 0 { "notes" } else { "problems" };
+        assert_eq!(document[list][0]["kind"], "capacity", "{document}");
+        let server = seen.server();
+        let shown = server.run(&["status"]).expect(0).stdout;
+        assert!(shown.contains("Capacity      the cluster fills up"), "{shown}");
+        assert_eq!(server.run(&["status", "--json"]).expect(0).json()["capacity"]["level"], level);
+    }
+}
+
+#[test]
+fn limits_are_shown_and_changed() {
+    let fine = || ok(capacity("fine", Value::Null));
+    let server = Server::start([("GET /v1/capacity", fine()), ("POST /v1/capacity/limits", fine())]);
+    let text = server.run(&["cluster", "limits"]).expect(0).stdout;
+    assert!(
+        text.contains("at most 3.00 times, 144 GiB") && text.contains("96 GiB in all copies (2.00 times)"),
+        "{text}"
+    );
+    assert_eq!(server.asked(), ["GET /v1/capacity"]);
+    let shown =
+        server.run(&["cluster", "limits", "--warn", "70%", "--over-provision", "2.5", "--json"]).expect(0).json();
+    assert_eq!(shown["limits"]["full_percent"], 95);
+    server.run(&["cluster", "limits", "--full", "none"]).expect(0);
+    let asked = server.asked();
+    let bodies: Vec<Value> = asked[1..]
+        .iter()
+        .map(|line| serde_json::from_str(line.strip_prefix("POST /v1/capacity/limits ").expect("a change")).unwrap())
+        .collect();
+    assert_eq!(bodies, [json!({"over_provision": {"percent": 250}, "warn": {"percent": 70}}), json!({"full": "none"})]);
 }
 
 fn degraded() -> Value {

@@ -82,7 +82,14 @@ fn snapshots_are_listed() {
         ("GET /v1/snapshots?limit=1000", ok(page.clone())),
         ("GET /v1/snapshots?limit=1000&volume=vm1", ok(page)),
         ("GET /v1/snapshots?limit=1000&volume=vm2", ok(json!({"items": []}))),
+        ("GET /v1/volumes/vm1", ok(volume(Value::Null))),
     ]);
+    let text = server.run(&["snapshot", "list", "vm1"]).expect(0);
+    assert!(
+        text.stdout.contains("EXCLUSIVE") && text.stderr.contains("levee snapshot list vm1 --measure"),
+        "{}",
+        text.stderr
+    );
     let text = server.run(&["snapshot", "list"]).expect(0).stdout;
     assert!(text.contains("vm1@b") && text.contains("deleting") && text.contains("2024-02-29 00:00:00 UTC"), "{text}");
     assert_eq!(server.run(&["snapshot", "list", "vm1", "--json"]).expect(0).json()[1]["name"], "b");
@@ -199,6 +206,7 @@ fn a_volume_shows_where_it_comes_from_and_its_snapshots() {
         ),
     ]);
     let text = server.run(&["volume", "show", "vm1"]).expect(0).stdout;
+    assert!(text.contains("Used        not known: nobody serves it"), "{text}");
     assert!(text.contains("Parent      golden@v3\n"), "{text}");
     assert!(text.contains("Snapshots   2, newest first: b, a\n"), "{text}");
 }

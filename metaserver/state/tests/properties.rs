@@ -209,6 +209,10 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (1..6u64, 1..6u32).prop_map(|(v, n)| Command::AttachRepair { volume: VolumeId(v), node: NodeId(n) }),
         1 => (1..6u64, 0..40u64).prop_map(|(v, attachment)| Command::DetachRepair { volume: VolumeId(v), attachment }),
         1 => (0..2u64).prop_map(|rate| Command::SetBackgroundRate { rate: Some(rate) }),
+        2 => (0..400u32).prop_map(|percent| {
+            let over_provision = Some(if percent < 200 { Limit::None } else { Limit::Percent(percent) });
+            Command::SetLimits(ChangeLimits { over_provision, ..ChangeLimits::default() })
+        }),
     ]
 }
 

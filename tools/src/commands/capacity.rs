@@ -13,11 +13,12 @@ pub async fn limits(meta: &MetaClient, change: Option<&ChangeLimits>, out: &Outp
     out.result(&info, || describe(&info))
 }
 
-/// Meta servers of an earlier version do not know.
+/// Meta servers of an earlier version do not know; that is no reason to say nothing of everything else.
 pub async fn look(meta: &MetaClient) -> Result<Option<CapacityInfo>, ClientError> {
     match meta.capacity().await {
         Ok(info) => Ok(Some(info)),
         Err(ClientError::Problem(problem)) if problem.kind == ProblemKind::NotFound => Ok(None),
+        Err(ClientError::Unexpected { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

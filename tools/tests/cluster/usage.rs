@@ -86,3 +86,29 @@ fn a_gateway_that_cannot_be_asked_leaves_the_rest_to_be_shown() {
     assert!(!shown["usage_unknown"].as_str().unwrap().is_empty());
     assert_eq!(exclusive(&cluster, "vol"), [None]);
 }
+
+#[test]
+fn no_more_is_promised_than_is_allowed() {
+    let cluster = Cluster::start(&["--disk-size", "1G"]);
+    let capacity = cluster.ok(&["cluster", "limits"])["capacity"].as_u64().unwrap();
+    assert!(capacity > 2 << 30, "{capacity}");
+    let limits = cluster.ok(&["cluster", "limits", "--over-provision", "0.5", "--warn", "70%"]);
+    assert_eq!((&limits["provisionable"], &limits["limits"]["warn_percent"]), (&json!(capacity / 2), &json!(70)));
+    cluster.create("vol", &["--size", "400M"]);
+    let line = cluster.refused(&["volume", "create", "more", "--size", "400M"], 1);
+    assert!(line.contains("2.3 GiB in all copies") && line.contains("--over-provision"), "{line}");
+    let line = cluster.refused(&["volume", "resize", "vol", "--size", "800M"], 1);
+    assert!(line.contains("volume 'vol' cannot grow"), "{line}");
+    cluster.ok(&["snapshot", "create", "vol@s"]);
+    let line = cluster.refused(&["volume", "create", "desk", "--from", "vol@s", "--count", "2"], 1);
+    assert!(line.contains("2 clones of vol@s cannot be created"), "{line}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("disk.raw");
+    std::fs::File::create(&file).unwrap().set_len(400 * MIB).unwrap();
+    let line = cluster.refused(&["image", "import", file.to_str().unwrap(), "debian"], 1);
+    assert!(line.contains("volume 'debian' cannot be created"), "{line}");
+    cluster.ok(&["cluster", "limits", "--over-provision", "none"]);
+    cluster.ok(&["volume", "create", "desk", "--from", "vol@s", "--count", "2"]);
+    let limits = cluster.ok(&["cluster", "limits"]);
+    assert_eq!((&limits["provisioned"], &limits["level"]), (&json!(9 * 400 * MIB), &json!("fine")), "{limits}");
+}
