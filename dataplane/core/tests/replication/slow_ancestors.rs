@@ -4,6 +4,7 @@ use crate::cases::{get, pass, put};
 use crate::snapshots::{scenario, snapshot, until};
 use crate::world::{Fate, TestGateway, VOLUME, World};
 use levee_core::ports::Runtime;
+use levee_core::sync::join_all;
 use levee_proto::NodeId;
 use levee_proto::wire::{Request, Status};
 use std::cell::{Cell, RefCell};
@@ -115,5 +116,19 @@ fn a_question_that_is_lost_is_put_again() {
         assert!(took > ms(9000) && took < ms(12_000), "{took:?}");
         assert_eq!(asked.borrow().len(), 4, "three that were lost, and one");
         gateway.stop("the test ends");
+    });
+}
+
+#[test]
+fn many_clones_on_a_busy_disk_ask_no_more_than_one() {
+    scenario(|world| async move {
+        let first = clone(&world).await;
+        first.stop("others have their turn");
+        world.remember(16 << 20);
+        let view = world.versions(VOLUME).snapshots[0].clone();
+        let clones: Vec<_> = (0..20).map(|_| world.attach_volume(world.clone_volume(VOLUME, &view)).0).collect();
+        let asked = asked(&world, |_| Fate::Slow(1500));
+        let seen = join_all(clones.iter().map(|gateway| get(&world, gateway, 1))).await;
+        assert_eq!((seen, asked.borrow().len()), (vec![1; 20], 3), "each copy is asked once");
     });
 }
