@@ -121,6 +121,11 @@ impl Keep {
         self.groups.iter().any(whole)
     }
 
+    /// Whether the newest entry of every block is read, whatever its version: so it is unless the newest view hides something.
+    pub fn reads_all_heads(&self) -> bool {
+        self.sees_all_up_to(self.newest)
+    }
+
     /// Whether any view reads the entry of version `chain[at]`. `chain`: the versions of a block's entries, newest first.
     pub fn reads(&self, chain: &[Version], at: usize) -> bool {
         let is_newer = chain[at] > self.newest;

@@ -14,6 +14,7 @@ use levee_proto::{BLOCKS_PER_CHUNK, Seq, Version, View};
 use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 const PAGE_SLOTS: usize = 256;
 const PAGES: usize = BLOCKS_PER_CHUNK as usize / PAGE_SLOTS;
@@ -70,6 +71,13 @@ impl Chains {
     /// Whether any block has more than one entry.
     pub fn has_older(&self) -> bool {
         !self.older.is_empty()
+    }
+
+    /// The blocks of a range that have more than one entry, in order.
+    pub fn blocks_with_older(&self, blocks: Range<u32>) -> impl Iterator<Item = u32> + '_ {
+        let range = (blocks.start, Reverse(Version::MAX))..(blocks.end, Reverse(Version::MAX));
+        let mut last = None;
+        self.older.range(range).map(|((block, _), _)| *block).filter(move |block| last.replace(*block) != Some(*block))
     }
 
     /// The newest entry of a block.

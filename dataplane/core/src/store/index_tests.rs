@@ -275,7 +275,7 @@ fn only_what_is_committed_is_pruned() {
         let seq = seq(1, commit);
         log.apply(&Record::Commit { points: vec![CommitPoint { chunk: CHUNK, replica: ReplicaId(1), seq }] }, 0);
         let r = log.index.get(CHUNK).expect("exists");
-        let mut found: Vec<_> = prunable(r, &Keep::new(keep), 0..2).iter().map(|d| (d.block, d.version.0)).collect();
+        let mut found: Vec<_> = prunable(r, &Keep::new(keep), 0).0.iter().map(|d| (d.block, d.version.0)).collect();
         found.sort_unstable();
         found
     };
@@ -293,6 +293,35 @@ fn only_what_is_committed_is_pruned() {
     // Views from before the head moved on say nothing of what was written since.
     assert_eq!(drops(13, std::slice::from_ref(&early)), [(0, 1), (1, 1)]);
     assert_eq!(drops(13, &[back]), [(0, 1), (0, 2), (1, 1), (1, 2)]);
+}
+
+#[test]
+fn steps_of_pruning_look_only_at_blocks_with_more_than_one_entry() {
+    use crate::store::limits::PRUNE_BLOCKS;
+    use crate::store::prune::prunable;
+    use levee_proto::View;
+    use levee_proto::view::Keep;
+    let mut log = Log::new();
+    let (all, again) = (0..3 * PRUNE_BLOCKS, 100..100 + PRUNE_BLOCKS + 50);
+    for block in all.clone() {
+        log.apply(&write_at(1, seq(1, u64::from(block) + 1), block, b'a'), block.into());
+    }
+    for block in again.clone() {
+        log.apply(&write_at(2, seq(1, u64::from(all.end + block) + 1), block, b'b'), (all.end + block).into());
+    }
+    let commit = CommitPoint { chunk: CHUNK, replica: ReplicaId(1), seq: seq(2, 0) };
+    log.apply(&Record::Commit { points: vec![commit] }, 0);
+    let r = log.index.get(CHUNK).expect("exists");
+    let keep = Keep::new(&[View::of(Version(2))]);
+    let (first, next) = prunable(r, &keep, 0);
+    assert_eq!((first.len(), next), (PRUNE_BLOCKS as usize, Some(100 + PRUNE_BLOCKS)));
+    assert_eq!((first[0].block, first[0].version), (100, Version(1)));
+    let (rest, end) = prunable(r, &keep, next.unwrap());
+    assert_eq!((rest.len(), rest[49].block, end), (50, again.end - 1, None));
+    // Where the head hides something, all blocks are looked at.
+    let back = Keep::new(&[View { version: Version(3), hidden: vec![(Version(2), Version(2))] }]);
+    let (drops, next) = prunable(r, &back, 0);
+    assert_eq!((drops.len(), next), ((PRUNE_BLOCKS - 100) as usize, Some(PRUNE_BLOCKS)));
 }
 
 #[test]

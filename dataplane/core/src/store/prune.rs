@@ -16,7 +16,6 @@ use crate::ports::{Disk, Runtime};
 use levee_proto::view::Keep;
 use levee_proto::wire::PRESENCE_LEN;
 use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, Epoch, ReplicaId, Version, View};
-use std::ops::Range;
 
 /// What a step of pruning does.
 pub struct Pruning {
@@ -32,7 +31,7 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     /// Drops entries of some blocks from `from` on. Nothing of a replica that is damaged or has not adopted `epoch`: what
     /// is true of its chunk need not be true of it.
     pub fn prune(&self, chunk: ChunkId, replica: ReplicaId, epoch: Epoch, keep: &Keep, from: u32) -> Pruning {
-        let drops = {
+        let found = {
             let s = self.inner().state.borrow();
             match s.index.get(chunk).filter(|r| r.replica == replica) {
                 None => {
@@ -40,11 +39,10 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
                     return Pruning { dropped: 0, done, next: None };
                 }
                 Some(r) if !r.is_whole(epoch) => None,
-                Some(r) => Some(prunable(r, keep, from..BLOCKS_PER_CHUNK.min(from + PRUNE_BLOCKS))),
+                Some(r) => Some(prunable(r, keep, from)),
             }
         };
-        let Some(drops) = drops else { return Pruning { dropped: 0, done: self.flush(), next: None } };
-        let next = Some(from + PRUNE_BLOCKS).filter(|next| *next < BLOCKS_PER_CHUNK);
+        let Some((drops, next)) = found else { return Pruning { dropped: 0, done: self.flush(), next: None } };
         let lists = drops.chunks(MAX_DROPS).map(|list| item(Record::Prune { chunk, drops: list.to_vec() }));
         let done = if drops.is_empty() { self.flush() } else { self.enqueue(lists) };
         Pruning { dropped: drops.len() as u64, done, next }
@@ -89,15 +87,22 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     }
 }
 
-/// The entries of `blocks` that no view of `keep` reads and that all members have.
-pub fn prunable(r: &Replica, keep: &Keep, blocks: Range<u32>) -> Vec<Dropped> {
+/// The entries of some blocks from `from` on that no view of `keep` reads and that all members have; and the block to go on with.
+///
+/// As long as nobody was rolled back, all heads are read: then only blocks with other entries are looked at, and those that were
+/// not overwritten since a snapshot cost nothing.
+pub fn prunable(r: &Replica, keep: &Keep, from: u32) -> (Vec<Dropped>, Option<u32>) {
+    let step = PRUNE_BLOCKS as usize + 1;
+    let all = from..BLOCKS_PER_CHUNK;
+    let mut blocks: Vec<u32> = match keep.reads_all_heads() {
+        true => r.chains.blocks_with_older(all).take(step).collect(),
+        false => r.chains.heads(from).map(|(block, _)| block).take(step).collect(),
+    };
+    let next = if blocks.len() == step { blocks.pop() } else { None };
     let mut drops = Vec::new();
     let mut chain: Vec<Dropped> = Vec::new();
     let mut versions: Vec<Version> = Vec::new();
-    for (block, head) in r.chains.heads(blocks.start).take_while(|(block, _)| *block < blocks.end) {
-        if !r.chains.has_older() && keep.sees_all_up_to(head.version) {
-            continue;
-        }
+    for block in blocks {
         chain.clear();
         let committed = r.chains.chain(block).filter(|s| s.seq() <= r.commit);
         chain.extend(committed.map(|s| Dropped { block, version: s.version, seq: s.seq() }));
@@ -106,5 +111,5 @@ pub fn prunable(r: &Replica, keep: &Keep, blocks: Range<u32>) -> Vec<Dropped> {
         let unread = chain.iter().enumerate().filter(|(at, _)| !keep.reads(&versions, *at));
         drops.extend(unread.map(|(_, d)| *d));
     }
-    drops
+    (drops, next)
 }
