@@ -4,7 +4,6 @@ mod common;
 
 use common::*;
 use levee_proto::api::*;
-use levee_proto::*;
 
 /// Nodes that send no heartbeats stay up, however slow the machine is.
 const PATIENT: [&str; 2] = ["--down-after", "3600"];
