@@ -61,9 +61,9 @@ pub async fn list(
     Ok(Answer(page(volumes, limit, |v| v.name.clone())))
 }
 
-/// One volume
+/// One volume; or a snapshot as the read-only volume that it is while it is attached
 #[utoipa::path(get, path = "/v1/volumes/{name}", tag = "volumes",
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume, or VOLUME@NAME of a snapshot")),
     responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeInfo>, Failure> {
     app.barrier.pass().await?;
@@ -82,8 +82,11 @@ pub async fn delete(State(app): State<Arc<App>>, Path(name): Path<String>) -> Re
 }
 
 /// Has a node serve the volume
+///
+/// A snapshot is attached as `VOLUME@NAME`, for reading only, whether its volume is attached or not. It is not deleted
+/// while it is attached.
 #[utoipa::path(post, path = "/v1/volumes/{name}/attach", tag = "volumes", request_body = AttachVolume,
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume, or VOLUME@NAME of a snapshot")),
     responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn attach(
     State(app): State<Arc<App>>,
@@ -103,7 +106,7 @@ pub async fn attach(
 
 /// Has the volume's node stop serving it
 #[utoipa::path(post, path = "/v1/volumes/{name}/detach", tag = "volumes",
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume, or VOLUME@NAME of a snapshot")),
     responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn detach(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeInfo>, Failure> {
     Ok(Answer(change(&app, Command::Detach { name }).await?))
