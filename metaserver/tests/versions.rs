@@ -186,6 +186,49 @@ async fn put_in_order(c: &Client, node: NodeId, opened: &OpenedVolume) {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_attached_for_reading() {
+    let group = Group::start(1, &PATIENT).await;
+    let c = group.client(0);
+    let node = c.register(1, 11).await.node;
+    let golden = served(&c, "golden").await;
+    snapshot(&c, &["golden@s"], 0).await.unwrap();
+    let early = c.attach("golden@s", None).await.unwrap_err();
+    assert!(early.kind == ProblemKind::Conflict && early.detail.contains("not complete"), "{early}");
+    seal(&c, "golden", golden.epoch).await;
+
+    let before = entries(&group).await;
+    let attached = c.attach("golden@s", Some("n1")).await.unwrap();
+    assert_eq!(entries(&group).await - before, 1, "made and attached in one entry");
+    assert!(attached.read_only);
+    let wanted: Vec<String> = intent(&c, node).await.attach.into_iter().map(|a| a.name).collect();
+    assert_eq!(wanted, ["golden", "golden@s"]);
+    let opened = c.open("golden@s", &attached.attachment.unwrap(), 11).await.unwrap();
+    assert!(opened.read_only && opened.parent.unwrap().chunks.len() == 1);
+    let refused = c.allocate("golden@s", opened.epoch, vec![0]).await.unwrap_err();
+    assert_eq!(refused.kind, ProblemKind::Invalid);
+    assert_eq!(c.names(10).await, ["golden", "golden@s"]);
+    for call in ["flatten", "resize"] {
+        let refused = c
+            .post::<VolumeInfo>(
+                &format!("/v1/volumes/golden@s/{call}"),
+                &ResizeVolume { size: 4096, allow_shrink: true },
+            )
+            .await
+            .unwrap_err();
+        assert!(refused.kind == ProblemKind::Invalid && refused.detail.contains("golden@s is a snapshot"), "{refused}");
+    }
+    let deletion = c.delete("/v1/volumes/golden/snapshots/s").await.unwrap_err();
+    assert!(deletion.kind == ProblemKind::Conflict && deletion.detail.contains("'n1'"), "{deletion}");
+
+    // As a client may write it that escapes more than it has to.
+    let detached: VolumeInfo = c.post("/v1/volumes/golden%40s/detach", &()).await.unwrap();
+    assert!(detached.attachment.is_none() && detached.read_only);
+    assert_eq!((c.names(10).await, c.volume("golden@s").await.id), (vec!["golden".to_string()], VolumeId(0)));
+    let deleted = group.http.delete(format!("{}/v1/volumes/golden/snapshots/s", c.url)).send().await.unwrap();
+    assert_eq!(deleted.status(), 200);
+}
+
+#[tokio::test]
 async fn a_family_of_clones_is_created_served_flattened_and_deleted() {
     let group = Group::start(1, &PATIENT).await;
     let c = group.client(0);
