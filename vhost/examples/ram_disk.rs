@@ -2,6 +2,8 @@
 //!
 //! `ram_disk SOCKET [SIZE_MIB [POLL_US [QUEUES]]]`, until it is killed.
 
+// Tests use more of it.
+#[allow(dead_code)]
 #[path = "../tests/common/ram.rs"]
 mod ram;
 

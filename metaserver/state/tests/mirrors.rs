@@ -43,8 +43,7 @@ fn read_copies(state: &State) -> u32 {
 
 /// The cluster's own gateway copies everything, and seals it.
 fn complete(state: &mut State, name: &str) {
-    let id = state.chores().next().expect("a volume to look after");
-    assert_eq!(state.volume(id).unwrap().name, name);
+    let id = state.chores().find(|id| state.volume(*id).unwrap().name == name).expect("it is looked after");
     state.apply(&Command::AttachRepair { volume: id, node: NodeId(2) }).unwrap();
     let at = state.volume(id).unwrap().attachment.clone().unwrap();
     let request = OpenVolume { node: NodeId(2), incarnation: uuid(102), attachment: at.id };

@@ -10,7 +10,7 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn many_clones_have_more_copies_to_read_and_give_them_back() {
     // As many disks as two sets of three copies need.
-    let cluster = Cluster::start(&["--cores", "2", "--disks", "2", "--disk-size", "1G"]);
+    let cluster = Cluster::start(&["--cores", "2", "--disks-per-node", "2", "--disk-size", "1G"]);
     cluster.create("golden", &["--size", "64M"]);
     with_guest(&cluster, "golden", "node-1", |guest| {
         guest.fill(0..4 * MIB, 1);

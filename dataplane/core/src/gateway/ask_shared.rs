@@ -33,7 +33,8 @@ struct Asked {
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
-    /// Asks replicas of an ancestor's chunk until one gives a good answer, for as long as it takes. `None`: there is no such chunk any more.
+    /// Asks replicas of an ancestor's chunk until one gives a good answer, for as long as it takes. `None`: there is no such chunk any more, or the
+    /// volume was flattened.
     pub(super) async fn ask_shared<T>(
         &self,
         layer: &Layer,
@@ -44,6 +45,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     ) -> Result<Option<T>, Stopped> {
         let (mut open, mut said, mut why) = (Vec::new(), false, None);
         loop {
+            if !self.is_clone() {
+                return Ok(None);
+            }
             let Some(chunk) = self.shared_chunk(layer, index) else { return Ok(None) };
             let mut replicas = chunk.in_order(self.0.node);
             replicas.retain(|r| suits(r));

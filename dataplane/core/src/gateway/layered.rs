@@ -5,6 +5,7 @@
 
 use super::ancestors::{Layer, within};
 use super::chunk::Chunk;
+use super::locks::Mode;
 use super::{Cluster, Gateway, Stopped};
 use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
@@ -117,7 +118,26 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
         }
         self.read_ancestors(index, &mut found).await?;
+        if !self.is_clone() {
+            return self.read_flattened(chunk, index, blocks).await;
+        }
         Ok(found.bytes.freeze())
+    }
+
+    /// The volume was flattened while we read: ancestors may be gone, and what they had is the volume's own now.
+    async fn read_flattened(
+        &self,
+        chunk: Option<&Rc<Chunk>>,
+        index: u32,
+        blocks: Range<u32>,
+    ) -> Result<Bytes, Stopped> {
+        let held = if chunk.is_none() { self.hold(index, &blocks, Mode::Shared).await } else { None };
+        self.check_stopped()?;
+        let Some(chunk) = chunk.or(held.as_ref().map(|(chunk, _)| chunk)) else {
+            return Ok(Bytes::from(vec![0; blocks.len() * BLOCK]));
+        };
+        let (entries, data) = self.read_entries(chunk, blocks).await?;
+        Ok(super::read::assemble(&entries, data))
     }
 
     /// What blocks of one stripe unit read as where the volume has nothing itself.

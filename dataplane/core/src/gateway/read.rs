@@ -181,7 +181,7 @@ fn is_intact(entries: &[BlockEntry], data: &[u8]) -> bool {
 }
 
 /// The blocks as the guest sees them: what has no data reads as zeros.
-fn assemble(entries: &[BlockEntry], data: Bytes) -> Bytes {
+pub(super) fn assemble(entries: &[BlockEntry], data: Bytes) -> Bytes {
     if data.len() == entries.len() * BLOCK {
         return data;
     }

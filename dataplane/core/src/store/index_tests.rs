@@ -304,12 +304,12 @@ fn steps_of_pruning_look_only_at_blocks_with_more_than_one_entry() {
     let mut log = Log::new();
     let (all, again) = (0..3 * PRUNE_BLOCKS, 100..100 + PRUNE_BLOCKS + 50);
     for block in all.clone() {
-        log.apply(&write_at(1, seq(1, u64::from(block) + 1), block, b'a'), block.into());
+        log.apply(&write_at(1, seq(1, u64::from(block) + 1), block, b'a'), block);
     }
     for block in again.clone() {
-        log.apply(&write_at(2, seq(1, u64::from(all.end + block) + 1), block, b'b'), (all.end + block).into());
+        log.apply(&write_at(2, seq(1, u64::from(all.end + block) + 1), block, b'b'), all.end + block);
     }
-    let commit = CommitPoint { chunk: CHUNK, replica: ReplicaId(1), seq: seq(2, 0) };
+    let commit = CommitPoint { chunk: CHUNK, replica: ReplicaId(1), seq: seq(1, (all.end + again.end).into()) };
     log.apply(&Record::Commit { points: vec![commit] }, 0);
     let r = log.index.get(CHUNK).expect("exists");
     let keep = Keep::new(&[View::of(Version(2))]);

@@ -71,12 +71,12 @@ fn a_volume_has_not_moved_while_the_gateway_before_may_still_answer() {
         world.begin_in_group(VOLUME);
         // The new gateway reaches nobody but the node that it runs on.
         world.rule(move |from, node, r| match r {
-            Request::Fence { .. } if from != number && node != NodeId(1) => Fate::Hold,
+            Request::Fence { .. } if from != number && node != NodeId(1) => Fate::Lose,
             _ => Fate::Deliver,
         });
         let (after, _) = world.attach();
         put(&world, &before, 1, 2).await;
-        pass(&world, 300).await;
+        pass(&world, 100).await;
         assert_eq!(world.moves(), [], "the one before has just answered");
         world.no_rule();
         until(&world, "the report", || world.moves() == [(VOLUME, true)]).await;
