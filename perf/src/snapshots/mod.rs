@@ -87,6 +87,8 @@ pub struct Figures {
     /// snapshots are deleted, and while they are as fast as can be.
     pub alone: Percentiles,
     pub taking: Percentiles,
+    /// Alone once more, right before snapshots are deleted.
+    pub rested: Percentiles,
     pub committing: Percentiles,
     pub deleting: Percentiles,
     pub deleting_fast: Percentiles,
@@ -171,6 +173,7 @@ impl<'a> Stage<'a> {
         let (clones_s, attach) = self.clones(&name(self.options.count - 1))?;
         let full = self.used()?;
         self.say("deleting snapshots beside the load");
+        let rested = load.run_for(time)?.latency_us;
         let commits = |n| self.cluster.create_volume(&format!("beside-{n}"), MIN_DISK);
         let (_, committing) = load.run_while(|| paced(DELETED, commits))?;
         let few = DELETED.min(self.options.count);
@@ -193,6 +196,7 @@ impl<'a> Stage<'a> {
             delete: deleted,
             alone,
             taking: taking.latency_us,
+            rested,
             committing: committing.latency_us,
             deleting: deleting.latency_us,
             deleting_fast: deleting_fast.latency_us,

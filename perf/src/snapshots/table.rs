@@ -27,7 +27,9 @@ fn write(out: &mut String, f: &Figures) -> std::fmt::Result {
     command(out, "levee snapshot create", &f.create, &beyond(&f.create, ASKED_CREATE_MS))?;
     command(out, "levee snapshot delete", &f.delete, &beyond(&f.delete, ASKED_DELETE_MS))?;
     writeln!(out, "Guests: 4 KiB at random, half reads, paced")?;
-    for (name, p) in [("alone", &f.alone), ("while snapshots are taken", &f.taking)] {
+    for (name, p) in
+        [("alone", &f.alone), ("while snapshots are taken", &f.taking), ("alone, with all snapshots", &f.rested)]
+    {
         writeln!(out, "  {name:<28} p50 {:>6.0} us, p99 {:>6.0}, longest {:>8.0}", p.p50, p.p99, p.max)?;
     }
     let beside = [
@@ -36,7 +38,7 @@ fn write(out: &mut String, f: &Figures) -> std::fmt::Result {
         ("beside deletions in a row", &f.deleting_fast, String::new()),
     ];
     for (name, p, asked) in beside {
-        let (p50, p99, longest, ratio) = (p.p50, p.p99, p.max, p.p99 / f.alone.p99);
+        let (p50, p99, longest, ratio) = (p.p50, p.p99, p.max, p.p99 / f.rested.p99);
         writeln!(
             out,
             "  {name:<28} p50 {p50:>6.0} us, p99 {p99:>6.0}, longest {longest:>8.0}; p99 {ratio:.2} of alone{asked}"
