@@ -46,10 +46,10 @@ const COMMITS: u32 = 20;
 const ATTACHED: u32 = 10;
 const TURNS: u32 = 5;
 /// Snapshots deleted beside the load: one after the other as an operator would, and so many in a row as fast as can be.
-const DELETED: u32 = 60;
+const DELETED: u32 = 30;
 const DELETED_AT_ONCE: u32 = 100;
-/// From one to the next.
-const DELETE_PAUSE: Duration = Duration::from_millis(250);
+/// After each of the former.
+const DELETE_PAUSE: Duration = Duration::from_secs(1);
 /// How long the space of deleted snapshots may take to come back.
 const SPACE_LIMIT: Duration = Duration::from_secs(120);
 const LOOK_PAUSE: Duration = Duration::from_millis(200);

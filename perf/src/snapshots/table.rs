@@ -33,8 +33,8 @@ fn write(out: &mut String, f: &Figures) -> std::fmt::Result {
         writeln!(out, "  {name:<28} p50 {:>6.0} us, p99 {:>6.0}, longest {:>8.0}", p.p50, p.p99, p.max)?;
     }
     let beside = [
-        ("beside commits, 4 a second", &f.committing, String::new()),
-        ("beside deletions, 4 a second", &f.deleting, format!(" (asked: {ASKED_P99})")),
+        ("beside commits, 1 a second", &f.committing, String::new()),
+        ("beside deletions, 1 a second", &f.deleting, format!(" (asked: {ASKED_P99})")),
         ("beside deletions in a row", &f.deleting_fast, String::new()),
     ];
     for (name, p, asked) in beside {
