@@ -80,6 +80,11 @@ pub fn is_valid_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
+/// What somebody calls something, whether it can be called so or not, for a message: no longer than a name can be.
+pub fn shown_name(name: &str) -> String {
+    name.chars().take(MAX_NAME).collect()
+}
+
 /// What kind of thing went wrong. Stable: programs may act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]

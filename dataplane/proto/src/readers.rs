@@ -1,4 +1,4 @@
-//! Which of several views read an entry: what only one of them reads is what that one costs.
+//! Which of several views read an entry: what nobody reads can be dropped, and what only one of them reads is what that one costs.
 
 use crate::ids::Version;
 use crate::view::View;
@@ -24,7 +24,7 @@ pub enum Reader {
 }
 
 impl Readers {
-    /// Of these views, each another.
+    /// Of these views. One that is named twice counts as two.
     pub fn new(views: &[View]) -> Readers {
         let mut groups: BTreeMap<&Hidden, Vec<(Version, usize)>> = BTreeMap::new();
         for (position, v) in views.iter().enumerate() {
@@ -35,6 +35,14 @@ impl Readers {
             (View { version: Version::MAX, hidden: hidden.to_vec() }, versions)
         };
         Readers { groups: groups.into_iter().map(group).collect() }
+    }
+
+    /// Whether one of them sees everything up to `version`.
+    pub fn see_all_up_to(&self, version: Version) -> bool {
+        let whole = |(hides, versions): &(View, Vec<(Version, usize)>)| {
+            hides.hidden.is_empty() && versions.last().is_some_and(|(last, _)| *last >= version)
+        };
+        self.groups.iter().any(whole)
     }
 
     /// Who reads the entry of version `chain[at]`. `chain`: the versions of a block's entries, newest first.

@@ -131,6 +131,11 @@ pub fn show_size(bytes: u64) -> String {
     if value.fract() == 0.0 { format!("{value:.0} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// Shows percents as a multiple: 250 as `2.50`.
+pub fn show_ratio(percent: u128) -> String {
+    format!("{}.{:02}", percent / 100, percent % 100)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,8 @@
 //! Invariant of a valid view: the hidden ranges are sorted, disjoint, and below its version.
 
 use crate::ids::Version;
+use crate::readers::{Reader, Readers};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Most ranges that a view hides: one per rollback that did not swallow an earlier one.
@@ -93,32 +93,20 @@ impl View {
 /// whoever heard of the set late must not drop it.
 #[derive(Clone, Debug, Default)]
 pub struct Keep {
-    /// Views that hide the same, together: what they hide, and their versions in order.
-    groups: Vec<(View, Vec<Version>)>,
+    readers: Readers,
     newest: Version,
 }
 
 impl Keep {
     /// The set of these views.
     pub fn new(views: &[View]) -> Keep {
-        let mut groups: BTreeMap<&[(Version, Version)], Vec<Version>> = BTreeMap::new();
-        for v in views {
-            groups.entry(&v.hidden).or_default().push(v.version);
-        }
-        let group = |(hidden, mut versions): (&[_], Vec<Version>)| {
-            versions.sort_unstable();
-            versions.dedup();
-            (View { version: Version::MAX, hidden: hidden.to_vec() }, versions)
-        };
         let newest = views.iter().map(|v| v.version).max().unwrap_or_default();
-        Keep { groups: groups.into_iter().map(group).collect(), newest }
+        Keep { readers: Readers::new(views), newest }
     }
 
     /// Whether one of the views sees everything up to `version`.
     pub fn sees_all_up_to(&self, version: Version) -> bool {
-        let whole =
-            |(hides, versions): &(View, Vec<Version>)| hides.hidden.is_empty() && versions.last() >= Some(&version);
-        self.groups.iter().any(whole)
+        self.readers.see_all_up_to(version)
     }
 
     /// Whether the newest entry of every block is read, whatever its version: so it is unless the newest view hides something.
@@ -128,13 +116,7 @@ impl Keep {
 
     /// Whether any view reads the entry of version `chain[at]`. `chain`: the versions of a block's entries, newest first.
     pub fn reads(&self, chain: &[Version], at: usize) -> bool {
-        let is_newer = chain[at] > self.newest;
-        is_newer
-            || self.groups.iter().any(|(hides, versions)| {
-                let newer = chain[..at].iter().rev().copied().find(|v| hides.sees(*v));
-                let from = versions.partition_point(|v| *v < chain[at]);
-                hides.sees(chain[at]) && versions.get(from).is_some_and(|v| newer.is_none_or(|n| *v < n))
-            })
+        chain[at] > self.newest || self.readers.of(chain, at) != Reader::Nobody
     }
 }
 

@@ -4,7 +4,6 @@
 
 use super::Failure;
 use super::extract::{Answer, Body};
-use super::volumes::shown;
 use crate::app::App;
 use crate::capacity;
 use crate::proposer::unexpected;
@@ -25,7 +24,7 @@ pub async fn create_clones(
 ) -> Result<(StatusCode, Answer<CreatedClones>), Failure> {
     let all = request.names.clone();
     check_count(u64::from(all.len()))?;
-    capacity::check(&app, || format!("clone '{}' cannot be created", shown(&all.name)))?;
+    capacity::check(&app, || format!("clone '{}' cannot be created", shown_name(&all.name)))?;
     if all.len() > MAX_FAMILY_PER_COMMAND {
         // All of them or none, if it is known beforehand.
         app.replicated.read(|state| state.check_room_for(&request))?;

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::extract::{Answer, Body, Path, Query, page};
-use super::volumes::{change, shown};
+use super::volumes::change;
 use crate::app::App;
 use crate::capacity;
 use crate::limits::{DEFAULT_PAGE, OPEN_LOOK, OPEN_WAIT, SNAPSHOT_WAIT};
@@ -42,7 +42,7 @@ pub async fn create(
 ) -> Result<(StatusCode, Answer<CreatedSnapshots>), Failure> {
     let names = request.snapshots.clone();
     let first = request.snapshots.first().map(ToString::to_string).unwrap_or_default();
-    capacity::check(&app, || format!("snapshot {} cannot be taken", shown(&first)))?;
+    capacity::check(&app, || format!("snapshot {} cannot be taken", shown_name(&first)))?;
     if names.len() > 1 {
         open_unused(&app, &names).await;
     }

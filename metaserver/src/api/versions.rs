@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::extract::{Answer, Body, Path};
-use super::volumes::{change, shown};
+use super::volumes::change;
 use crate::app::App;
 use crate::capacity;
 use crate::proposer::unexpected;
@@ -23,7 +23,7 @@ pub async fn resize(
 ) -> Result<Answer<VolumeInfo>, Failure> {
     let size = app.replicated.read(|state| state.volume_named(&name).map(|volume| volume.size));
     if size.is_ok_and(|size| request.size > size) {
-        capacity::check(&app, || format!("volume '{}' cannot grow", shown(&name)))?;
+        capacity::check(&app, || format!("volume '{}' cannot grow", shown_name(&name)))?;
     }
     Ok(Answer(change(&app, Command::Resize { name, request }).await?))
 }

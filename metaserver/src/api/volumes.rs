@@ -23,11 +23,6 @@ pub(super) async fn change(app: &App, command: Command) -> Result<VolumeInfo, Fa
     }
 }
 
-/// What a request calls something, no longer than a name can be.
-pub(super) fn shown(name: &str) -> String {
-    name.chars().take(MAX_NAME).collect()
-}
-
 fn fill(app: &App, volumes: &mut [VolumeInfo]) {
     app.observed(|observed, _| {
         app.replicated.read(|state| volumes.iter_mut().for_each(|v| observed.fill_volume(state, v)));
@@ -41,7 +36,7 @@ pub async fn create(
     State(app): State<Arc<App>>,
     Body(request): Body<CreateVolume>,
 ) -> Result<(StatusCode, Answer<VolumeInfo>), Failure> {
-    capacity::check(&app, || format!("volume '{}' cannot be created", shown(&request.name)))?;
+    capacity::check(&app, || format!("volume '{}' cannot be created", shown_name(&request.name)))?;
     let volume = change(&app, Command::CreateVolume(request)).await?;
     Ok((StatusCode::CREATED, Answer(volume)))
 }

@@ -73,7 +73,7 @@ impl State {
 
     fn node_id(&self, name: &str) -> Result<NodeId, Problem> {
         self.index.node_by_name.get(name).copied().ok_or_else(|| {
-            let shown: String = name.chars().take(levee_proto::api::MAX_NAME).collect();
+            let shown = levee_proto::api::shown_name(name);
             Problem::new(ProblemKind::NotFound, format!("there is no node named '{shown}'"))
         })
     }

@@ -9,7 +9,7 @@ use crate::limits::MAX_PERCENT;
 use crate::state::State;
 use crate::tables::Volume;
 use levee_proto::api::*;
-use levee_proto::units::show_size;
+use levee_proto::units::{show_ratio, show_size};
 
 /// What a volume of this size may come to take of the disks.
 pub(crate) fn promised(size: u64, copies: u8) -> u128 {
@@ -84,13 +84,13 @@ impl State {
         Err(Problem::new(
             ProblemKind::NoSpace,
             format!(
-                "{}: volumes would have {} in all copies, more than the {} that are allowed on {} of disks in service ({}): \
+                "{}: volumes would have {} in all copies, more than the {} that are allowed on {} of disks in service ({} times): \
                  add disks or nodes, delete volumes, or allow more with `levee cluster limits --over-provision`",
                 what(),
                 show(sum),
                 show(most),
                 show_size(self.capacity()),
-                show_ratio(percent)
+                show_ratio(percent.into())
             ),
         ))
     }
@@ -98,8 +98,4 @@ impl State {
 
 fn show(bytes: u128) -> String {
     show_size(u64::try_from(bytes).unwrap_or(u64::MAX))
-}
-
-fn show_ratio(percent: u32) -> String {
-    format!("{}.{:02} times", percent / 100, percent % 100)
 }

@@ -199,7 +199,7 @@ fn validate_name(what: &str, name: &str) -> Result<(), Problem> {
     if is_valid_name(name) {
         return Ok(());
     }
-    let shown: String = name.chars().take(MAX_NAME).collect();
+    let shown = shown_name(name);
     Err(invalid(format!(
         "'{shown}' cannot name a {what}: use at most {MAX_NAME} letters, digits, '.', '_' and '-', the first a letter or digit"
     )))

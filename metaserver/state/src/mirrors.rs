@@ -14,7 +14,7 @@ use crate::limits::{MAX_SNAPSHOT_MIRRORS, MAX_VOLUMES, MIRROR_CLONES};
 use crate::state::State;
 use crate::tables::Volume;
 use levee_proto::api::{DiskState, MirrorInfo, SnapshotState};
-use levee_proto::{CHUNK_SIZE, Epoch, Version, View, VolumeId};
+use levee_proto::{Epoch, Version, View, VolumeId};
 use std::collections::BTreeMap;
 
 /// The name of its only snapshot.
@@ -126,12 +126,6 @@ impl State {
         let volume = self.tables.volumes.get(&id)?;
         let (version, snapshot) = volume.history().snapshots.first_key_value()?;
         (snapshot.state == SnapshotState::Done).then(|| (volume, snapshot.view(*version)))
-    }
-
-    /// Bytes that mirrors may occupy on disks.
-    pub fn mirrored_bytes(&self) -> u64 {
-        let mirrors = self.tables.volumes.values().filter(|v| v.history().mirror.is_some());
-        mirrors.map(|v| v.chunks.len() as u64 * u64::from(v.copies) * CHUNK_SIZE).sum()
     }
 }
 

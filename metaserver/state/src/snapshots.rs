@@ -196,7 +196,7 @@ impl State {
     pub(crate) fn snapshot(&self, id: VolumeId, name: &SnapshotName) -> Result<(Version, &Snapshot), Problem> {
         let found = self.tables.volumes.get(&id).and_then(|v| v.history().named(&name.snapshot));
         found.ok_or_else(|| {
-            let shown: String = name.snapshot.chars().take(levee_proto::api::MAX_NAME).collect();
+            let shown = levee_proto::api::shown_name(&name.snapshot);
             Problem::new(
                 ProblemKind::NotFound,
                 format!("volume '{0}' has no snapshot '{shown}': `levee snapshot list {0}` shows them", name.volume),

@@ -180,7 +180,7 @@ impl State {
 }
 
 fn no_volume_named(name: &str) -> Problem {
-    let shown: String = name.chars().take(levee_proto::api::MAX_NAME).collect();
+    let shown = levee_proto::api::shown_name(name);
     Problem::new(ProblemKind::NotFound, format!("there is no volume named '{shown}'"))
 }
 

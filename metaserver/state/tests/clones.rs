@@ -10,14 +10,8 @@ use levee_proto::*;
 const GIB: u64 = 1 << 30;
 
 /// A volume with a chunk and a snapshot that is done.
-fn golden() -> State {
-    let mut state = cluster(&[100, 100, 100]);
-    create(&mut state, "golden", GIB, 2).unwrap();
-    attach(&mut state, "golden", Some("n1")).unwrap();
-    let opened = open(&mut state, "golden", 101).unwrap();
-    allocate(&mut state, "golden", opened.epoch, &[0, 3]).unwrap();
-    snapshot(&mut state, &["golden@s"]).unwrap();
-    sealed(&mut state, "golden", opened.epoch, 1).unwrap();
+fn detached_golden() -> State {
+    let mut state = golden();
     state.apply(&Command::Detach { name: "golden".into() }).unwrap();
     state
 }
@@ -40,7 +34,7 @@ fn serve(state: &mut State, name: &str) -> OpenedVolume {
 
 #[test]
 fn a_clone_continues_from_its_parent() {
-    let mut state = golden();
+    let mut state = detached_golden();
     let cloned = clone(&mut state, "golden@s", Family::single("c")).unwrap();
     assert_eq!((cloned.count, cloned.first.as_str(), cloned.size), (1, "c", GIB));
     let opened = serve(&mut state, "c");
@@ -56,7 +50,7 @@ fn a_clone_continues_from_its_parent() {
 
 #[test]
 fn clones_of_clones_know_all_their_ancestors_up_to_a_depth() {
-    let mut state = golden();
+    let mut state = detached_golden();
     let mut from = "golden@s".to_string();
     for depth in 1..=limits::MAX_ANCESTORS {
         let name = format!("c{depth}");
@@ -78,7 +72,7 @@ fn clones_of_clones_know_all_their_ancestors_up_to_a_depth() {
 
 #[test]
 fn what_cannot_be_cloned_is_said() {
-    let mut state = golden();
+    let mut state = detached_golden();
     create(&mut state, "taken-2", GIB, 1).unwrap();
     let before = state.clone();
     let kinds = |state: &mut State, from: &str, names: Family| clone(state, from, names).unwrap_err().kind;
@@ -113,7 +107,7 @@ fn what_cannot_be_cloned_is_said() {
 
 #[test]
 fn a_deleted_snapshot_stays_until_its_last_clone_is_gone() {
-    let mut state = golden();
+    let mut state = detached_golden();
     clone(&mut state, "golden@s", family("c-{}-disk", 2)).unwrap();
     let Answer::Snapshots(kept) = state.apply(&Command::DeleteSnapshot(at("golden@s"))).unwrap() else { panic!() };
     assert_eq!((kept[0].state, kept[0].clones), (SnapshotState::Deleting, 2));
@@ -130,7 +124,7 @@ fn a_deleted_snapshot_stays_until_its_last_clone_is_gone() {
 
 #[test]
 fn a_deleted_volume_stays_out_of_sight_for_its_clones() {
-    let mut state = golden();
+    let mut state = detached_golden();
     clone(&mut state, "golden@s", Family::single("c")).unwrap();
     snapshot(&mut state, &["c@s"]).unwrap();
     clone(&mut state, "c@s", Family::single("d")).unwrap();
@@ -166,7 +160,7 @@ fn a_deleted_volume_stays_out_of_sight_for_its_clones() {
 
 #[test]
 fn a_flattened_clone_needs_its_parent_no_more() {
-    let mut state = golden();
+    let mut state = detached_golden();
     clone(&mut state, "golden@s", family("c", 2)).unwrap();
     let flatten = |state: &mut State, name: &str| state.apply(&Command::Flatten { name: name.into() });
     assert_eq!(kind(flatten(&mut state, "golden")), ProblemKind::Conflict);
@@ -193,7 +187,7 @@ fn a_flattened_clone_needs_its_parent_no_more() {
 
 #[test]
 fn a_clone_keeps_chunks_without_data() {
-    let mut state = golden();
+    let mut state = detached_golden();
     clone(&mut state, "golden@s", Family::single("c")).unwrap();
     let opened = serve(&mut state, "c");
     let chunk = allocate(&mut state, "c", opened.epoch, &[0]).unwrap().remove(0);
@@ -205,7 +199,7 @@ fn a_clone_keeps_chunks_without_data() {
 
 #[test]
 fn a_flattened_clone_can_be_the_last_that_kept_its_parent() {
-    let mut state = golden();
+    let mut state = detached_golden();
     clone(&mut state, "golden@s", Family::single("c")).unwrap();
     state.apply(&Command::DeleteSnapshot(at("golden@s"))).unwrap();
     delete(&mut state, "golden").unwrap();
@@ -218,7 +212,7 @@ fn a_flattened_clone_can_be_the_last_that_kept_its_parent() {
 
 #[test]
 fn many_are_deleted_at_once_each_by_itself() {
-    let mut state = golden();
+    let mut state = detached_golden();
     clone(&mut state, "golden@s", family("c", 500)).unwrap();
     attach(&mut state, "c-7", Some("n3")).unwrap();
     let volumes = vec![family("c", 400), Family::single("golden"), Family { first: 401, ..family("c", 200) }];

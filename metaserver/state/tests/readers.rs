@@ -9,18 +9,6 @@ use levee_proto::*;
 
 const GIB: u64 = 1 << 30;
 
-/// A volume with a chunk and a snapshot that is done, attached to `n1`.
-fn golden() -> State {
-    let mut state = cluster(&[100, 100, 100]);
-    create(&mut state, "golden", GIB, 2).unwrap();
-    attach(&mut state, "golden", Some("n1")).unwrap();
-    let opened = open(&mut state, "golden", 101).unwrap();
-    allocate(&mut state, "golden", opened.epoch, &[0, 3]).unwrap();
-    snapshot(&mut state, &["golden@s"]).unwrap();
-    sealed(&mut state, "golden", opened.epoch, 1).unwrap();
-    state
-}
-
 fn detach(state: &mut State, name: &str) -> VolumeInfo {
     let Answer::Volume(info) = state.apply(&Command::Detach { name: name.into() }).unwrap() else { panic!() };
     state.check().unwrap();

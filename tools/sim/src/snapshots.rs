@@ -224,7 +224,7 @@ fn delete(world: &World, guest: &Guest) {
     let snapshots = guest.snapshots();
     let at = world.below(snapshots.taken.borrow().len() as u64) as usize;
     let gone = snapshots.taken.borrow_mut().remove(at);
-    let name = SnapshotName { volume: guest.name().into(), snapshot: gone.name };
+    let name = name_of(guest.name(), &gone.name);
     world.log(|| format!("{name} is deleted"));
     reached!("snapshot deleted");
     if let Err(problem) = world.meta().apply(&Command::DeleteSnapshot(name)) {
@@ -243,7 +243,7 @@ fn clone(world: &World, guest: &Guest) {
     let taken = snapshots.taken.borrow();
     let Some(shown) = taken.iter().find(|t| t.name == *name).and_then(Taken::begin_with) else { return };
     let names = Family::single(format!("c{}", world.guests().len()));
-    let from = SnapshotName { volume: guest.name().into(), snapshot: name.clone() };
+    let from = name_of(guest.name(), name);
     let request = CreateClones { from, names: names.clone(), size: None, copies: None, min_copies: None };
     match world.meta().apply(&Command::CreateClones(request)) {
         Ok(_) => reached!("snapshot cloned"),
@@ -261,7 +261,7 @@ fn rollback(world: &World, guest: &Guest) {
         return;
     }
     let (name, _) = &complete[world.below(complete.len() as u64) as usize];
-    let name = SnapshotName { volume: guest.name().into(), snapshot: name.clone() };
+    let name = name_of(guest.name(), name);
     let shown = guest.snapshots().taken.borrow().iter().find(|t| t.name == name.snapshot).and_then(Taken::begin_with);
     let Some(shown) = shown else { return };
     if let Err(problem) = world.meta().apply(&Command::Detach { name: guest.name().into() }) {
@@ -298,7 +298,7 @@ fn complete(world: &World, guest: &Guest) -> Vec<(String, View)> {
     let Ok(versions) = state.volume_versions(guest.name()) else { return vec![] };
     let mut all = vec![];
     for taken in &*guest.snapshots().taken.borrow() {
-        let name = SnapshotName { volume: guest.name().into(), snapshot: taken.name.clone() };
+        let name = name_of(guest.name(), &taken.name);
         let is_done = state.snapshot_named(&name).is_ok_and(|s| s.state == SnapshotState::Done);
         let view = versions.snapshots.iter().find(|v| v.version == taken.version);
         if is_done && taken.shown.is_some() {

@@ -3,7 +3,7 @@
 use crate::client::{ClientError, MetaClient};
 use crate::output::Output;
 use levee_proto::api::{CapacityInfo, ChangeLimits, ProblemKind};
-use levee_proto::units::show_size;
+use levee_proto::units::{show_ratio, show_size};
 
 pub async fn limits(meta: &MetaClient, change: Option<&ChangeLimits>, out: &Output) -> anyhow::Result<()> {
     let info = match change {
@@ -26,7 +26,7 @@ pub async fn look(meta: &MetaClient) -> Result<Option<CapacityInfo>, ClientError
 fn describe(info: &CapacityInfo) -> String {
     let limits = info.limits;
     let provisioned = match (info.provisionable, limits.over_provision_percent) {
-        (Some(most), Some(percent)) => format!("at most {} times, {}", ratio(percent), show_size(most)),
+        (Some(most), Some(percent)) => format!("at most {} times, {}", show_ratio(percent.into()), show_size(most)),
         _ => "no limit".into(),
     };
     let percent = |percent: Option<u8>| percent.map_or("never".into(), |percent| format!("from {percent} % on"));
@@ -34,9 +34,10 @@ fn describe(info: &CapacityInfo) -> String {
         0 => "not known yet: no daemon has reported".into(),
         reported => format!("{} of {} ({} %)", show_size(info.used), show_size(reported), share(info.used, reported)),
     };
+    let times = show_ratio(share(info.provisioned, info.capacity));
     let mut lines = vec![
         format!("Capacity        {} on disks in service", show_size(info.capacity)),
-        format!("Provisioned     {} in all copies ({} times)", show_size(info.provisioned), times(info)),
+        format!("Provisioned     {} in all copies ({} times)", show_size(info.provisioned), times),
         format!("Over-provision  {provisioned}"),
         format!("Used            {used}"),
         format!("Warn            {}", percent(limits.warn_percent)),
@@ -44,15 +45,6 @@ fn describe(info: &CapacityInfo) -> String {
     ];
     lines.extend(info.detail.iter().map(|detail| format!("State           {detail}")));
     lines.join("\n")
-}
-
-fn times(info: &CapacityInfo) -> String {
-    let percent = share(info.provisioned, info.capacity);
-    format!("{}.{:02}", percent / 100, percent % 100)
-}
-
-fn ratio(percent: u32) -> String {
-    format!("{}.{:02}", percent / 100, percent % 100)
 }
 
 /// Percent, rounded down; of nothing: 0.

@@ -221,39 +221,49 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Asks the replicas for it; `None`: the ancestor has nothing of the chunk any more.
     pub(super) async fn ask_presence(&self, layer: &Layer, index: u32) -> Result<Option<Arc<BlockSet>>, Stopped> {
-        let request = |replica: &SharedReplica| Request::Presence {
-            volume: replica.volume,
-            chunk: replica.chunk,
-            replica: replica.place.replica,
-            disk: replica.place.disk,
-            view: replica.view.clone(),
+        let request = |r: &SharedReplica| Request::Presence {
+            volume: r.volume,
+            chunk: r.chunk,
+            replica: r.place.replica,
+            disk: r.place.disk,
+            view: r.view.clone(),
         };
-        let take = |_: &SharedReplica, reply: Reply, _| match reply {
-            Reply::Presence { bits } => {
-                BlockSet::from_bits(&bits).map(Arc::new).ok_or_else(|| "a bitmap of another length".into())
-            }
-            other => Err(format!("{other:?}")),
+        let bits = |reply| match reply {
+            Reply::Presence { bits } => Ok(bits),
+            other => Err(other),
         };
-        // A mirror does not tell what the ancestor has itself.
-        self.ask_shared(layer, index, |replica| !replica.is_mirror, request, take).await
+        Ok(self.ask_bits(layer, index, request, bits).await?.map(Arc::new))
     }
 
     /// The blocks that an ancestor shows data in. Not remembered: nothing but counting needs it.
     pub(super) async fn present_data(&self, layer: &Layer, index: u32) -> Result<BlockSet, Stopped> {
-        let request = |replica: &SharedReplica| Request::PresentData {
-            volume: replica.volume,
-            chunk: replica.chunk,
-            replica: replica.place.replica,
-            disk: replica.place.disk,
-            view: replica.view.clone(),
+        let request = |r: &SharedReplica| Request::PresentData {
+            volume: r.volume,
+            chunk: r.chunk,
+            replica: r.place.replica,
+            disk: r.place.disk,
+            view: r.view.clone(),
         };
-        let take = |_: &SharedReplica, reply: Reply, _| match reply {
-            Reply::PresentData { bits } => {
-                BlockSet::from_bits(&bits).ok_or_else(|| "a bitmap of another length".into())
-            }
-            other => Err(format!("{other:?}")),
+        let bits = |reply| match reply {
+            Reply::PresentData { bits } => Ok(bits),
+            other => Err(other),
         };
-        Ok(self.ask_shared(layer, index, |replica| !replica.is_mirror, request, take).await?.unwrap_or_default())
+        Ok(self.ask_bits(layer, index, request, bits).await?.unwrap_or_default())
+    }
+
+    /// Asks for a bit per block, of the ancestor's own replicas: a mirror does not tell what the ancestor has itself.
+    async fn ask_bits(
+        &self,
+        layer: &Layer,
+        index: u32,
+        request: impl Fn(&SharedReplica) -> Request,
+        bits: impl Fn(Reply) -> Result<Bytes, Reply>,
+    ) -> Result<Option<BlockSet>, Stopped> {
+        let take = |_: &SharedReplica, reply: Reply, _| {
+            let bits = bits(reply).map_err(|other| format!("{other:?}"))?;
+            BlockSet::from_bits(&bits).ok_or_else(|| "a bitmap of another length".into())
+        };
+        self.ask_shared(layer, index, |replica| !replica.is_mirror, request, take).await
     }
 
     /// Replicas are slow: there may be more of them by now.

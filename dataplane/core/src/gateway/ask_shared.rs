@@ -70,21 +70,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 };
                 let answer = self.first_answer(&mut open, patience).await;
                 self.check_stopped()?;
-                match answer.map(|(of, answer)| {
-                    let taken = answer.map_err(|e| e.0).and_then(|(reply, data)| take(&of, reply, data));
-                    (of, taken)
-                }) {
-                    Some((_, Ok(answer))) => return Ok(Some(answer)),
-                    Some((of, Err(e))) => {
+                let Some((of, answer)) = answer else {
+                    if !is_asked {
+                        break;
+                    }
+                    chunk.prefer_next();
+                    self.look_for_more();
+                    continue;
+                };
+                match answer.map_err(|down| down.0).and_then(|(reply, data)| take(&of, reply, data)) {
+                    Ok(answer) => return Ok(Some(answer)),
+                    Err(e) => {
                         debug!(chunk = %of.chunk, node = %of.place.node, "an ancestor's copy cannot be read: {e}");
                         why = Some(e);
                         chunk.prefer_next();
                     }
-                    None if is_asked => {
-                        chunk.prefer_next();
-                        self.look_for_more();
-                    }
-                    None => break,
                 }
             }
             if !std::mem::replace(&mut said, true) {

@@ -37,7 +37,7 @@ const ATTEMPTS: u32 = 5;
 struct Count {
     stored: u64,
     written: u64,
-    /// By view, the head's last.
+    /// By view, the head's first.
     alone: Vec<u64>,
 }
 
@@ -57,7 +57,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     pub async fn usage(&self, mut tell: impl FnMut(u64, u64)) -> Result<VolumeUsage, String> {
         for _ in 0..ATTEMPTS {
             let told = self.told_versions();
-            let count = self.count(&live(&told), &mut tell).await?;
+            let mut views = live(&told);
+            views.rotate_right(1);
+            let count = self.count(&views, &mut tell).await?;
             if self.told_versions().number == told.number {
                 return Ok(self.in_bytes(&count, &told));
             }
@@ -68,8 +70,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     fn in_bytes(&self, count: &Count, told: &VolumeVersions) -> VolumeUsage {
         let bytes = |blocks: u64| blocks * BLOCK_SIZE as u64;
         let alone = |view: usize| bytes(count.alone.get(view).copied().unwrap_or(0));
-        let snapshot = |(i, view): (usize, &View)| SnapshotUsage { version: view.version, exclusive: alone(i) };
-        let (written, exclusive, stored) = (bytes(count.written), alone(told.snapshots.len()), bytes(count.stored));
+        let snapshot = |(i, view): (usize, &View)| SnapshotUsage { version: view.version, exclusive: alone(i + 1) };
+        let (written, exclusive, stored) = (bytes(count.written), alone(0), bytes(count.stored));
         VolumeUsage {
             provisioned: self.size(),
             written,
@@ -81,7 +83,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// All chunks, of the volume and its ancestors. `views`: the head's last.
+    /// All chunks, of the volume and its ancestors. `views`: the head's first.
     async fn count(&self, views: &[View], tell: &mut impl FnMut(u64, u64)) -> Result<Count, String> {
         let mut indexes: BTreeSet<u32> = self.chunks().iter().map(|c| c.index).collect();
         indexes.extend(self.0.ancestors.indexes());
@@ -117,8 +119,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let mut missing = BlockSet::default();
         missing.insert_range(0..BLOCKS_PER_CHUNK);
         let mut count = Count::default();
-        if let Some(mut told) = told {
-            told.alone.rotate_left(1);
+        if let Some(told) = told {
             count.alone = told.alone.into_iter().map(u64::from).collect();
             count.stored = u64::from(told.stored);
             count.written = u64::from(told.data.len());
@@ -172,11 +173,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     async fn ask_tally(&self, chunk: &Rc<Chunk>, member: usize, views: &[View]) -> Option<Told> {
         let (session, target) = (self.session_of(chunk, member), self.target(chunk, member));
-        let mut views = views.to_vec();
-        views.rotate_right(1);
-        let expected = views.len();
-        match self.ask(&session, &target, Request::Tally { target, views }, Bytes::new()).await {
-            Ok((Reply::Tally { stored, alone, entries, data }, _)) if alone.len() == expected => {
+        let request = Request::Tally { target, views: views.to_vec() };
+        match self.ask(&session, &target, request, Bytes::new()).await {
+            Ok((Reply::Tally { stored, alone, entries, data }, _)) if alone.len() == views.len() => {
                 let (entries, data) = (BlockSet::from_bits(&entries)?, BlockSet::from_bits(&data)?);
                 Some(Told { stored, alone, entries, data })
             }

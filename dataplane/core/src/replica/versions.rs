@@ -121,19 +121,24 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     }
 
     pub(super) fn presence(&self, volume: VolumeId, named: Named, view: &View, reply: ReplyFn) {
-        let bits = self.admit_shared(volume, named, view);
-        match bits.and_then(|shard| shard.presence(named.1, view).map_err(|e| store_refusal(&e))) {
-            Ok(bits) => reply(Reply::Presence { bits: bits.into() }, Bytes::new()),
-            Err(refusal) => reply(refusal, Bytes::new()),
-        }
+        let found = self.bits(volume, named, view, Shard::presence).map(|bits| Reply::Presence { bits });
+        reply(found.unwrap_or_else(|refusal| refusal), Bytes::new());
     }
 
     pub(super) fn present_data(&self, volume: VolumeId, named: Named, view: &View, reply: ReplyFn) {
-        let bits = self.admit_shared(volume, named, view);
-        match bits.and_then(|shard| shard.present_data(named.1, view).map_err(|e| store_refusal(&e))) {
-            Ok(bits) => reply(Reply::PresentData { bits: bits.into() }, Bytes::new()),
-            Err(refusal) => reply(refusal, Bytes::new()),
-        }
+        let found = self.bits(volume, named, view, Shard::present_data).map(|bits| Reply::PresentData { bits });
+        reply(found.unwrap_or_else(|refusal| refusal), Bytes::new());
+    }
+
+    fn bits(
+        &self,
+        volume: VolumeId,
+        named: Named,
+        view: &View,
+        find: impl FnOnce(&Shard<D, R>, ChunkId, &View) -> Result<Vec<u8>, StoreError>,
+    ) -> Result<Bytes, Reply> {
+        let shard = self.admit_shared(volume, named, view)?;
+        find(&shard, named.1, view).map(Bytes::from).map_err(|e| store_refusal(&e))
     }
 
     /// Admits whoever asks for a snapshot that is complete here.

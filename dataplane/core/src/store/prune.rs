@@ -79,9 +79,8 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         let s = self.inner().state.borrow();
         let r = s.index.get(chunk).ok_or(StoreError::UnknownReplica(chunk))?;
         let mut bits = vec![0; PRESENCE_LEN];
-        for (block, head) in r.chains.heads(0) {
-            let slot = if view.sees(head.version) { head } else { r.chains.visible(block, view) };
-            bits[block as usize / 8] |= u8::from(holds(slot)) << (block % 8);
+        for (block, _) in r.chains.heads(0) {
+            bits[block as usize / 8] |= u8::from(holds(r.chains.visible(block, view))) << (block % 8);
         }
         Ok(bits)
     }

@@ -49,8 +49,8 @@ impl Tally {
 
     fn count(&mut self, r: &Replica, blocks: Range<u32>) {
         let mut versions: Vec<Version> = Vec::new();
-        for (block, head) in r.chains.heads(blocks.start).take_while(|(block, _)| *block < blocks.end) {
-            let visible = if self.head.sees(head.version) { head } else { r.chains.visible(block, &self.head) };
+        for (block, _) in r.chains.heads(blocks.start).take_while(|(block, _)| *block < blocks.end) {
+            let visible = r.chains.visible(block, &self.head);
             let (at, bit) = (block as usize / 8, block % 8);
             self.entries[at] |= u8::from(visible.place != super::index::Place::ABSENT) << bit;
             self.data[at] |= u8::from(is_data(visible)) << bit;

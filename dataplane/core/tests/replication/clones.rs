@@ -1,7 +1,7 @@
 //! Clones: what they have not written is read from the snapshots that they grew from, whatever happens to their replicas.
 
 use crate::cases::{assert_heals, content, get, pass, put, within};
-use crate::snapshots::{scenario, shown, snapshot, until};
+use crate::snapshots::{scenario, shown, snapshot, snapshot_of, until};
 use crate::world::{Fate, VOLUME, World};
 use bytes::Bytes;
 use levee_proto::wire::{Request, Status};
@@ -115,9 +115,7 @@ fn clones_of_clones_read_each_block_from_the_nearest_that_has_it() {
         let (gateway, _) = world.attach_volume(child);
         put(&world, &gateway, 2, 2).await;
         gateway.discard(3 * BLOCK, BLOCK).await.unwrap();
-        let (versions, view) = world.begin_snapshot(child);
-        gateway.set_versions(versions).unwrap();
-        until(&world, "the snapshot", || world.versions(child).pending.is_none()).await;
+        let view = snapshot_of(&world, child, &gateway).await;
         put(&world, &gateway, 4, 3).await;
         let grandchild = world.clone_volume(child, &view);
         let (gateway, _) = world.attach_volume(grandchild);

@@ -1,8 +1,8 @@
 //! Clones that read mirrors of what they grew from.
 
 use crate::cases::{get, put};
-use crate::snapshots::{scenario, until};
-use crate::world::{Fate, TestGateway, VOLUME, World};
+use crate::snapshots::{scenario, snapshot_of, until};
+use crate::world::{Fate, VOLUME, World};
 use levee_proto::wire::{Request, Status};
 use levee_proto::{BLOCK_SIZE, View, VolumeId};
 use std::cell::RefCell;
@@ -11,25 +11,18 @@ use std::rc::Rc;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-async fn snapshot(world: &World, id: VolumeId, gateway: &TestGateway) -> View {
-    let (versions, view) = world.begin_snapshot(id);
-    gateway.set_versions(versions).unwrap();
-    until(world, "the snapshot", || world.versions(id).pending.is_none()).await;
-    view
-}
-
 /// A snapshot of a clone: block 1 is its parent's, block 2 was the parent's and was zeroed, blocks 3 and 256 are its own.
 async fn image(world: &World) -> (VolumeId, View) {
     let (base, _) = world.attach();
     put(world, &base, 1, 1).await;
     put(world, &base, 2, 1).await;
-    let view = snapshot(world, VOLUME, &base).await;
+    let view = snapshot_of(world, VOLUME, &base).await;
     let id = world.clone_volume(VOLUME, &view);
     let (gateway, _) = world.attach_volume(id);
     gateway.write_zeroes(2 * BLOCK, BLOCK).await.unwrap();
     put(world, &gateway, 3, 3).await;
     put(world, &gateway, 256, 4).await;
-    (id, snapshot(world, id, &gateway).await)
+    (id, snapshot_of(world, id, &gateway).await)
 }
 
 /// A volume that holds all of it.
@@ -38,7 +31,7 @@ async fn mirror(world: &World, of: VolumeId, view: &View) -> VolumeId {
     let (gateway, _) = world.attach_volume(id);
     gateway.set_versions(world.flatten(id)).unwrap();
     until(world, "flattening", || !world.versions(id).flatten).await;
-    let view = snapshot(world, id, &gateway).await;
+    let view = snapshot_of(world, id, &gateway).await;
     world.add_mirror(of, id, &view);
     id
 }

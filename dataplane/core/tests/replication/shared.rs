@@ -2,7 +2,7 @@
 //! anything but their own snapshot.
 
 use crate::cases::{get, pass, put, within};
-use crate::snapshots::{scenario, snapshot, until};
+use crate::snapshots::{scenario, snapshot, snapshot_of};
 use crate::world::{Fate, TestGateway, VOLUME, World};
 use levee_core::sync::join_all;
 use levee_proto::wire::{Request, Status};
@@ -109,9 +109,7 @@ fn which_blocks_an_ancestor_has_is_asked_once_per_host() {
         let child = world.clone_volume(VOLUME, &view);
         let (gateway, _) = world.attach_volume(child);
         put(&world, &gateway, 5, 55).await;
-        let (versions, view) = world.begin_snapshot(child);
-        gateway.set_versions(versions).unwrap();
-        until(&world, "the snapshot", || world.versions(child).pending.is_none()).await;
+        let view = snapshot_of(&world, child, &gateway).await;
         put(&world, &gateway, 0, 99).await;
         world.remember(ROOM);
         let asked = Asked::count(&world, |_, _| Fate::Deliver);

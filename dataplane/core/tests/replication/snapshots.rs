@@ -6,7 +6,7 @@ use crate::cases::{LONG, assert_heals, get, pass, put, put_later, told, within};
 use crate::world::{Fate, TestGateway, VOLUME, World};
 use levee_core::ports::Runtime;
 use levee_proto::wire::{Request, Status};
-use levee_proto::{NodeId, Version, View};
+use levee_proto::{NodeId, Version, View, VolumeId};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -18,14 +18,19 @@ pub fn scenario<F: Future<Output = ()>>(story: impl FnOnce(World) -> F) {
 
 /// Takes a snapshot, and waits until it is complete.
 pub async fn snapshot(world: &World, gateway: &TestGateway) -> View {
-    let (versions, view) = world.begin_snapshot(VOLUME);
+    snapshot_of(world, VOLUME, gateway).await
+}
+
+/// The same, of any volume.
+pub async fn snapshot_of(world: &World, id: VolumeId, gateway: &TestGateway) -> View {
+    let (versions, view) = world.begin_snapshot(id);
     gateway.set_versions(versions).unwrap();
-    until_complete(world).await;
+    until_complete(world, id).await;
     view
 }
 
-async fn until_complete(world: &World) {
-    until(world, "the snapshot", || world.versions(VOLUME).pending.is_none()).await;
+async fn until_complete(world: &World, id: VolumeId) {
+    until(world, "the snapshot", || world.versions(id).pending.is_none()).await;
 }
 
 /// Waits until something is so.
@@ -98,7 +103,7 @@ fn a_snapshot_waits_for_writes_that_are_not_answered() {
         pass(&world, 2000).await;
         assert!(!late.get() && world.versions(VOLUME).pending.is_some());
         world.no_rule();
-        until_complete(&world).await;
+        until_complete(&world, VOLUME).await;
         assert!(late.get());
         assert_eq!(shown(&world, &view, 1..=2).await, [2, 0]);
         assert_heals(&world, &gateway).await;
@@ -122,7 +127,7 @@ fn a_snapshot_that_a_dead_gateway_left_pending_is_completed_by_the_next() {
             world.no_rule();
             let (gateway, _) = world.attach();
             put(&world, &gateway, 1, 3).await;
-            until_complete(&world).await;
+            until_complete(&world, VOLUME).await;
             assert_eq!(shown(&world, &view, [1]).await, [1]);
             assert_eq!(get(&world, &gateway, 1).await, 3);
             assert_heals(&world, &gateway).await;
@@ -185,7 +190,7 @@ fn members_of_which_each_misses_another_version_heal_each_other() {
         }
         assert!(world.versions(VOLUME).pending.is_some(), "nobody holds all of it");
         world.no_rule();
-        until_complete(&world).await;
+        until_complete(&world, VOLUME).await;
         for (view, stamp) in views.iter().zip(2..) {
             assert_eq!(shown(&world, view, [1]).await, [stamp]);
         }

@@ -1,7 +1,7 @@
 //! What volumes and snapshots take up, compared with a plain model: maps of who wrote which block last.
 
 use crate::cases::{assert_heals, pass, within};
-use crate::snapshots::{scenario, until};
+use crate::snapshots::{scenario, snapshot_of};
 use crate::world::{Fate, TestGateway, VOLUME, VOLUME_SIZE, World};
 use bytes::Bytes;
 use levee_proto::api::VolumeUsage;
@@ -102,9 +102,7 @@ impl Pair {
 
     async fn snapshot(&mut self) {
         let id = self.plain.id;
-        let (versions, view) = self.world.begin_snapshot(id);
-        self.gateway.set_versions(versions).unwrap();
-        until(&self.world, "the snapshot", || self.world.versions(id).pending.is_none()).await;
+        let view = snapshot_of(&self.world, id, &self.gateway).await;
         self.plain.snapshots.push(Snap { view, entries: self.plain.head.clone(), clones: 0 });
     }
 

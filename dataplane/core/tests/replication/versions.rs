@@ -4,7 +4,7 @@
 //! One thing at a time: what happens when things meet is the simulator's subject. A sequence that fails is made shorter by itself.
 
 use crate::cases::{content, get, pass, put, put_later, told};
-use crate::snapshots::until;
+use crate::snapshots::{snapshot_of, until};
 use crate::world::{TestGateway, VOLUME, World};
 use levee_core::ports::Runtime;
 use levee_proto::{BLOCK_SIZE, NodeId, View, VolumeId};
@@ -181,10 +181,8 @@ impl Story {
         if taken.len() == MAX_SNAPSHOTS {
             return;
         }
-        let (versions, view) = self.world.begin_snapshot(id);
         let holds = holds.clone();
-        gateway.0.set_versions(versions).unwrap();
-        until(&self.world, "the snapshot", || self.world.versions(id).pending.is_none()).await;
+        let view = snapshot_of(&self.world, id, &gateway.0).await;
         self.volumes[volume].taken.push(Taken { view, holds });
     }
 

@@ -183,3 +183,15 @@ pub fn clone(state: &mut State, from: &str, names: Family) -> Result<CreatedClon
 pub fn resize(state: &mut State, name: &str, size: u64, allow_shrink: bool) -> Outcome {
     state.apply(&Command::Resize { name: name.into(), request: ResizeVolume { size, allow_shrink } })
 }
+
+/// A volume `golden` of 1 GiB with two chunks and a snapshot `s` that is done, attached to `n1`.
+pub fn golden() -> State {
+    let mut state = cluster(&[100, 100, 100]);
+    create(&mut state, "golden", 1 << 30, 2).unwrap();
+    attach(&mut state, "golden", Some("n1")).unwrap();
+    let opened = open(&mut state, "golden", 101).unwrap();
+    allocate(&mut state, "golden", opened.epoch, &[0, 3]).unwrap();
+    snapshot(&mut state, &["golden@s"]).unwrap();
+    sealed(&mut state, "golden", opened.epoch, 1).unwrap();
+    state
+}
