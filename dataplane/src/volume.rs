@@ -225,6 +225,7 @@ impl Volume {
             copied_bytes: gateway.copied_bytes,
             versions_progress: self.0.gateway.versions_progress(),
             degraded: gateway.degraded,
+            load: levee_proto::api::VolumeLoad::default(),
         };
         let counts = Counts {
             hedged_reads: gateway.hedged_reads,

@@ -189,6 +189,7 @@ fn serving(volume: VolumeId, epoch: Epoch) -> VolumeReport {
         copied_bytes: 0,
         versions_progress: 0,
         degraded: vec![],
+        load: VolumeLoad::default(),
     }
 }
 
@@ -205,7 +206,7 @@ async fn reports_show_up_and_belong_to_their_attachment() {
 
     let mut beat = heartbeat(11);
     beat.volumes.push(serving(volume.id, epoch));
-    beat.disks.push(DiskUsage { disk: node.disks[0], used: 4711, failed: None });
+    beat.disks.push(DiskUsage { disk: node.disks[0], used: 4711, failed: None, load: DiskLoad::default() });
     c.beat(node.node, &beat).await.unwrap();
     let report = c.volume("v").await.attachment.unwrap().report;
     assert_eq!(report.as_ref(), beat.volumes.first());

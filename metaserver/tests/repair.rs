@@ -25,7 +25,7 @@ impl Daemon {
         let registered = c.register(i, u128::from(i) + 10).await;
         let (node, disk) = (registered.node, registered.disks[0]);
         let mut beat = heartbeat(u128::from(i) + 10);
-        beat.disks.push(DiskUsage { disk, used: 0, failed: failed.map(Into::into) });
+        beat.disks.push(DiskUsage { disk, used: 0, failed: failed.map(Into::into), load: DiskLoad::default() });
         let c = c.clone();
         let beats = tokio::spawn(async move {
             loop {
@@ -78,6 +78,7 @@ fn serving(opened: &OpenedVolume, leaving_replicas: u32) -> VolumeReport {
         copied_bytes: 77,
         versions_progress: 0,
         degraded: vec![],
+        load: VolumeLoad::default(),
     }
 }
 

@@ -177,6 +177,7 @@ async fn put_in_order(c: &Client, node: NodeId, opened: &OpenedVolume) {
         copied_bytes: 0,
         versions_progress: 0,
         degraded: vec![],
+        load: VolumeLoad::default(),
     });
     patiently("the volume being detached again", async || {
         c.beat(node, &beat).await.expect("a heartbeat");

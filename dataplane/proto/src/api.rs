@@ -46,15 +46,22 @@
 //! | `POST /v1/volumes/{name}/scrub` | `application/x-ndjson`: [`ScrubEvent`]s, the last one `done` or `failed` |
 //! | `POST /v1/volumes/{name}/diff` [`DiffVolume`] | `application/x-ndjson`: [`DiffEvent`]s, the last one `done` or `failed` |
 //! | `POST /v1/volumes/{name}/usage` | `application/x-ndjson`: [`UsageEvent`]s, the last one `done` or `failed` |
+//! | `GET /v1/replicas` | [`ReplicaSizes`] |
+//! | `POST /v1/disks` [`AddDisk`] | [`AddedDisk`] |
+//! | `POST /v1/disks/{id}/remove` | [`RemovedDisk`] |
 //! | `GET /metrics` | Prometheus text |
 //!
 //! Errors are RFC 9457 problem details: [`Problem`].
 
 mod capacity;
+mod load;
+mod topology;
 mod usage;
 mod versions;
 
 pub use capacity::*;
+pub use load::*;
+pub use topology::*;
 pub use usage::*;
 pub use versions::*;
 
@@ -207,6 +214,11 @@ pub struct RegisterNode {
     #[serde(default)]
     pub cluster: Option<Uuid>,
     pub disks: Vec<RegisterDisk>,
+    /// Failure domains that the node belongs to; absent: the node is one by itself. Names as those of volumes.
+    #[serde(default)]
+    pub zone: Option<String>,
+    #[serde(default)]
+    pub rack: Option<String>,
 }
 
 /// A disk that a daemon brings along.
@@ -219,6 +231,8 @@ pub struct RegisterDisk {
     pub capacity: u64,
     /// Logs on the disk: a chunk lives in shard `chunk % shards`, on core `shard % cores`.
     pub shards: u16,
+    #[serde(default)]
+    pub class: DiskClass,
 }
 
 /// Answer to [`RegisterNode`].
@@ -317,6 +331,9 @@ pub struct Heartbeat {
     /// Replicas that are gone from disk, as asked for in [`Intent::deletes`]; at most 1000.
     #[serde(default)]
     pub deleted: Vec<ReplicaRef>,
+    /// The other nodes, as this one sees them.
+    #[serde(default)]
+    pub links: Vec<LinkReport>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -327,6 +344,8 @@ pub struct DiskUsage {
     /// Why the disk cannot be used any more; absent while it works.
     #[serde(default)]
     pub failed: Option<String>,
+    #[serde(default)]
+    pub load: DiskLoad,
 }
 
 /// How a volume does at its gateway.
@@ -362,6 +381,8 @@ pub struct VolumeReport {
     /// Chunks that do not have all their copies, at most [`MAX_CHUNK_REPORTS`].
     #[serde(default)]
     pub degraded: Vec<ChunkReport>,
+    #[serde(default)]
+    pub load: VolumeLoad,
 }
 
 /// Most chunks named in one [`VolumeReport`].
@@ -435,6 +456,18 @@ pub struct Intent {
     /// Background work allowed on this node, bytes per second; absent: no limit.
     #[serde(default)]
     pub background_rate: Option<u64>,
+    /// Replicas that are to be put elsewhere though their disks stay in service, of volumes that this node serves. As with
+    /// a disk that is drained: a newcomer first, then the old one goes. The meta server says where the newcomer goes. One that
+    /// is not named any more stays.
+    #[serde(default)]
+    pub moves: Vec<MoveReplica>,
+}
+
+/// A replica that is to be put elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct MoveReplica {
+    pub volume: VolumeId,
+    pub replica: ReplicaId,
 }
 
 /// A disk whose replicas are to be put elsewhere.

@@ -47,6 +47,8 @@ impl Control {
             cores: self.args.data.iter().map(ToString::to_string).collect(),
             cluster: disks.cluster()?,
             disks: described,
+            zone: None,
+            rack: None,
         };
         let mut complaint = Complaint::new();
         loop {
@@ -115,7 +117,13 @@ impl Disk {
         match &self.state {
             DiskState::Missing { known, .. } => {
                 error!("disk {path} (disk {}) is not served", known.disk);
-                Ok(RegisterDisk { uuid: known.uuid, path, capacity: known.capacity, shards: known.shards })
+                Ok(RegisterDisk {
+                    uuid: known.uuid,
+                    path,
+                    capacity: known.capacity,
+                    shards: known.shards,
+                    class: DiskClass::default(),
+                })
             }
             DiskState::Owned(owned) => {
                 let uuid = Uuid::from_bytes(owned.superblock.disk_uuid);
@@ -125,7 +133,7 @@ impl Disk {
                     (Some(_), Some(known)) => known.capacity,
                     (Some(why), None) => bail!("disk {path}: {why}"),
                 };
-                Ok(RegisterDisk { uuid, path, capacity, shards: owned.superblock.shards })
+                Ok(RegisterDisk { uuid, path, capacity, shards: owned.superblock.shards, class: DiskClass::default() })
             }
         }
     }

@@ -20,7 +20,13 @@ impl Control {
             self.share_background_rate(&status.volumes).await;
             let (disks, mut volumes) = (status.disks, status.volumes);
             bound_chunks(&mut volumes, MAX_CHUNKS);
-            let beat = Heartbeat { incarnation: self.incarnation, disks, volumes, deleted: deleted.clone() };
+            let beat = Heartbeat {
+                incarnation: self.incarnation,
+                disks,
+                volumes,
+                deleted: deleted.clone(),
+                links: Vec::new(),
+            };
             match self.meta.heartbeat(self.joined().node, &beat).await {
                 Ok(_) => self.deletes.reported(&deleted),
                 Err(e) => complaint.say(&format!("heartbeat: {e}")),
@@ -50,7 +56,7 @@ impl Control {
         let usage = |(i, disk): (usize, &super::JoinedDisk)| {
             let shares = || cores.iter().filter_map(move |c| c.disks.get(i));
             let failed = disk.missing.clone().or_else(|| shares().find_map(|s| s.failed.clone()));
-            DiskUsage { disk: disk.id, used: shares().map(|s| s.used).sum(), failed }
+            DiskUsage { disk: disk.id, used: shares().map(|s| s.used).sum(), failed, load: DiskLoad::default() }
         };
         disks.map(usage).collect()
     }
@@ -101,6 +107,7 @@ mod tests {
             copied_bytes: 0,
             versions_progress: 0,
             degraded: (0..degraded as u32).map(chunk).collect(),
+            load: VolumeLoad::default(),
         }
     }
 

@@ -83,5 +83,5 @@ async fn intent() -> Json<Intent> {
     // Nothing ever changes: a long poll.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (attach, peers, deletes, evacuate) = (vec![], vec![], vec![], vec![]);
-    Json(Intent { revision: 1, attach, peers, deletes, evacuate, background_rate: None })
+    Json(Intent { revision: 1, attach, peers, deletes, evacuate, background_rate: None, moves: Vec::new() })
 }

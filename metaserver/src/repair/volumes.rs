@@ -182,7 +182,13 @@ mod tests {
     fn drained(volumes: usize) -> State {
         let mut state = State::default();
         apply(&mut state, Command::Found { cluster: Uuid::from_u128(1) });
-        let disk = RegisterDisk { uuid: Uuid::from_u128(2), path: "/d".into(), capacity: 100 * CHUNK_SIZE, shards: 1 };
+        let disk = RegisterDisk {
+            uuid: Uuid::from_u128(2),
+            path: "/d".into(),
+            capacity: 100 * CHUNK_SIZE,
+            shards: 1,
+            class: DiskClass::default(),
+        };
         let incarnation = Uuid::from_u128(3);
         let node = RegisterNode {
             name: "n1".into(),
@@ -191,6 +197,8 @@ mod tests {
             cores: vec!["h:2".into()],
             cluster: None,
             disks: vec![disk],
+            zone: None,
+            rack: None,
         };
         apply(&mut state, Command::RegisterNode(node));
         let alive = BTreeSet::from([NodeId(1)]);

@@ -247,6 +247,7 @@ pub fn node(i: u32, incarnation: u128) -> RegisterNode {
         path: format!("/disk{i}"),
         capacity: 1 << 40,
         shards: 2,
+        class: DiskClass::default(),
     };
     RegisterNode {
         name: format!("n{i}"),
@@ -255,12 +256,14 @@ pub fn node(i: u32, incarnation: u128) -> RegisterNode {
         cores: vec![format!("127.0.0.1:{i}")],
         cluster: None,
         disks: vec![disk],
+        zone: None,
+        rack: None,
     }
 }
 
 pub fn heartbeat(incarnation: u128) -> Heartbeat {
     let incarnation = Uuid::from_u128(incarnation);
-    Heartbeat { incarnation, disks: Vec::new(), volumes: Vec::new(), deleted: Vec::new() }
+    Heartbeat { incarnation, disks: Vec::new(), volumes: Vec::new(), deleted: Vec::new(), links: Vec::new() }
 }
 
 fn lost(error: reqwest::Error) -> Problem {

@@ -170,6 +170,7 @@ impl Process {
             path: format!("/disk/{}", d.uuid),
             capacity: SLOTS * CHUNK_SIZE,
             shards: world.setup().shards,
+            class: levee_proto::api::DiskClass::default(),
         };
         let request = RegisterNode {
             name: format!("n{}", self.node),
@@ -178,6 +179,8 @@ impl Process {
             cores: (0..world.setup().cores).map(|core| format!("localhost:{}", 2 + core)).collect(),
             cluster: None,
             disks: self.disks.iter().map(disk).collect(),
+            zone: None,
+            rack: None,
         };
         loop {
             match world.meta().ask(self, Command::RegisterNode(request.clone())).await {

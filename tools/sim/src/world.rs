@@ -127,6 +127,8 @@ impl World {
             cores: (0..setup.cores).map(|core| format!("localhost:{}", 2 + core)).collect(),
             cluster: None,
             disks: disks.iter().map(|d| self.describe(d)).collect(),
+            zone: None,
+            rack: None,
         };
         match self.0.meta.apply(&Command::RegisterNode(register)) {
             Ok(Answer::Registered(r)) => {
@@ -168,7 +170,13 @@ impl World {
 
     fn describe(&self, disk: &SimDisk) -> RegisterDisk {
         let capacity = 64 * CHUNK_SIZE;
-        RegisterDisk { uuid: disk.uuid, path: format!("/disk/{}", disk.uuid), capacity, shards: self.setup().shards }
+        RegisterDisk {
+            uuid: disk.uuid,
+            path: format!("/disk/{}", disk.uuid),
+            capacity,
+            shards: self.setup().shards,
+            class: levee_proto::api::DiskClass::default(),
+        }
     }
 
     fn add_volume(&self, n: usize) {

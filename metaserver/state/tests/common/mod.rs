@@ -27,8 +27,11 @@ pub fn node_named(name: &str, incarnation: u64, disks: &[(u64, u64)]) -> Registe
                 path: format!("/disk{id}"),
                 capacity: chunks * CHUNK_SIZE,
                 shards: 2,
+                class: DiskClass::default(),
             })
             .collect(),
+        zone: None,
+        rack: None,
     }
 }
 
