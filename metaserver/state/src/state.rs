@@ -53,7 +53,7 @@ impl Index {
             chores: BTreeSet::new(),
             provisioned: tables.volumes.values().map(promised_to).sum(),
         };
-        for (id, volume) in &tables.volumes {
+        for (id, volume) in tables.volumes.iter() {
             if let Some(attachment) = &volume.attachment {
                 index.attach(attachment.node, *id, attachment.repair);
             }
