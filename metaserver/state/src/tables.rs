@@ -5,6 +5,7 @@ use crate::command::Decider;
 use crate::groups::Group;
 use crate::history::{History, NO_HISTORY, Parent};
 use crate::table::Table;
+use crate::level::Level;
 use levee_proto::api::{CapacityLimits, DiskState, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
 use serde::{Deserialize, Serialize, Serializer};
@@ -27,6 +28,12 @@ pub(crate) struct Tables {
     pub groups: BTreeMap<u64, Group>,
     #[serde(default)]
     pub limits: CapacityLimits,
+    /// Which commands may be given: see [`crate::level`].
+    #[serde(default = "Level::first")]
+    pub level: Level,
+    /// The newest time that a batch of commands brought, milliseconds since 1970.
+    #[serde(default)]
+    pub clock_ms: u64,
 }
 
 /// The largest id of each kind that was ever given out.
