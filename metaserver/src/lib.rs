@@ -13,6 +13,7 @@ mod app;
 pub mod args;
 mod barrier;
 mod capacity;
+mod condition;
 mod limits;
 mod observe;
 mod proposer;
