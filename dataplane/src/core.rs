@@ -7,12 +7,11 @@ use crate::disks::{DiskShare, PROBE_EVERY, Shards};
 use crate::links::Links;
 use crate::ports::GlommioRuntime;
 use crate::service::{ReplicaLink, Replicas};
-use crate::volume::{Background, ServeOptions, Volume, VolumeStatus};
+use crate::volume::{Background, Leaving, ServeOptions, Volume, VolumeStatus};
 use levee_core::shared::SharedBlocks;
 use levee_core::store::Superblock;
 use levee_proto::api::{
-    DiffEvent, DiffVolume, DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, UsageEvent, VerifyEvent,
-    VolumeVersions,
+    DiffEvent, DiffVolume, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, UsageEvent, VerifyEvent, VolumeVersions,
 };
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_rdma::{Identity, Server, ServerLimits};
@@ -57,8 +56,8 @@ pub enum Command {
         replicas: Vec<ReplicaRef>,
         done: Reply<Vec<ReplicaRef>>,
     },
-    /// Disks whose replicas are to be put elsewhere.
-    Evacuate(Arc<BTreeMap<DiskId, DiskState>>),
+    /// Replicas that are to be put elsewhere.
+    Leave(Arc<Leaving>),
     /// Background work allowed to each volume, bytes per second; `None`: no limit.
     BackgroundRate(Option<u64>),
     Report {
@@ -181,7 +180,7 @@ impl Core {
             Command::Delete { replicas, done } => {
                 glommio::spawn_local(async move { self.delete(replicas, done).await }).detach();
             }
-            Command::Evacuate(disks) => self.change_background(|b| b.evacuate = disks),
+            Command::Leave(leaving) => self.change_background(|b| b.leaving = leaving),
             Command::BackgroundRate(rate) => self.change_background(|b| b.rate = rate),
             Command::Report { done } => {
                 let _ = done.send(self.report()).await;

@@ -30,6 +30,7 @@ mod heal;
 mod hedge;
 mod hold;
 mod layered;
+mod leaving;
 mod locks;
 mod member;
 mod prune;
@@ -56,8 +57,9 @@ use bytes::Bytes;
 use chunk::{Chunk, Stage};
 use confirm::Confirmations;
 use hold::Hold;
+use leaving::Leaving;
 use levee_proto::api::{
-    ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
+    ChangedReplicas, ChunkInfo, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
 };
 use levee_proto::units::{Extent, MAX_VOLUME_SIZE};
 use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
@@ -204,8 +206,8 @@ struct Inner<R: Runtime, C: Cluster> {
     /// By disk: one disk's failure is not its node's.
     sessions: RefCell<BTreeMap<DiskId, Rc<Session>>>,
     allocating: RefCell<BTreeMap<u32, Event>>,
-    /// Disks whose replicas are to be put elsewhere.
-    evacuate: RefCell<BTreeMap<DiskId, DiskState>>,
+    /// Replicas that are to be put elsewhere.
+    leaving: RefCell<Leaving>,
     background: Background,
     /// A chunk may hold no data any more.
     emptied: Event,
@@ -248,7 +250,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             chunks,
             sessions: RefCell::default(),
             allocating: RefCell::default(),
-            evacuate: RefCell::default(),
+            leaving: RefCell::default(),
             background: Background::default(),
             emptied: Event::new(),
             confirmations: Confirmations::default(),
