@@ -233,7 +233,7 @@ impl Volume {
             copied_bytes: gateway.copied_bytes,
             versions_progress: self.0.gateway.versions_progress(),
             degraded: gateway.degraded,
-            load: levee_proto::api::VolumeLoad::default(),
+            load: self.0.stats.load(),
         };
         let counts = Counts {
             hedged_reads: gateway.hedged_reads,
@@ -243,6 +243,11 @@ impl Volume {
             longest_cut: self.0.longest_cut.get(),
         };
         VolumeStatus { name: self.name().to_string(), report, counts, io: self.0.stats.snapshot() }
+    }
+
+    /// Looks at what its guest does: to be called about once a second.
+    pub fn sample(&self) {
+        self.0.stats.sample(self.0.gateway.hot_chunks());
     }
 
     /// Changes what is done beside serving guests.

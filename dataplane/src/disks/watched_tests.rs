@@ -1,5 +1,6 @@
 use super::watched::Watched;
 use bytes::Bytes;
+use levee_core::load::Totals;
 use levee_core::ports::{Disk, Runtime};
 use levee_core::store::{self, NewReplica, Options, Shard, Superblock};
 use levee_core::testing::{MemDisk, TestRuntime};
@@ -30,6 +31,8 @@ fn a_disk_that_works_is_only_counted() {
     });
     assert!(disk.watch().failed().is_none() && !disk.watch().is_busy());
     assert_eq!(disk.watch().read_errors(), 0);
+    let block = BLOCK_SIZE as u64;
+    assert_eq!(disk.watch().totals(), Totals { reads: 1, writes: 2, read_bytes: block, write_bytes: 2 * block });
 }
 
 #[test]

@@ -44,6 +44,7 @@ mod snapshot;
 mod takeover;
 mod tally;
 mod through;
+mod traffic;
 mod verify;
 mod versions;
 mod write;
@@ -74,6 +75,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
+use traffic::Sampled;
 use versions::Versions;
 
 /// An extent fits one request.
@@ -209,6 +211,7 @@ struct Inner<R: Runtime, C: Cluster> {
     /// Replicas that are to be put elsewhere.
     leaving: RefCell<Leaving>,
     background: Background,
+    sampled: Sampled,
     /// A chunk may hold no data any more.
     emptied: Event,
     confirmations: Confirmations,
@@ -238,6 +241,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let chunks = RefCell::new(Vec::new());
         let (versions, ancestors) = (Versions::new(&volume), Ancestors::new(&volume));
         let gateway = Gateway(Rc::new(Inner {
+            sampled: Sampled::new(rt.now()),
             rt,
             cluster,
             node,
