@@ -111,11 +111,11 @@ fn a_disk_is_removed_once_nothing_is_on_it() {
     let new = text(&node.dir.path().join("disk-new"));
     let (status, answer) = add(&daemon, json!({"path": new, "format": true, "size": 256 * MIB}));
     assert_eq!(status, 200, "{answer}");
-    meta.say(|t| drop(t.replicas.insert(DiskId(2), 3)));
+    meta.say(|t| t.replicas = [(DiskId(2), 3)].into());
     let (status, problem) = remove(&daemon, 2);
     assert!(status == 409 && problem["detail"].as_str().unwrap().contains("3 replicas"), "{problem}");
     assert_eq!(meta.told(|t| t.states.get(&DiskId(2)).copied()), None);
-    meta.say(|t| drop(t.replicas.remove(&DiskId(2))));
+    meta.say(|t| t.replicas.clear());
     let (status, removed) = remove(&daemon, 2);
     assert_eq!((status, removed), (200, json!({"disk": 2, "path": new})));
     assert_eq!(meta.told(|t| t.states.get(&DiskId(2)).copied()), Some(DiskState::Draining), "nothing is placed there");
@@ -143,7 +143,7 @@ fn a_broken_disk_is_removed_whatever_was_on_it_and_another_takes_its_place() {
     let new = node.dir.path().join("disk-new");
     let (status, answer) = add(&daemon, json!({"path": text(&new), "format": true, "size": 256 * MIB}));
     assert_eq!(status, 200, "{answer}");
-    meta.say(|t| drop(t.replicas.insert(DiskId(2), 3)));
+    meta.say(|t| t.replicas = [(DiskId(2), 3)].into());
     File::options().write(true).open(&new).unwrap().set_len(MIB).unwrap();
     until("the failure is reported", || meta.failures()?.iter().any(Option::is_some).then_some(()));
     assert_eq!(remove(&daemon, 2).0, 200);

@@ -2,7 +2,7 @@ use super::watched::Watched;
 use bytes::Bytes;
 use levee_core::load::Totals;
 use levee_core::ports::{Disk, Runtime};
-use levee_core::store::{self, NewReplica, Options, ReplicaBytes, Shard, Superblock};
+use levee_core::store::{self, NewReplica, Options, Shard, Superblock};
 use levee_core::testing::{MemDisk, TestRuntime};
 use levee_proto::wire::{BlockKind, Crcs};
 use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, View, VolumeId};
@@ -168,8 +168,10 @@ fn a_failed_shard_is_opened_again_with_what_it_acknowledged() {
                 assert_eq!(data, vec![*n as u8; BLOCK_SIZE]);
             }
             assert!(write(&again, 31).await);
-            let bytes = (acknowledged.len() as u64 + 1) * BLOCK_SIZE as u64;
-            assert_eq!(again.replica_bytes(), [ReplicaBytes { chunk: CHUNK, replica, bytes }]);
+            // The write that failed may have got there, too.
+            let [found] = again.replica_bytes()[..] else { panic!("there is one replica") };
+            let blocks = found.bytes / BLOCK_SIZE as u64 - acknowledged.len() as u64;
+            assert!(found.chunk == CHUNK && found.replica == replica && (1..=2).contains(&blocks), "{found:?}");
         });
     }
 }
