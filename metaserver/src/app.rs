@@ -45,7 +45,7 @@ impl App {
         App {
             id,
             members,
-            proposer: Proposer::start(raft.clone()),
+            proposer: Proposer::start(raft.clone(), replicated.clone(), levee_meta_state::LEVEL),
             barrier: Barrier::start(raft.clone()),
             raft,
             replicated,

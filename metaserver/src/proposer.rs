@@ -4,11 +4,12 @@
 //! members, and sharing it is what makes thousands of small requests a second possible.
 
 use crate::limits::*;
-use crate::raft::{Batch, Raft};
+use crate::raft::{Batch, Raft, Replicated};
 use levee_meta_state::{Answer, Command, Outcome};
 use levee_proto::api::{Problem, ProblemKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 type Reply = oneshot::Sender<Outcome>;
@@ -18,6 +19,7 @@ type Waiting = (Command, Reply);
 #[derive(Clone)]
 pub struct Proposer {
     queue: mpsc::Sender<Waiting>,
+    replicated: Replicated,
     counts: Arc<Counts>,
 }
 
@@ -29,11 +31,13 @@ pub struct Counts {
 }
 
 impl Proposer {
-    pub fn start(raft: Raft) -> Proposer {
+    /// `level`: the newest that this member knows.
+    pub fn start(raft: Raft, replicated: Replicated, level: u32) -> Proposer {
         let (queue, waiting) = mpsc::channel(MAX_QUEUE);
         let counts = Arc::new(Counts::default());
-        tokio::spawn(collect(raft, waiting, counts.clone()));
-        Proposer { queue, counts }
+        let stamps = Stamps { replicated: replicated.clone(), level, last_ms: 0 };
+        tokio::spawn(collect(raft, waiting, counts.clone(), stamps));
+        Proposer { queue, replicated, counts }
     }
 
     pub fn counts(&self) -> &Counts {
@@ -44,6 +48,7 @@ impl Proposer {
     /// the command may still take effect.
     pub async fn propose(&self, command: Command) -> Outcome {
         command.validate()?;
+        self.replicated.read(|state| state.check_level(&command))?;
         let (reply, answer) = oneshot::channel();
         self.queue.try_send((command, reply)).map_err(|_| unavailable("too many requests are waiting"))?;
         match tokio::time::timeout(COMMIT_WAIT, answer).await {
@@ -58,7 +63,33 @@ pub(crate) fn unavailable(why: &str) -> Problem {
     Problem::new(ProblemKind::Unavailable, format!("{why}: try again in a moment"))
 }
 
-async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<Counts>) {
+/// Makes entries of commands.
+struct Stamps {
+    replicated: Replicated,
+    level: u32,
+    last_ms: u64,
+}
+
+impl Stamps {
+    fn batch(&mut self, commands: Vec<Command>) -> Batch {
+        let (state_level, clock_ms) = self.replicated.read(|state| {
+            // A new cluster begins at the newest level.
+            let level = if state.cluster().is_some() { state.level() } else { self.level };
+            (level, state.clock_ms())
+        });
+        let needed = commands.iter().map(Command::level).max().unwrap_or(0);
+        self.last_ms = now_ms().max(self.last_ms).max(clock_ms);
+        Batch { level: state_level.max(needed), at_ms: self.last_ms, commands }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<Counts>, mut stamps: Stamps) {
     while let Some(first) = waiting.recv().await {
         let (commands, replies) = gather(first, &mut waiting);
         if commands.is_empty() {
@@ -67,7 +98,7 @@ async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<C
         counts.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
         counts.entries.fetch_add(1, Ordering::Relaxed);
         // Giving up the wait does not take the entry back, it lets those behind it have their turn.
-        let outcomes = match tokio::time::timeout(COMMIT_WAIT, raft.client_write(Batch(commands))).await {
+        let outcomes = match tokio::time::timeout(COMMIT_WAIT, raft.client_write(stamps.batch(commands))).await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(error)) => {
                 tracing::debug!("a proposal failed: {error}");

@@ -6,7 +6,7 @@ use super::volumes::change;
 use crate::app::App;
 use crate::capacity;
 use crate::limits::{DEFAULT_PAGE, OPEN_LOOK, OPEN_WAIT, SNAPSHOT_WAIT};
-use crate::proposer::unexpected;
+use crate::proposer::{now_ms, unexpected};
 use axum::extract::State;
 use axum::http::StatusCode;
 use levee_meta_state as state;
@@ -15,7 +15,7 @@ use levee_proto::api::*;
 use levee_proto::{Version, VolumeId};
 use serde::Deserialize;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use utoipa::IntoParams;
 
 /// How long the caller is willing to wait for the gateways.
@@ -94,11 +94,6 @@ async fn open_unused(app: &App, names: &[SnapshotName]) {
         }
     };
     let _ = tokio::time::timeout(OPEN_WAIT, opened).await;
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns once none of them is pending any more, the leader is another, or the member stops.

@@ -38,10 +38,10 @@ impl State {
         self.check_unique_names()?;
         self.check_nodes()?;
         let mut seen = Seen::default();
-        for (id, volume) in &self.tables.volumes {
+        for (id, volume) in self.tables.volumes.iter() {
             self.check_volume(*id, volume, &mut seen)?;
         }
-        for (id, volume) in &self.tables.volumes {
+        for (id, volume) in self.tables.volumes.iter() {
             self.check_snapshots(*id, volume, &seen)?;
         }
         self.check_groups_of_snapshots()?;
@@ -58,7 +58,7 @@ impl State {
                 ensure!(group_of(id) == Some(here), "volume {id} is in group {number} and does not know it");
             }
         }
-        for (id, volume) in &self.tables.volumes {
+        for (id, volume) in self.tables.volumes.iter() {
             let Some(Grouped { group, version }) = volume.history().group else { continue };
             let member = self.tables.groups.get(&group).and_then(|g| g.members.get(id));
             ensure!(
@@ -204,7 +204,7 @@ impl State {
     }
 
     fn check_disks(&self, seen: &mut Seen) -> Result<(), String> {
-        for (id, disk) in &self.tables.disks {
+        for (id, disk) in self.tables.disks.iter() {
             ensure!((1..=self.tables.last.disk).contains(&id.0), "disk {id} was never given out");
             ensure!(self.tables.nodes.contains_key(&disk.node), "disk {id} is of no node");
             for gone in &disk.deletes {

@@ -107,6 +107,10 @@ pub enum Command {
         request: ResizeVolume,
     },
     SetLimits(ChangeLimits),
+    /// From now on commands up to this level may be given: every member knows them. See [`crate::LEVEL`].
+    SetLevel {
+        level: u32,
+    },
 }
 
 /// Who says that a disk is dead. One can only take back what itself or a lesser one said.

@@ -53,7 +53,7 @@ impl Index {
             chores: BTreeSet::new(),
             provisioned: tables.volumes.values().map(promised_to).sum(),
         };
-        for (id, volume) in &tables.volumes {
+        for (id, volume) in tables.volumes.iter() {
             if let Some(attachment) = &volume.attachment {
                 index.attach(attachment.node, *id, attachment.repair);
             }
@@ -108,6 +108,7 @@ impl State {
     /// Applies one command. A refusal leaves the state as it was.
     pub fn apply(&mut self, command: &Command) -> Outcome {
         command.validate()?;
+        self.check_level(command)?;
         match command {
             Command::Found { cluster } => {
                 self.tables.cluster.get_or_insert(*cluster);
@@ -138,6 +139,7 @@ impl State {
             Command::Flattened { name, request } => self.flattened(name, request),
             Command::Resize { name, request } => self.resize(name, request),
             Command::SetLimits(change) => self.set_limits(change),
+            Command::SetLevel { level } => self.set_level(*level),
         }
     }
 
