@@ -1,6 +1,7 @@
 //! What request handlers work with.
 
 use crate::barrier::Barrier;
+use crate::meters::Requests;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
 use crate::raft::{Raft, Replicated};
@@ -25,6 +26,7 @@ pub struct App {
     /// Becomes true when the process should end.
     pub stopping: watch::Receiver<bool>,
     pub policy: Policy,
+    pub requests: Requests,
     observed: Mutex<Observed>,
     /// Why disks that should count as lost do not, if so.
     held: Mutex<Option<String>>,
@@ -52,6 +54,7 @@ impl App {
             http,
             stopping,
             policy,
+            requests: Requests::default(),
             held: Mutex::default(),
             observed: Mutex::new(Observed::new(0, Instant::now(), policy.down_after)),
         }

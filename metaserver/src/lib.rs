@@ -14,6 +14,7 @@ pub mod args;
 mod barrier;
 mod capacity;
 mod limits;
+mod meters;
 mod observe;
 mod proposer;
 mod raft;

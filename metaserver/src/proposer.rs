@@ -4,12 +4,13 @@
 //! members, and sharing it is what makes thousands of small requests a second possible.
 
 use crate::limits::*;
+use crate::meters::Histogram;
 use crate::raft::{Batch, Raft, Replicated};
 use levee_meta_state::{Answer, Command, Outcome};
 use levee_proto::api::{Problem, ProblemKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 type Reply = oneshot::Sender<Outcome>;
@@ -28,6 +29,10 @@ pub struct Proposer {
 pub struct Counts {
     pub commands: AtomicU64,
     pub entries: AtomicU64,
+    /// Entries whose outcome nobody heard: without a leader, or without a majority.
+    pub failures: AtomicU64,
+    /// From the proposal of an entry until it was applied.
+    pub commits: Histogram,
 }
 
 impl Proposer {
@@ -42,6 +47,11 @@ impl Proposer {
 
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Commands that wait to be proposed.
+    pub fn waiting(&self) -> u64 {
+        self.queue.max_capacity().saturating_sub(self.queue.capacity()) as u64
     }
 
     /// Commits the command and answers its outcome. `Unavailable` means that the outcome is unknown:
@@ -98,6 +108,7 @@ async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<C
         counts.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
         counts.entries.fetch_add(1, Ordering::Relaxed);
         // Giving up the wait does not take the entry back, it lets those behind it have their turn.
+        let begun = Instant::now();
         let outcomes = match tokio::time::timeout(COMMIT_WAIT, raft.client_write(stamps.batch(commands))).await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(error)) => {
@@ -106,6 +117,10 @@ async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<C
             }
             Err(_) => Err(unavailable("a majority of the meta servers does not answer")),
         };
+        match &outcomes {
+            Ok(_) => counts.commits.add(begun.elapsed()),
+            Err(_) => _ = counts.failures.fetch_add(1, Ordering::Relaxed),
+        }
         answer(replies, outcomes);
     }
 }

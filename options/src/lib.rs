@@ -7,7 +7,7 @@
 //! What is given in several places is taken from the command line, else from the environment, else from the file.
 #![forbid(unsafe_code)]
 
-mod file;
+pub mod file;
 mod limits;
 mod merge;
 pub mod pages;

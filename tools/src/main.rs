@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod commands;
 mod errors;
+mod init;
 mod limits;
 mod local;
 mod output;

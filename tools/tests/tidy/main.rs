@@ -89,6 +89,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("perf/tests/backend/channel.rs", "descriptors received over a socket"),
     ("rdma/src/recv.rs", "receiving into uninitialised memory"),
     ("rdma/src/tcp.rs", "raw sockets under glommio's"),
+    ("tools/src/init/check/uring.rs", "asks the kernel for an io_uring"),
     ("tools/src/local/spawn.rs", "setsid between fork and exec"),
     ("vhost/src/notice.rs", "a descriptor received over a socket"),
     ("vhost/src/kick.rs", "the kick's descriptor is handed to glommio"),
