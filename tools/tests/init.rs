@@ -160,7 +160,7 @@ fn disks_are_looked_at() {
     for (head, part) in [
         (vec![], "not formatted yet"),
         (b"MBR".to_vec(), "something that is not Levee's"),
-        (superblock(2), "formatted for 2 cores, and `data` has 1"),
+        (superblock(2), "formatted for 2 core(s), and `data` has 1"),
     ] {
         let disk = disk_with(dir.path(), &head);
         let before = std::fs::read(&disk).unwrap();
