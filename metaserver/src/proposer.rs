@@ -5,6 +5,7 @@
 
 use crate::limits::*;
 use crate::raft::{Batch, Raft};
+use crate::request::keyed;
 use levee_meta_state::{Answer, Command, Outcome};
 use levee_proto::api::{Problem, ProblemKind};
 use std::sync::Arc;
@@ -43,6 +44,7 @@ impl Proposer {
     /// Commits the command and answers its outcome. `Unavailable` means that the outcome is unknown:
     /// the command may still take effect.
     pub async fn propose(&self, command: Command) -> Outcome {
+        let command = keyed(command);
         command.validate()?;
         let (reply, answer) = oneshot::channel();
         self.queue.try_send((command, reply)).map_err(|_| unavailable("too many requests are waiting"))?;

@@ -86,8 +86,14 @@ async fn save(database: &Database, meta: Meta, bytes: Arc<Vec<u8>>) -> anyhow::R
 
 fn moves_intents(command: &Command) -> bool {
     use Command::*;
+    if let Keyed { command, .. } = command {
+        return moves_intents(command);
+    }
     // All that does not: what only gives out epochs, names or chunks.
-    !matches!(command, Found { .. } | CreateVolume(_) | CreateClones(_) | Open { .. } | Allocate { .. })
+    !matches!(
+        command,
+        Found { .. } | CreateVolume(_) | CreateVolumes(_) | CreateClones(_) | Open { .. } | Allocate { .. }
+    )
 }
 
 impl RaftStateMachine<Types> for Machine {

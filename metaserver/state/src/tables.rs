@@ -4,6 +4,7 @@
 use crate::command::Decider;
 use crate::groups::Group;
 use crate::history::{History, NO_HISTORY, Parent};
+use crate::keys::Keys;
 use levee_proto::api::{CapacityLimits, DiskState, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub(crate) struct Tables {
     pub groups: BTreeMap<u64, Group>,
     #[serde(default)]
     pub limits: CapacityLimits,
+    #[serde(default, skip_serializing_if = "Keys::is_empty")]
+    pub keys: Keys,
 }
 
 /// The largest id of each kind that was ever given out.
