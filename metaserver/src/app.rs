@@ -4,6 +4,7 @@ use crate::barrier::Barrier;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
 use crate::raft::{Raft, Replicated};
+use crate::rates::{Limiter, Rates};
 use crate::repair::Policy;
 use openraft::RaftMetrics;
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ pub struct App {
     /// Becomes true when the process should end.
     pub stopping: watch::Receiver<bool>,
     pub policy: Policy,
+    pub limiter: Limiter,
     observed: Mutex<Observed>,
     /// Why disks that should count as lost do not, if so.
     held: Mutex<Option<String>>,
@@ -33,10 +35,12 @@ pub struct App {
 pub type RaftWatch = watch::Receiver<RaftMetrics<u64, openraft::BasicNode>>;
 
 impl App {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         id: u64,
         members: BTreeMap<u64, String>,
         policy: Policy,
+        rates: Rates,
         raft: Raft,
         replicated: Replicated,
         http: reqwest::Client,
@@ -52,6 +56,7 @@ impl App {
             http,
             stopping,
             policy,
+            limiter: Limiter::new(rates),
             held: Mutex::default(),
             observed: Mutex::new(Observed::new(0, Instant::now(), policy.down_after)),
         }
