@@ -1,6 +1,7 @@
 //! What request handlers work with.
 
 use crate::barrier::Barrier;
+use crate::meters::Requests;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
 use crate::raft::{Raft, Replicated};
@@ -27,6 +28,7 @@ pub struct App {
     pub stopping: watch::Receiver<bool>,
     pub policy: Policy,
     pub limiter: Limiter,
+    pub requests: Requests,
     observed: Mutex<Observed>,
     /// Why disks that should count as lost do not, if so.
     held: Mutex<Option<String>>,
@@ -57,6 +59,7 @@ impl App {
             stopping,
             policy,
             limiter: Limiter::new(rates),
+            requests: Requests::default(),
             held: Mutex::default(),
             observed: Mutex::new(Observed::new(0, Instant::now(), policy.down_after)),
         }

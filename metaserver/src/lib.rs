@@ -15,6 +15,7 @@ mod barrier;
 mod capacity;
 mod clock;
 mod limits;
+mod meters;
 mod observe;
 mod proposer;
 mod raft;

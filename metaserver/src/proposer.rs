@@ -5,12 +5,14 @@
 
 use crate::clock::now_ms;
 use crate::limits::*;
+use crate::meters::Histogram;
 use crate::raft::{Batch, Raft, Replicated};
 use crate::request::keyed;
 use levee_meta_state::{Answer, Command, Outcome};
 use levee_proto::api::{Problem, ProblemKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 type Reply = oneshot::Sender<Outcome>;
@@ -29,6 +31,10 @@ pub struct Proposer {
 pub struct Counts {
     pub commands: AtomicU64,
     pub entries: AtomicU64,
+    /// Entries whose outcome nobody heard: without a leader, or without a majority.
+    pub failures: AtomicU64,
+    /// From the proposal of an entry until it was applied.
+    pub commits: Histogram,
 }
 
 impl Proposer {
@@ -43,6 +49,11 @@ impl Proposer {
 
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Commands that wait to be proposed.
+    pub fn waiting(&self) -> u64 {
+        self.queue.max_capacity().saturating_sub(self.queue.capacity()) as u64
     }
 
     /// Commits the command and answers its outcome. `Unavailable` means that the outcome is unknown:
@@ -94,6 +105,7 @@ async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<C
         counts.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
         counts.entries.fetch_add(1, Ordering::Relaxed);
         // Giving up the wait does not take the entry back, it lets those behind it have their turn.
+        let begun = Instant::now();
         let outcomes = match tokio::time::timeout(COMMIT_WAIT, raft.client_write(stamps.batch(commands))).await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(error)) => {
@@ -102,6 +114,10 @@ async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<C
             }
             Err(_) => Err(unavailable("a majority of the meta servers does not answer")),
         };
+        match &outcomes {
+            Ok(_) => counts.commits.add(begun.elapsed()),
+            Err(_) => _ = counts.failures.fetch_add(1, Ordering::Relaxed),
+        }
         answer(replies, outcomes);
     }
 }

@@ -19,6 +19,7 @@ mod volumes;
 pub use problem::Failure;
 
 use crate::app::App;
+use crate::meters;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
@@ -47,6 +48,7 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
         .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(cluster::healthz))
+        .layer(from_fn_with_state(app.clone(), meters::count))
         .with_state(app.clone())
         .merge(raft)
         .fallback(no_route)
