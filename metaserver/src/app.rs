@@ -5,6 +5,7 @@ use crate::meters::Requests;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
 use crate::raft::{Raft, Replicated};
+use crate::rates::{Limiter, Rates};
 use crate::repair::Policy;
 use openraft::RaftMetrics;
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub struct App {
     /// Becomes true when the process should end.
     pub stopping: watch::Receiver<bool>,
     pub policy: Policy,
+    pub limiter: Limiter,
     pub requests: Requests,
     observed: Mutex<Observed>,
     /// Why disks that should count as lost do not, if so.
@@ -35,10 +37,12 @@ pub struct App {
 pub type RaftWatch = watch::Receiver<RaftMetrics<u64, openraft::BasicNode>>;
 
 impl App {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         id: u64,
         members: BTreeMap<u64, String>,
         policy: Policy,
+        rates: Rates,
         raft: Raft,
         replicated: Replicated,
         http: reqwest::Client,
@@ -54,6 +58,7 @@ impl App {
             http,
             stopping,
             policy,
+            limiter: Limiter::new(rates),
             requests: Requests::default(),
             held: Mutex::default(),
             observed: Mutex::new(Observed::new(0, Instant::now(), policy.down_after)),

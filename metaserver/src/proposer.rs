@@ -3,14 +3,16 @@
 //! While one entry is being committed the next one fills: a commit costs a flush on a majority of the
 //! members, and sharing it is what makes thousands of small requests a second possible.
 
+use crate::clock::now_ms;
 use crate::limits::*;
 use crate::meters::Histogram;
 use crate::raft::{Batch, Raft, Replicated};
+use crate::request::keyed;
 use levee_meta_state::{Answer, Command, Outcome};
 use levee_proto::api::{Problem, ProblemKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 type Reply = oneshot::Sender<Outcome>;
@@ -57,6 +59,7 @@ impl Proposer {
     /// Commits the command and answers its outcome. `Unavailable` means that the outcome is unknown:
     /// the command may still take effect.
     pub async fn propose(&self, command: Command) -> Outcome {
+        let command = keyed(command);
         command.validate()?;
         self.replicated.read(|state| state.check_level(&command))?;
         let (reply, answer) = oneshot::channel();
@@ -91,12 +94,6 @@ impl Stamps {
         self.last_ms = now_ms().max(self.last_ms).max(clock_ms);
         Batch { level: state_level.max(needed), at_ms: self.last_ms, commands }
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<Counts>, mut stamps: Stamps) {

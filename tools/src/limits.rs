@@ -10,6 +10,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 pub const NO_LEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one request for snapshots waits until they are complete; well below [`REQUEST_TIMEOUT`].
 pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
+/// Pause before a request is sent again that the servers were too busy for.
+pub const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks at something that is waited for.
 pub const POLL_PAUSE: Duration = Duration::from_millis(100);
 /// The first such pause, each being twice the one before: most of what is waited for takes a few milliseconds.

@@ -4,8 +4,9 @@
 use crate::command::Decider;
 use crate::groups::Group;
 use crate::history::{History, NO_HISTORY, Parent};
-use crate::table::Table;
+use crate::keys::Keys;
 use crate::level::Level;
+use crate::table::Table;
 use levee_proto::api::{CapacityLimits, DiskState, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
 use serde::{Deserialize, Serialize, Serializer};
@@ -34,6 +35,8 @@ pub(crate) struct Tables {
     /// The newest time that a batch of commands brought, milliseconds since 1970.
     #[serde(default)]
     pub clock_ms: u64,
+    #[serde(default, skip_serializing_if = "Keys::is_empty")]
+    pub keys: Keys,
 }
 
 /// The largest id of each kind that was ever given out.
