@@ -72,6 +72,7 @@ use crate::ids::*;
 use crate::units::Geometry;
 use crate::view::View;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -386,7 +387,7 @@ pub struct VolumeReport {
     /// Of the degraded ones: those that lack a quorum and are not served.
     #[serde(default)]
     pub waiting_chunks: u32,
-    /// Replicas on disks that are dead or being drained.
+    /// Replicas that are to be put elsewhere: on disks that are dead or being drained, or named in [`Intent::moves`].
     #[serde(default)]
     pub leaving_replicas: u32,
     /// Writes wait because disks are full.
@@ -481,6 +482,17 @@ pub struct Intent {
     /// is not named any more stays.
     #[serde(default)]
     pub moves: Vec<MoveReplica>,
+}
+
+impl Intent {
+    /// Each volume's replicas that are to be put elsewhere.
+    pub fn moves_by_volume(&self) -> BTreeMap<VolumeId, BTreeSet<ReplicaId>> {
+        let mut moves: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for MoveReplica { volume, replica } in &self.moves {
+            moves.entry(*volume).or_default().insert(*replica);
+        }
+        moves
+    }
 }
 
 /// A replica that is to be put elsewhere.

@@ -48,12 +48,12 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
         .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(cluster::healthz))
-        .layer(from_fn_with_state(app.clone(), meters::count))
         .with_state(app.clone())
         .merge(raft)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(app, limit::by_client))
+        .layer(from_fn_with_state(app.clone(), limit::by_client))
+        .layer(from_fn_with_state(app, meters::count))
         .layer(from_fn(trace::name_and_log))
 }
 
