@@ -1,9 +1,11 @@
 //! What request handlers work with.
 
 use crate::barrier::Barrier;
+use crate::meters::Requests;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
 use crate::raft::{Raft, Replicated};
+use crate::rates::{Limiter, Rates};
 use crate::repair::Policy;
 use openraft::RaftMetrics;
 use std::collections::BTreeMap;
@@ -25,6 +27,8 @@ pub struct App {
     /// Becomes true when the process should end.
     pub stopping: watch::Receiver<bool>,
     pub policy: Policy,
+    pub limiter: Limiter,
+    pub requests: Requests,
     observed: Mutex<Observed>,
     /// Why disks that should count as lost do not, if so.
     held: Mutex<Option<String>>,
@@ -33,10 +37,12 @@ pub struct App {
 pub type RaftWatch = watch::Receiver<RaftMetrics<u64, openraft::BasicNode>>;
 
 impl App {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         id: u64,
         members: BTreeMap<u64, String>,
         policy: Policy,
+        rates: Rates,
         raft: Raft,
         replicated: Replicated,
         http: reqwest::Client,
@@ -45,13 +51,15 @@ impl App {
         App {
             id,
             members,
-            proposer: Proposer::start(raft.clone()),
+            proposer: Proposer::start(raft.clone(), replicated.clone(), levee_meta_state::LEVEL),
             barrier: Barrier::start(raft.clone()),
             raft,
             replicated,
             http,
             stopping,
             policy,
+            limiter: Limiter::new(rates),
+            requests: Requests::default(),
             held: Mutex::default(),
             observed: Mutex::new(Observed::new(0, Instant::now(), policy.down_after)),
         }

@@ -11,6 +11,7 @@ use axum::serve::ListenerExt;
 use levee_meta_state::Command;
 use openraft::BasicNode;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +41,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let (stop, stopping) = watch::channel(false);
     let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_WAIT).tcp_nodelay(true).build()?;
-    let app = Arc::new(App::new(args.id, members, args.policy(), raft.clone(), replicated, http, stopping.clone()));
+    let app = Arc::new(App::new(
+        args.id,
+        members,
+        args.policy(),
+        args.rates(),
+        raft.clone(),
+        replicated,
+        http,
+        stopping.clone(),
+    ));
     tokio::spawn(found_cluster(app.clone()));
     tokio::spawn(repair::run(app.clone()));
     tracing::info!("member {} serves {own_url}, data in {}", args.id, args.dir.display());
@@ -101,9 +111,10 @@ async fn serve(
         let _ = socket.set_nodelay(true);
     });
     let mut until = stopping.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = until.wait_for(|stop| *stop).await;
-    });
+    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(async move {
+            let _ = until.wait_for(|stop| *stop).await;
+        });
     let mut server = tokio::spawn(server.into_future());
 
     let ended = tokio::select! {

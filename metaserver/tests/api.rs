@@ -155,6 +155,7 @@ async fn the_openapi_document_has_every_path() {
         "get /v1/repair",
         "get /v1/volumes",
         "post /v1/volumes",
+        "post /v1/volumes/batch",
         "delete /v1/volumes/{name}",
         "get /v1/volumes/{name}",
         "post /v1/volumes/{name}/allocate",

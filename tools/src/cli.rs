@@ -2,11 +2,13 @@
 
 mod cluster;
 mod image;
+mod init;
 mod snapshot;
 mod transfer;
 
 pub use cluster::Cluster;
 pub use image::{Image, ImageImport};
+pub use init::{Init, InitCheck, InitCommand, InitPlan};
 pub use snapshot::Snapshot;
 pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
 
@@ -60,6 +62,8 @@ pub enum Command {
     Up(Up),
     /// Stop the cluster on this machine; its data is kept
     Down(Down),
+    /// Write the configuration of a cluster of several hosts, or check whether a host is ready
+    Init(Box<Init>),
     /// Show how the cluster does
     #[command(after_help = "Examples:
   levee status

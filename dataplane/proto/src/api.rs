@@ -9,6 +9,7 @@
 //! | `POST /v1/nodes/{id}/heartbeat` | [`Heartbeat`] | [`HeartbeatAck`] |
 //! | `GET /v1/nodes/{id}/intent?after=REV&wait_ms=N` | | [`Intent`] |
 //! | `POST /v1/volumes` | [`CreateVolume`] | [`VolumeInfo`] (201) |
+//! | `POST /v1/volumes/batch` | [`CreateVolumes`] | [`CreatedVolumes`] |
 //! | `GET /v1/volumes?after=&limit=` | | [`Page`]`<`[`VolumeInfo`]`>` |
 //! | `GET /v1/volumes/{name}` | | [`VolumeInfo`] |
 //! | `DELETE /v1/volumes/{name}` | | 204 |
@@ -53,12 +54,14 @@
 //!
 //! Errors are RFC 9457 problem details: [`Problem`].
 
+mod batches;
 mod capacity;
 mod load;
 mod topology;
 mod usage;
 mod versions;
 
+pub use batches::*;
 pub use capacity::*;
 pub use load::*;
 pub use topology::*;
@@ -77,6 +80,13 @@ use uuid::Uuid;
 pub const MAX_PAGE: usize = 1000;
 /// Longest name of a volume or node, bytes.
 pub const MAX_NAME: usize = 128;
+/// Header that names a request in the logs of every process that touched it: 1 to [`MAX_REQUEST_ID`] of letters, digits, `_`
+/// and `-`. Made by the server if the client does not; always answered.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+/// Longest request id.
+pub const MAX_REQUEST_ID: usize = 64;
+/// Header with a key of the client's: a request that comes again with the same one is answered as it was the first time.
+pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 /// Longest wait of one long poll, milliseconds.
 pub const MAX_WAIT_MS: u64 = 30_000;
 
@@ -91,6 +101,12 @@ pub fn is_valid_name(name: &str) -> bool {
 /// What somebody calls something, whether it can be called so or not, for a message: no longer than a name can be.
 pub fn shown_name(name: &str) -> String {
     name.chars().take(MAX_NAME).collect()
+}
+
+/// Whether `text` may be a request id.
+pub fn is_valid_request_id(text: &str) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// What kind of thing went wrong. Stable: programs may act on it.
@@ -111,6 +127,8 @@ pub enum ProblemKind {
     NoSpace,
     /// No leader, or this member is not it and cannot say who is; try again (503).
     Unavailable,
+    /// The caller, or all callers together, ask more often than is allowed; try again later (429).
+    TooMany,
     /// A bug (500).
     Internal,
 }
@@ -124,6 +142,7 @@ impl ProblemKind {
             ProblemKind::Exists | ProblemKind::Conflict | ProblemKind::Fenced => 409,
             ProblemKind::NoSpace => 507,
             ProblemKind::Unavailable => 503,
+            ProblemKind::TooMany => 429,
             ProblemKind::Internal => 500,
         }
     }
@@ -152,6 +171,7 @@ impl Problem {
             ProblemKind::Fenced => "Fenced",
             ProblemKind::NoSpace => "Not enough space",
             ProblemKind::Unavailable => "Unavailable",
+            ProblemKind::TooMany => "Too many requests",
             ProblemKind::Internal => "Internal error",
         };
         Problem {

@@ -187,7 +187,7 @@ async fn answer<T: DeserializeOwned>(url: &str, request: reqwest::RequestBuilder
     }
     let problem: Problem = serde_json::from_slice(&body).map_err(malformed)?;
     match problem.kind {
-        ProblemKind::Unavailable | ProblemKind::Internal => {
+        ProblemKind::Unavailable | ProblemKind::TooMany | ProblemKind::Internal => {
             Err(MetaError::Unreachable(format!("the meta server at {url} is not ready: {}", problem.detail)))
         }
         _ => Err(MetaError::Refused(problem)),

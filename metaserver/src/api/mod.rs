@@ -1,23 +1,27 @@
 //! The HTTP API: routes, their OpenAPI document, and answers to what fits no route.
 
+mod batches;
 mod capacity;
 mod cluster;
 mod extract;
 mod families;
 mod forward;
+mod limit;
 mod metrics;
 mod nodes;
 mod problem;
 mod repair;
 mod snapshots;
+mod trace;
 mod versions;
 mod volumes;
 
 pub use problem::Failure;
 
 use crate::app::App;
+use crate::meters;
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use axum::{Json, Router};
 use levee_proto::api::ProblemKind;
@@ -44,10 +48,13 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
         .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(cluster::healthz))
-        .with_state(app)
+        .with_state(app.clone())
         .merge(raft)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(app.clone(), limit::by_client))
+        .layer(from_fn_with_state(app, meters::count))
+        .layer(from_fn(trace::name_and_log))
 }
 
 /// Answered by the leader, whichever member is asked.
@@ -59,6 +66,7 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(nodes::intent))
         .routes(routes!(volumes::create, volumes::list))
         .routes(routes!(volumes::show, volumes::delete))
+        .routes(routes!(batches::create_volumes))
         .routes(routes!(volumes::attach))
         .routes(routes!(volumes::detach))
         .routes(routes!(volumes::open))

@@ -5,8 +5,10 @@ use super::extract::{Answer, Body, Path, Query, page};
 use super::volumes::change;
 use crate::app::App;
 use crate::capacity;
+use crate::clock::now_ms;
 use crate::limits::{DEFAULT_PAGE, OPEN_LOOK, OPEN_WAIT, SNAPSHOT_WAIT};
 use crate::proposer::unexpected;
+use crate::request::is_repeated;
 use axum::extract::State;
 use axum::http::StatusCode;
 use levee_meta_state as state;
@@ -15,7 +17,7 @@ use levee_proto::api::*;
 use levee_proto::{Version, VolumeId};
 use serde::Deserialize;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use utoipa::IntoParams;
 
 /// How long the caller is willing to wait for the gateways.
@@ -43,7 +45,7 @@ pub async fn create(
     let names = request.snapshots.clone();
     let first = request.snapshots.first().map(ToString::to_string).unwrap_or_default();
     capacity::check(&app, || format!("snapshot {} cannot be taken", shown_name(&first)))?;
-    if names.len() > 1 {
+    if names.len() > 1 && !is_repeated() {
         open_unused(&app, &names).await;
     }
     let command = Command::BeginSnapshots { request, created_ms: now_ms() };
@@ -94,11 +96,6 @@ async fn open_unused(app: &App, names: &[SnapshotName]) {
         }
     };
     let _ = tokio::time::timeout(OPEN_WAIT, opened).await;
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns once none of them is pending any more, the leader is another, or the member stops.

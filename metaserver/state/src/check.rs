@@ -2,7 +2,7 @@
 
 use crate::command::Decider;
 use crate::history::{Grouped, History, Parent, Snapshot};
-use crate::limits::{MAX_ANCESTORS, MAX_SNAPSHOTS};
+use crate::limits::{MAX_ANCESTORS, MAX_KEYS, MAX_KEYS_WEIGHT, MAX_SNAPSHOTS};
 use crate::mirrors::mirror_name;
 use crate::state::{Index, State};
 use crate::tables::{Chunk, Volume};
@@ -37,15 +37,27 @@ impl State {
         ensure!(self.index == Index::of(&self.tables), "the index differs from the tables");
         self.check_unique_names()?;
         self.check_nodes()?;
+        self.check_keys()?;
         let mut seen = Seen::default();
-        for (id, volume) in &self.tables.volumes {
+        for (id, volume) in self.tables.volumes.iter() {
             self.check_volume(*id, volume, &mut seen)?;
         }
-        for (id, volume) in &self.tables.volumes {
+        for (id, volume) in self.tables.volumes.iter() {
             self.check_snapshots(*id, volume, &seen)?;
         }
         self.check_groups_of_snapshots()?;
         self.check_disks(&mut seen)
+    }
+
+    fn check_keys(&self) -> Result<(), String> {
+        let keys = &self.tables.keys;
+        ensure!(self.index.keys.len() == keys.by_age.len(), "an idempotency key is remembered twice");
+        let weight: u64 = keys.by_age.values().map(crate::keys::weight).sum();
+        ensure!(keys.weight == weight, "what keys weigh is {weight}, not {}", keys.weight);
+        ensure!(keys.by_age.len() as u64 <= MAX_KEYS && weight <= MAX_KEYS_WEIGHT, "too much is remembered by keys");
+        let newest = keys.by_age.last_key_value().map_or(0, |(number, _)| *number);
+        ensure!(newest <= keys.last, "key {newest} was never remembered");
+        Ok(())
     }
 
     fn check_groups_of_snapshots(&self) -> Result<(), String> {
@@ -58,7 +70,7 @@ impl State {
                 ensure!(group_of(id) == Some(here), "volume {id} is in group {number} and does not know it");
             }
         }
-        for (id, volume) in &self.tables.volumes {
+        for (id, volume) in self.tables.volumes.iter() {
             let Some(Grouped { group, version }) = volume.history().group else { continue };
             let member = self.tables.groups.get(&group).and_then(|g| g.members.get(id));
             ensure!(
@@ -204,7 +216,7 @@ impl State {
     }
 
     fn check_disks(&self, seen: &mut Seen) -> Result<(), String> {
-        for (id, disk) in &self.tables.disks {
+        for (id, disk) in self.tables.disks.iter() {
             ensure!((1..=self.tables.last.disk).contains(&id.0), "disk {id} was never given out");
             ensure!(self.tables.nodes.contains_key(&disk.node), "disk {id} is of no node");
             for gone in &disk.deletes {

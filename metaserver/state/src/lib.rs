@@ -18,11 +18,13 @@
 //! - a volume's version is above those of all its snapshots; a snapshot is done once its version is sealed;
 //! - a clone's parent is a snapshot that exists, of an older volume with the same geometry, which counts it; only what has
 //!   clones outlives its deletion;
+//! - an idempotency key is remembered once for each part of its request;
 //! - a snapshot that is attached for reading has one reader: a volume without chunks that is named as the snapshot, exists while
 //!   it is attached, and keeps the snapshot from being deleted.
 #![forbid(unsafe_code)]
 
 mod attach;
+mod batches;
 mod capacity;
 mod changes;
 mod check;
@@ -32,6 +34,8 @@ mod disks;
 mod groups;
 mod history;
 mod intent;
+mod keys;
+mod level;
 pub mod limits;
 mod mirrors;
 mod nodes;
@@ -40,8 +44,10 @@ mod readers;
 mod repair;
 mod resize;
 mod room;
+mod snapshot_file;
 mod snapshots;
 mod state;
+mod table;
 mod tables;
 mod versions;
 mod view;
@@ -50,6 +56,9 @@ mod volumes;
 pub use command::{Answer, Command, Decider, Outcome};
 pub use groups::{Group, Member, Stage};
 pub use history::{History, Parent, Snapshot};
+pub use keys::{Key, is_valid_key};
+pub use level::{FIRST_LEVEL, LEVEL};
 pub use repair::RepairScan;
+pub use snapshot_file::Frozen;
 pub use state::State;
 pub use tables::{Chunk, Decision, Disk, Node, Volume, VolumeAttachment};

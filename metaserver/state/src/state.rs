@@ -2,6 +2,7 @@
 
 use crate::capacity::promised_to;
 use crate::command::{Answer, Command, Outcome};
+use crate::keys::Name;
 use crate::readers::only_read;
 use crate::tables::{Disk, Tables, Volume};
 use levee_proto::api::{DiskState, Problem, ProblemKind, SnapshotName};
@@ -38,6 +39,8 @@ pub(crate) struct Index {
     pub chores: BTreeSet<VolumeId>,
     /// What all volumes may come to take of the disks, bytes.
     pub provisioned: u128,
+    /// Numbers of what is remembered by idempotency keys.
+    pub keys: BTreeMap<Name, u64>,
 }
 
 impl Index {
@@ -52,8 +55,9 @@ impl Index {
             snapshotted: BTreeSet::new(),
             chores: BTreeSet::new(),
             provisioned: tables.volumes.values().map(promised_to).sum(),
+            keys: tables.keys.by_age.iter().map(|(n, r)| ((r.key.clone(), r.part), *n)).collect(),
         };
-        for (id, volume) in &tables.volumes {
+        for (id, volume) in tables.volumes.iter() {
             if let Some(attachment) = &volume.attachment {
                 index.attach(attachment.node, *id, attachment.repair);
             }
@@ -108,6 +112,7 @@ impl State {
     /// Applies one command. A refusal leaves the state as it was.
     pub fn apply(&mut self, command: &Command) -> Outcome {
         command.validate()?;
+        self.check_level(command)?;
         match command {
             Command::Found { cluster } => {
                 self.tables.cluster.get_or_insert(*cluster);
@@ -138,6 +143,9 @@ impl State {
             Command::Flattened { name, request } => self.flattened(name, request),
             Command::Resize { name, request } => self.resize(name, request),
             Command::SetLimits(change) => self.set_limits(change),
+            Command::SetLevel { level } => self.set_level(*level),
+            Command::CreateVolumes(request) => self.create_volumes(request),
+            Command::Keyed { key, command } => self.apply_keyed(key, command),
         }
     }
 
