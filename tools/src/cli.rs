@@ -3,11 +3,13 @@
 mod cluster;
 mod image;
 mod snapshot;
+mod top;
 mod transfer;
 
 pub use cluster::Cluster;
 pub use image::{Image, ImageImport};
 pub use snapshot::Snapshot;
+pub use top::Top;
 pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
 
 use crate::limits::{MAX_CORES, MAX_DISKS_PER_NODE, MAX_NODES};
@@ -74,6 +76,8 @@ Examples:
   levee doctor
   levee doctor --json")]
     Doctor,
+    /// Show the busiest volumes, chunks, disks and nodes
+    Top(Top),
     /// Create, show, attach and check volumes
     #[command(subcommand)]
     Volume(Volume),
