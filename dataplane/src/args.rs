@@ -42,8 +42,13 @@ pub struct FormatArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   levee-stored run --name host-1 --meta http://10.0.0.1:7400 --dir /var/lib/levee --disk /srv/levee/disk-1 \\
-      --admin 10.0.0.11:7500 --data 10.0.0.11:7501,10.0.0.11:7502 --sockets /run/levee")]
+      --admin 10.0.0.11:7500 --data 10.0.0.11:7501,10.0.0.11:7502 --sockets /run/levee
+The same from a file, which packages install under /usr/share/doc/levee/examples with every option explained:
+  levee-stored run --config /etc/levee/levee-stored.toml")]
 pub struct RunArgs {
+    /// File with options: TOML, one `name = value` a line. What is given here wins over it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Name of this node, the same at every start.
     #[arg(long)]
     pub name: String,

@@ -2,6 +2,7 @@
 
 use crate::barrier::Barrier;
 use crate::history::History;
+use crate::meters::Requests;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
 use crate::raft::{Raft, Replicated};
@@ -28,6 +29,7 @@ pub struct App {
     pub stopping: watch::Receiver<bool>,
     pub policy: Policy,
     pub limiter: Limiter,
+    pub requests: Requests,
     observed: Mutex<Observed>,
     history: Mutex<History>,
     /// Why disks that should count as lost do not, if so.
@@ -51,7 +53,7 @@ impl App {
         App {
             id,
             members,
-            proposer: Proposer::start(raft.clone()),
+            proposer: Proposer::start(raft.clone(), replicated.clone(), levee_meta_state::LEVEL),
             barrier: Barrier::start(raft.clone()),
             raft,
             replicated,
@@ -59,6 +61,7 @@ impl App {
             stopping,
             policy,
             limiter: Limiter::new(rates),
+            requests: Requests::default(),
             held: Mutex::default(),
             history: Mutex::default(),
             observed: Mutex::new(Observed::new(0, Instant::now(), policy.down_after)),

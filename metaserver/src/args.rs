@@ -16,6 +16,10 @@ use std::time::Duration;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "levee-metad", version, after_help = EXAMPLE, max_term_width = 100)]
 pub struct Args {
+    /// File with options: TOML, one `name = value` a line; what is given here wins over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Number of this member within the group; it never changes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub id: u64,
@@ -70,6 +74,8 @@ const EXAMPLE: &str = "\
 Example, three members on three hosts; this one is the first:
   levee-metad --id 1 --listen 10.0.0.1:7400 --dir /var/lib/levee/meta \\
     --peers 1=http://10.0.0.1:7400,2=http://10.0.0.2:7400,3=http://10.0.0.3:7400
+The same from a file, which packages install under /usr/share/doc/levee/examples with every option explained:
+  levee-metad --config /etc/levee/levee-metad.toml
 
 Stops cleanly on SIGTERM. RUST_LOG sets what is logged to standard error, such as RUST_LOG=debug.";
 

@@ -16,6 +16,7 @@ mod capacity;
 mod clock;
 mod history;
 mod limits;
+mod meters;
 mod observe;
 mod proposer;
 mod raft;

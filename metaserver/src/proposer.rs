@@ -3,13 +3,16 @@
 //! While one entry is being committed the next one fills: a commit costs a flush on a majority of the
 //! members, and sharing it is what makes thousands of small requests a second possible.
 
+use crate::clock::now_ms;
 use crate::limits::*;
-use crate::raft::{Batch, Raft};
+use crate::meters::Histogram;
+use crate::raft::{Batch, Raft, Replicated};
 use crate::request::keyed;
 use levee_meta_state::{Answer, Command, Outcome};
 use levee_proto::api::{Problem, ProblemKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 type Reply = oneshot::Sender<Outcome>;
@@ -19,6 +22,7 @@ type Waiting = (Command, Reply);
 #[derive(Clone)]
 pub struct Proposer {
     queue: mpsc::Sender<Waiting>,
+    replicated: Replicated,
     counts: Arc<Counts>,
 }
 
@@ -27,18 +31,29 @@ pub struct Proposer {
 pub struct Counts {
     pub commands: AtomicU64,
     pub entries: AtomicU64,
+    /// Entries whose outcome nobody heard: without a leader, or without a majority.
+    pub failures: AtomicU64,
+    /// From the proposal of an entry until it was applied.
+    pub commits: Histogram,
 }
 
 impl Proposer {
-    pub fn start(raft: Raft) -> Proposer {
+    /// `level`: the newest that this member knows.
+    pub fn start(raft: Raft, replicated: Replicated, level: u32) -> Proposer {
         let (queue, waiting) = mpsc::channel(MAX_QUEUE);
         let counts = Arc::new(Counts::default());
-        tokio::spawn(collect(raft, waiting, counts.clone()));
-        Proposer { queue, counts }
+        let stamps = Stamps { replicated: replicated.clone(), level, last_ms: 0 };
+        tokio::spawn(collect(raft, waiting, counts.clone(), stamps));
+        Proposer { queue, replicated, counts }
     }
 
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Commands that wait to be proposed.
+    pub fn waiting(&self) -> u64 {
+        self.queue.max_capacity().saturating_sub(self.queue.capacity()) as u64
     }
 
     /// Commits the command and answers its outcome. `Unavailable` means that the outcome is unknown:
@@ -46,6 +61,7 @@ impl Proposer {
     pub async fn propose(&self, command: Command) -> Outcome {
         let command = keyed(command);
         command.validate()?;
+        self.replicated.read(|state| state.check_level(&command))?;
         let (reply, answer) = oneshot::channel();
         self.queue.try_send((command, reply)).map_err(|_| unavailable("too many requests are waiting"))?;
         match tokio::time::timeout(COMMIT_WAIT, answer).await {
@@ -60,7 +76,27 @@ pub(crate) fn unavailable(why: &str) -> Problem {
     Problem::new(ProblemKind::Unavailable, format!("{why}: try again in a moment"))
 }
 
-async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<Counts>) {
+/// Makes entries of commands.
+struct Stamps {
+    replicated: Replicated,
+    level: u32,
+    last_ms: u64,
+}
+
+impl Stamps {
+    fn batch(&mut self, commands: Vec<Command>) -> Batch {
+        let (state_level, clock_ms) = self.replicated.read(|state| {
+            // A new cluster begins at the newest level.
+            let level = if state.cluster().is_some() { state.level() } else { self.level };
+            (level, state.clock_ms())
+        });
+        let needed = commands.iter().map(Command::level).max().unwrap_or(0);
+        self.last_ms = now_ms().max(self.last_ms).max(clock_ms);
+        Batch { level: state_level.max(needed), at_ms: self.last_ms, commands }
+    }
+}
+
+async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<Counts>, mut stamps: Stamps) {
     while let Some(first) = waiting.recv().await {
         let (commands, replies) = gather(first, &mut waiting);
         if commands.is_empty() {
@@ -69,7 +105,8 @@ async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<C
         counts.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
         counts.entries.fetch_add(1, Ordering::Relaxed);
         // Giving up the wait does not take the entry back, it lets those behind it have their turn.
-        let outcomes = match tokio::time::timeout(COMMIT_WAIT, raft.client_write(Batch(commands))).await {
+        let begun = Instant::now();
+        let outcomes = match tokio::time::timeout(COMMIT_WAIT, raft.client_write(stamps.batch(commands))).await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(error)) => {
                 tracing::debug!("a proposal failed: {error}");
@@ -77,6 +114,10 @@ async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<C
             }
             Err(_) => Err(unavailable("a majority of the meta servers does not answer")),
         };
+        match &outcomes {
+            Ok(_) => counts.commits.add(begun.elapsed()),
+            Err(_) => _ = counts.failures.fetch_add(1, Ordering::Relaxed),
+        }
         answer(replies, outcomes);
     }
 }

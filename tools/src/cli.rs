@@ -2,12 +2,14 @@
 
 mod cluster;
 mod image;
+mod init;
 mod snapshot;
 mod top;
 mod transfer;
 
 pub use cluster::Cluster;
 pub use image::{Image, ImageImport};
+pub use init::{Init, InitCheck, InitCommand, InitPlan};
 pub use snapshot::Snapshot;
 pub use top::Top;
 pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
@@ -62,6 +64,8 @@ pub enum Command {
     Up(Up),
     /// Stop the cluster on this machine; its data is kept
     Down(Down),
+    /// Write the configuration of a cluster of several hosts, or check whether a host is ready
+    Init(Box<Init>),
     /// Show how the cluster does
     #[command(after_help = "Examples:
   levee status

@@ -73,3 +73,10 @@ pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long QEMU may take to show that it can use KVM.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most cores that a disk is divided among, as `levee-stored format` has it.
+pub const MAX_DISK_SHARES: u16 = 64;
+/// Locked memory that a storage daemon needs at least, bytes.
+pub const MIN_LOCKED_MEMORY: u64 = 512 << 10;
+/// How much of a disk's beginning is looked at for what may be on it, bytes.
+pub const DISK_HEAD: usize = 1 << 20;

@@ -166,6 +166,34 @@ fn shared(out: &mut Text, report: SharedReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    /// All metrics, of a daemon that has nothing.
+    fn names() -> BTreeSet<String> {
+        let mut out = Text::default();
+        requests(&mut out, &[]);
+        copies(&mut out, &[]);
+        disks(&mut out, &[], &[], &[]);
+        shards(&mut out, &[], &[]);
+        shared(&mut out, SharedReport::default());
+        let name = |line: &str| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_string());
+        out.0.lines().filter_map(name).collect()
+    }
+
+    #[test]
+    fn every_metric_is_in_the_guide() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations/metrics.md");
+        let page = std::fs::read_to_string(path).expect("docs/operations/metrics.md");
+        let (_, section) = page.split_once("\n## Storage daemon\n").expect("the heading");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let name = |line: &str| Some(line.strip_prefix("| `")?.split('`').next()?.to_string());
+        let documented: BTreeSet<_> = section.lines().filter_map(name).collect();
+        let exported = names();
+        let missing: Vec<_> = exported.difference(&documented).collect();
+        let gone: Vec<_> = documented.difference(&exported).collect();
+        assert!(missing.is_empty(), "add to \"Storage daemon\" in docs/operations/metrics.md: {missing:?}");
+        assert!(gone.is_empty(), "docs/operations/metrics.md names what the daemon does not export: {gone:?}");
+    }
 
     #[test]
     fn labels_are_escaped() {

@@ -21,6 +21,7 @@ mod volumes;
 pub use problem::Failure;
 
 use crate::app::App;
+use crate::meters;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
@@ -53,6 +54,7 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
         .route("/icon.svg", get(dashboard::icon))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(cluster::healthz))
+        .layer(from_fn_with_state(app.clone(), meters::count))
         .with_state(app.clone())
         .merge(raft)
         .fallback(no_route)

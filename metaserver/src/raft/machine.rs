@@ -1,8 +1,9 @@
 //! The replicated state in memory, moved by committed log entries only, and its snapshots.
 
+use super::batch::Batch;
 use super::database::{self, Database};
 use super::log::any;
-use super::{Batch, Entry, LogId, Membership, Meta, NodeError, Types};
+use super::{Entry, LogId, Membership, Meta, NodeError, Types};
 use anyhow::Context;
 use levee_meta_state::{Command, Outcome, State};
 use openraft::storage::RaftStateMachine;
@@ -19,11 +20,23 @@ pub struct Replicated {
     intents: watch::Sender<()>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Inner {
     state: State,
     applied: Option<LogId>,
     membership: Membership,
+}
+
+impl Inner {
+    fn empty() -> Inner {
+        Inner { state: State::before_the_log(), applied: None, membership: Membership::default() }
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Vec<Outcome> {
+        self.state.raise_level(batch.level);
+        self.state.set_clock(batch.at_ms);
+        batch.commands.iter().map(|command| self.state.apply(command)).collect()
+    }
 }
 
 impl Replicated {
@@ -56,7 +69,7 @@ pub struct Machine {
 impl Machine {
     /// Starts from the newest snapshot; openraft applies the log behind it.
     pub fn load(database: Database) -> anyhow::Result<Machine> {
-        let mut inner = Inner::default();
+        let mut inner = Inner::empty();
         if let Some(meta) = database.get::<Meta>(database::SNAPSHOT_META)? {
             let bytes = database.get_bytes(database::SNAPSHOT)?.context("the snapshot is missing")?;
             inner = decode(&meta, &bytes).context("the snapshot cannot be read")?;
@@ -92,7 +105,13 @@ fn moves_intents(command: &Command) -> bool {
     // All that does not: what only gives out epochs, names or chunks.
     !matches!(
         command,
-        Found { .. } | CreateVolume(_) | CreateVolumes(_) | CreateClones(_) | Open { .. } | Allocate { .. }
+        Found { .. }
+            | SetLevel { .. }
+            | CreateVolume(_)
+            | CreateVolumes(_)
+            | CreateClones(_)
+            | Open { .. }
+            | Allocate { .. }
     )
 }
 
@@ -117,9 +136,9 @@ impl RaftStateMachine<Types> for Machine {
                 inner.applied = Some(entry.log_id);
                 answers.push(match entry.payload {
                     EntryPayload::Blank => Vec::new(),
-                    EntryPayload::Normal(Batch(commands)) => {
-                        wake |= commands.iter().any(moves_intents);
-                        commands.iter().map(|command| inner.state.apply(command)).collect()
+                    EntryPayload::Normal(batch) => {
+                        wake |= batch.commands.iter().any(moves_intents);
+                        inner.apply(&batch)
                     }
                     EntryPayload::Membership(membership) => {
                         inner.membership = Membership::new(Some(entry.log_id), membership);
@@ -171,7 +190,7 @@ pub struct Builder {
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, NodeError> {
-        let Inner { state, applied, membership } = std::mem::take(&mut self.inner);
+        let Inner { state, applied, membership } = self.inner.clone();
         let snapshot_id = applied.map_or_else(|| "0".to_string(), |id| format!("{}-{}", id.leader_id, id.index));
         let meta = Meta { last_log_id: applied, last_membership: membership, snapshot_id };
         let build = async {

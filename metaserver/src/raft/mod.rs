@@ -3,12 +3,14 @@
 //! A [`Batch`] of commands is one log entry; its response has one outcome per command. Members talk
 //! JSON over HTTP under `/raft`, on the same port as the API.
 
+mod batch;
 mod database;
 mod log;
 mod machine;
 mod network;
 mod routes;
 
+pub use batch::Batch;
 pub use database::Database;
 pub use log::LogStore;
 pub use machine::{Machine, Replicated};
@@ -16,9 +18,8 @@ pub use network::Network;
 pub use routes::router;
 
 use crate::limits::*;
-use levee_meta_state::{Command, Outcome};
+use levee_meta_state::Outcome;
 use openraft::{Config, SnapshotPolicy};
-use serde::{Deserialize, Serialize};
 use std::io::Cursor;
 
 openraft::declare_raft_types!(
@@ -32,10 +33,6 @@ pub type LogId = openraft::LogId<u64>;
 pub type Entry = openraft::Entry<Types>;
 pub type Meta = openraft::SnapshotMeta<u64, openraft::BasicNode>;
 pub type Membership = openraft::StoredMembership<u64, openraft::BasicNode>;
-
-/// The commands of one log entry, applied in order.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Batch(pub Vec<Command>);
 
 /// Header that names the member a Raft message is meant for: a wrong peer list must not mix up groups.
 pub const TO_HEADER: &str = "levee-member";

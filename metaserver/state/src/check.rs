@@ -39,10 +39,10 @@ impl State {
         self.check_nodes()?;
         self.check_keys()?;
         let mut seen = Seen::default();
-        for (id, volume) in &self.tables.volumes {
+        for (id, volume) in self.tables.volumes.iter() {
             self.check_volume(*id, volume, &mut seen)?;
         }
-        for (id, volume) in &self.tables.volumes {
+        for (id, volume) in self.tables.volumes.iter() {
             self.check_snapshots(*id, volume, &seen)?;
         }
         self.check_groups_of_snapshots()?;
@@ -70,7 +70,7 @@ impl State {
                 ensure!(group_of(id) == Some(here), "volume {id} is in group {number} and does not know it");
             }
         }
-        for (id, volume) in &self.tables.volumes {
+        for (id, volume) in self.tables.volumes.iter() {
             let Some(Grouped { group, version }) = volume.history().group else { continue };
             let member = self.tables.groups.get(&group).and_then(|g| g.members.get(id));
             ensure!(
@@ -216,7 +216,7 @@ impl State {
     }
 
     fn check_disks(&self, seen: &mut Seen) -> Result<(), String> {
-        for (id, disk) in &self.tables.disks {
+        for (id, disk) in self.tables.disks.iter() {
             ensure!((1..=self.tables.last.disk).contains(&id.0), "disk {id} was never given out");
             ensure!(self.tables.nodes.contains_key(&disk.node), "disk {id} is of no node");
             for gone in &disk.deletes {

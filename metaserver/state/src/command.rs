@@ -109,6 +109,10 @@ pub enum Command {
         request: ResizeVolume,
     },
     SetLimits(ChangeLimits),
+    /// From now on commands up to this level may be given: every member knows them. See [`crate::LEVEL`].
+    SetLevel {
+        level: u32,
+    },
     /// At most [`MAX_BATCH_VOLUMES`] at a time.
     CreateVolumes(CreateVolumes),
     /// A command that is answered as before if its key is known: see [`crate::keys`].

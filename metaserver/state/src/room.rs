@@ -1,6 +1,7 @@
 //! Room for replicas on disks in service, and who gets the next one.
 
 use crate::state::State;
+use crate::table::Table;
 use crate::tables::Disk;
 use levee_proto::api::DiskState;
 use levee_proto::wire::mix;
@@ -27,7 +28,7 @@ pub(crate) struct Room<'a> {
     nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>>,
     /// Nodes with disks, none of which is in service.
     out: usize,
-    disks: &'a BTreeMap<DiskId, Disk>,
+    disks: &'a Table<DiskId, Disk>,
     alive: &'a BTreeSet<NodeId>,
 }
 

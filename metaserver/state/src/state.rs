@@ -57,7 +57,7 @@ impl Index {
             provisioned: tables.volumes.values().map(promised_to).sum(),
             keys: tables.keys.by_age.iter().map(|(n, r)| ((r.key.clone(), r.part), *n)).collect(),
         };
-        for (id, volume) in &tables.volumes {
+        for (id, volume) in tables.volumes.iter() {
             if let Some(attachment) = &volume.attachment {
                 index.attach(attachment.node, *id, attachment.repair);
             }
@@ -112,6 +112,7 @@ impl State {
     /// Applies one command. A refusal leaves the state as it was.
     pub fn apply(&mut self, command: &Command) -> Outcome {
         command.validate()?;
+        self.check_level(command)?;
         match command {
             Command::Found { cluster } => {
                 self.tables.cluster.get_or_insert(*cluster);
@@ -142,6 +143,7 @@ impl State {
             Command::Flattened { name, request } => self.flattened(name, request),
             Command::Resize { name, request } => self.resize(name, request),
             Command::SetLimits(change) => self.set_limits(change),
+            Command::SetLevel { level } => self.set_level(*level),
             Command::CreateVolumes(request) => self.create_volumes(request),
             Command::Keyed { key, command } => self.apply_keyed(key, command),
         }

@@ -5,9 +5,11 @@ use crate::command::Decider;
 use crate::groups::Group;
 use crate::history::{History, NO_HISTORY, Parent};
 use crate::keys::Keys;
+use crate::level::Level;
+use crate::table::Table;
 use levee_proto::api::{CapacityLimits, DiskState, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
@@ -17,8 +19,8 @@ pub(crate) struct Tables {
     pub cluster: Option<Uuid>,
     pub last: LastIds,
     pub nodes: BTreeMap<NodeId, Node>,
-    pub disks: BTreeMap<DiskId, Disk>,
-    pub volumes: BTreeMap<VolumeId, Volume>,
+    pub disks: Table<DiskId, Disk>,
+    pub volumes: Table<VolumeId, Volume>,
     /// Bytes per second that each node may spend on background work; none: no limit.
     #[serde(default)]
     pub background_rate: Option<u64>,
@@ -27,6 +29,12 @@ pub(crate) struct Tables {
     pub groups: BTreeMap<u64, Group>,
     #[serde(default)]
     pub limits: CapacityLimits,
+    /// Which commands may be given: see [`crate::level`].
+    #[serde(default = "Level::first")]
+    pub level: Level,
+    /// The newest time that a batch of commands brought, milliseconds since 1970.
+    #[serde(default)]
+    pub clock_ms: u64,
     #[serde(default, skip_serializing_if = "Keys::is_empty")]
     pub keys: Keys,
 }
@@ -213,10 +221,17 @@ pub struct VolumeAttachment {
     pub repair: bool,
 }
 
-/// One allocated chunk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One allocated chunk. There are tens of millions: it is written as an array, which is read like the object that it once was.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Chunk {
     pub id: ChunkId,
     pub config: ConfigNo,
     pub replicas: Vec<ReplicaPlace>,
+}
+
+impl Serialize for Chunk {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let replicas: Vec<_> = self.replicas.iter().map(|r| (r.replica, r.node, r.disk)).collect();
+        (self.id, self.config, replicas).serialize(serializer)
+    }
 }

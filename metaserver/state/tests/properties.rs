@@ -328,7 +328,16 @@ fn start() -> State {
 }
 
 fn bytes(state: &State) -> Vec<u8> {
-    serde_json::to_vec(state).expect("a snapshot")
+    let mut bytes = Vec::new();
+    state.freeze().save(&mut bytes).expect("a snapshot");
+    bytes
+}
+
+/// What a snapshot makes of it.
+fn reread(state: &State) -> State {
+    let read = State::load(bytes(state).as_slice()).expect("a valid snapshot");
+    assert_eq!((&read, read.check()), (state, Ok(())));
+    read
 }
 
 /// Little else than versions, and gateways that do their part.
@@ -402,7 +411,7 @@ fn run(start: fn() -> State, raw: Vec<Command>) -> Result<(), TestCaseError> {
     let mut replayed = start();
     for (i, command) in log.iter().enumerate() {
         if i == log.len() / 2 {
-            replayed = serde_json::from_slice(&bytes(&replayed)).expect("a valid snapshot");
+            replayed = reread(&replayed);
         }
         let _ = replayed.apply(command);
     }
