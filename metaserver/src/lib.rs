@@ -14,6 +14,7 @@ pub mod args;
 mod barrier;
 mod capacity;
 mod clock;
+mod history;
 mod limits;
 mod meters;
 mod observe;

@@ -55,6 +55,11 @@ pub const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// Pause between two looks at whether they are.
 pub const OPEN_LOOK: Duration = Duration::from_millis(10);
 
+/// Time between two moments of volumes' loads that are remembered, how many of them, and of how many volumes each.
+pub const HISTORY_STEP: Duration = Duration::from_secs(10);
+pub const HISTORY_LENGTH: usize = 60;
+pub const MAX_HISTORY_VOLUMES: usize = 200;
+
 /// Pause between two looks at what has to be repaired.
 pub const REPAIR_TICK: Duration = Duration::from_secs(1);
 /// Unused volumes that are repaired at a time, in the whole cluster.

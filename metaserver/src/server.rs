@@ -3,6 +3,7 @@
 use crate::api;
 use crate::app::{App, RaftWatch};
 use crate::args::Args;
+use crate::history;
 use crate::limits::{CONNECT_WAIT, LEADER_RETRY, STOP_WAIT};
 use crate::raft::{self, Database, LogStore, Machine, Network, Raft};
 use crate::repair;
@@ -53,6 +54,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     ));
     tokio::spawn(found_cluster(app.clone()));
     tokio::spawn(repair::run(app.clone()));
+    tokio::spawn(history::run(app.clone()));
     tracing::info!("member {} serves {own_url}, data in {}", args.id, args.dir.display());
     let served = serve(listener, app, stop, stopping).await;
     // The log is durable whatever happens here.

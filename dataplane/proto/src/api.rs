@@ -35,6 +35,8 @@
 //! | `DELETE /v1/volumes/{name}/snapshots/{snapshot}` | | [`SnapshotInfo`] as it was, or as it stays |
 //! | `POST /v1/disks/{id}/state` | [`SetDiskState`] | [`DiskInfo`] |
 //! | `GET /v1/repair` | | [`RepairInfo`] |
+//! | `GET /v1/load?limit=&by=` | | [`ClusterLoad`] |
+//! | `GET /v1/history?limit=` | | [`LoadHistory`] |
 //!
 //! `attach`, `detach` and `GET` take `VOLUME@NAME` as well: a snapshot is attached for reading.
 //!
@@ -55,6 +57,7 @@
 //! Errors are RFC 9457 problem details: [`Problem`].
 
 mod batches;
+mod busy;
 mod capacity;
 mod load;
 mod topology;
@@ -62,6 +65,7 @@ mod usage;
 mod versions;
 
 pub use batches::*;
+pub use busy::*;
 pub use capacity::*;
 pub use load::*;
 pub use topology::*;

@@ -3,10 +3,12 @@
 mod batches;
 mod capacity;
 mod cluster;
+mod dashboard;
 mod extract;
 mod families;
 mod forward;
 mod limit;
+mod load;
 mod metrics;
 mod nodes;
 mod problem;
@@ -46,6 +48,10 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
     by_leader
         .merge(local)
         .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+        .route("/", get(dashboard::page))
+        .route("/style.css", get(dashboard::style))
+        .route("/script.js", get(dashboard::script))
+        .route("/icon.svg", get(dashboard::icon))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(cluster::healthz))
         .with_state(app.clone())
@@ -89,6 +95,8 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(capacity::set_limits))
         .routes(routes!(repair::set_disk_state))
         .routes(routes!(repair::show))
+        .routes(routes!(load::show))
+        .routes(routes!(load::history))
 }
 
 /// Answered by the member that is asked.

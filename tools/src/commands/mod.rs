@@ -15,6 +15,7 @@ mod qemu_probe;
 mod redundancy;
 mod snapshot;
 mod status;
+mod top;
 mod transfer;
 mod usage;
 mod verify;
@@ -38,6 +39,7 @@ pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
             None => init::write(&args.plan, out),
         },
         Command::Status => status::status(&cluster::connect(global)?, out).await,
+        Command::Top(args) => top::top(&cluster::connect(global)?, args, out).await,
         Command::Volume(command) => run_volume(command, &cli, out).await,
         Command::Snapshot(command) => run_snapshot(command, &cli, out).await,
         Command::Image(command) => run_image(command, &cli, out).await,
