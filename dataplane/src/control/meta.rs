@@ -154,7 +154,7 @@ impl MetaClient {
     async fn ask<T: DeserializeOwned>(&self, url: &str, call: &Call<'_>, id: &str) -> Result<T> {
         let Call { method, path, body, timeout } = call;
         let mut request = self.http.request(method.clone(), format!("{url}{path}")).timeout(*timeout);
-        request = request.header(request_id::HEADER, id);
+        request = request.header(REQUEST_ID_HEADER, id);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.clone());
         }

@@ -1,15 +1,16 @@
 //! Every request to the admin endpoint has an id, the client's or one of ours; it is answered, and logged with the outcome.
 
-use crate::control::request_id::{HEADER, taken_over};
+use crate::control::request_id::taken_over;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
+use levee_proto::api::REQUEST_ID_HEADER;
 use std::time::Instant;
 use tracing::{debug, info};
 
 pub async fn log(request: Request, next: Next) -> Response {
-    let id = taken_over(request.headers().get(HEADER).and_then(|v| v.to_str().ok()));
+    let id = taken_over(request.headers().get(REQUEST_ID_HEADER).and_then(|v| v.to_str().ok()));
     let (method, path) = (request.method().clone(), request.uri().path().to_string());
     let begun = Instant::now();
     let mut response = next.run(request).await;
@@ -19,7 +20,7 @@ pub async fn log(request: Request, next: Next) -> Response {
         _ => info!(request_id = id, "{method} {path}: {status} after {ms} ms"),
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(HEADER, value);
+        response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
     response
 }
