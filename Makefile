@@ -21,7 +21,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deps test lint format unit faults-short guest-short images-short demo faults kill bench bench-repair bench-snapshots sim model mutants clean
+.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short demo faults kill bench bench-repair bench-snapshots bench-api sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -31,6 +31,12 @@ help: ## This list
 
 build: ## Build the daemons and the tools (target/release)
 	$(CARGO) build --release --workspace --exclude levee-sim
+
+deb: build ## Make the Debian package out of them (target/deb)
+	@scripts/deb
+
+deb-check: build ## Build it twice, compare, read with lintian, install, upgrade and purge on an overlay
+	@scripts/deb-check
 
 deps: ## Install what tests, demo and benchmarks need (Debian, apt)
 	@scripts/deps
@@ -87,6 +93,9 @@ bench-repair: build ## Compare repair of a volume of SIZE with copying files, an
 
 bench-snapshots: build ## Measure what snapshots and clones take, and what they cost guests
 	$(BIN)/levee-bench snapshots --dir $(TARGET)/bench --out $(TARGET)/bench/snapshots.json
+
+bench-api: build ## Measure how many volumes a second a meta server creates, one by one and in batches
+	$(BIN)/levee-bench api --dir $(TARGET)/bench --out $(TARGET)/bench/api.json
 
 clean: ## Remove everything built, downloaded or left by a failed run
 	$(CARGO) clean

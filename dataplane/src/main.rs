@@ -1,7 +1,6 @@
 //! `levee-stored`: Levee's storage daemon.
 
 use anyhow::Result;
-use clap::Parser;
 use levee_dataplane::args::{Cli, Command};
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = levee_options::parse();
     let done: Result<()> = match cli.command {
         Command::Format(args) => levee_dataplane::format(&args),
         Command::Run(args) => levee_dataplane::run(args),

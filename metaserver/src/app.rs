@@ -1,9 +1,12 @@
 //! What request handlers work with.
 
 use crate::barrier::Barrier;
+use crate::history::History;
+use crate::meters::Requests;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
 use crate::raft::{Raft, Replicated};
+use crate::rates::{Limiter, Rates};
 use crate::repair::Policy;
 use openraft::RaftMetrics;
 use std::collections::BTreeMap;
@@ -25,7 +28,10 @@ pub struct App {
     /// Becomes true when the process should end.
     pub stopping: watch::Receiver<bool>,
     pub policy: Policy,
+    pub limiter: Limiter,
+    pub requests: Requests,
     observed: Mutex<Observed>,
+    history: Mutex<History>,
     /// Why disks that should count as lost do not, if so.
     held: Mutex<Option<String>>,
 }
@@ -33,10 +39,12 @@ pub struct App {
 pub type RaftWatch = watch::Receiver<RaftMetrics<u64, openraft::BasicNode>>;
 
 impl App {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         id: u64,
         members: BTreeMap<u64, String>,
         policy: Policy,
+        rates: Rates,
         raft: Raft,
         replicated: Replicated,
         http: reqwest::Client,
@@ -52,7 +60,10 @@ impl App {
             http,
             stopping,
             policy,
+            limiter: Limiter::new(rates),
+            requests: Requests::default(),
             held: Mutex::default(),
+            history: Mutex::default(),
             observed: Mutex::new(Observed::new(0, Instant::now(), policy.down_after)),
         }
     }
@@ -80,6 +91,12 @@ impl App {
             _ => {}
         }
         *held = why;
+    }
+
+    /// Works with what is remembered of volumes' loads.
+    pub fn history<T>(&self, work: impl FnOnce(&mut History) -> T) -> T {
+        // A moment is added whole or not at all.
+        work(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Works with the observations of this term. `work` must be quick.

@@ -1,5 +1,7 @@
 //! The command line.
 
+use crate::limits::{CHANGE_RATE, CLIENT_RATE};
+use crate::rates::Rates;
 use crate::repair::Policy;
 use clap::Parser;
 use levee_proto::units::parse_size;
@@ -14,6 +16,10 @@ use std::time::Duration;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "levee-metad", version, after_help = EXAMPLE, max_term_width = 100)]
 pub struct Args {
+    /// File with options: TOML, one `name = value` a line; what is given here wins over it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Number of this member within the group; it never changes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub id: u64,
@@ -42,6 +48,16 @@ pub struct Args {
     #[arg(long, value_name = "BYTES", value_parser = parse_rate)]
     pub repair_rate: Option<u64>,
 
+    /// Requests a second that one client (address) may send; 0: any number
+    ///
+    /// What storage daemons ask is not counted.
+    #[arg(long, value_name = "N", default_value_t = CLIENT_RATE)]
+    pub client_rate: u32,
+
+    /// Changes a second that all clients together may ask for; 0: any number
+    #[arg(long, value_name = "N", default_value_t = CHANGE_RATE)]
+    pub change_rate: u32,
+
     /// Log entries between two snapshots of the state
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_every: u64,
@@ -58,6 +74,8 @@ const EXAMPLE: &str = "\
 Example, three members on three hosts; this one is the first:
   levee-metad --id 1 --listen 10.0.0.1:7400 --dir /var/lib/levee/meta \\
     --peers 1=http://10.0.0.1:7400,2=http://10.0.0.2:7400,3=http://10.0.0.3:7400
+The same from a file, which packages install under /usr/share/doc/levee/examples with every option explained:
+  levee-metad --config /etc/levee/levee-metad.toml
 
 Stops cleanly on SIGTERM. RUST_LOG sets what is logged to standard error, such as RUST_LOG=debug.";
 
@@ -80,6 +98,11 @@ impl Args {
             after: Duration::from_secs(self.repair_after),
             rate: self.repair_rate,
         }
+    }
+
+    pub fn rates(&self) -> Rates {
+        let limit = |rate: u32| Some(rate).filter(|rate| *rate > 0);
+        Rates { client: limit(self.client_rate), changes: limit(self.change_rate) }
     }
 
     /// The group's members; what is wrong with them, if anything is.

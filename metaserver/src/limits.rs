@@ -17,6 +17,8 @@ pub const MAX_ENTRIES_PER_MESSAGE: u64 = 16;
 pub const MAX_BATCH: usize = 256;
 /// Bytes, about, of one Raft entry; a single command may be larger, up to [`MAX_BODY`].
 pub const MAX_BATCH_WEIGHT: usize = 1 << 20;
+/// Volumes of a batch that one command creates, where each stands for itself.
+pub const BATCH_PIECE: usize = 1000;
 /// Requests that wait to be proposed, and reads that wait for the leadership check.
 pub const MAX_QUEUE: usize = 4096;
 /// Jobs that wait for the database's writer thread.
@@ -24,6 +26,15 @@ pub const MAX_WRITES: usize = 64;
 
 /// Items in a page of a list if the request names no number.
 pub const DEFAULT_PAGE: usize = 100;
+
+/// Addresses whose requests are counted at a time.
+pub const MAX_CLIENTS: usize = 10_000;
+/// Seconds of a client's rate that it may ask at once.
+pub const BURST_SECONDS: f64 = 2.0;
+/// Requests a second that one client may send, if nothing else is said.
+pub const CLIENT_RATE: u32 = 10_000;
+/// Changes a second that the cluster takes from all clients, if nothing else is said.
+pub const CHANGE_RATE: u32 = 10_000;
 
 /// How long a request waits for its commit or its leadership check.
 pub const COMMIT_WAIT: Duration = Duration::from_secs(10);
@@ -43,6 +54,11 @@ pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
 pub const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// Pause between two looks at whether they are.
 pub const OPEN_LOOK: Duration = Duration::from_millis(10);
+
+/// Time between two moments of volumes' loads that are remembered, how many of them, and of how many volumes each.
+pub const HISTORY_STEP: Duration = Duration::from_secs(10);
+pub const HISTORY_LENGTH: usize = 60;
+pub const MAX_HISTORY_VOLUMES: usize = 200;
 
 /// Pause between two looks at what has to be repaired.
 pub const REPAIR_TICK: Duration = Duration::from_secs(1);

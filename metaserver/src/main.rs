@@ -1,6 +1,6 @@
 //! `levee-metad`: parses the command line, runs the server, reports a failure in one line.
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use levee_metaserver::{args::Args, server};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 const DEFAULT_LOG: &str = "info,openraft=off";
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = levee_options::parse();
     if let Err(message) = args.members("") {
         Args::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
     }

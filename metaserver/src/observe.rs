@@ -144,7 +144,8 @@ impl Observed {
         Some(self.usage(node, disk)?.used)
     }
 
-    fn usage(&self, node: NodeId, disk: DiskId) -> Option<&DiskUsage> {
+    /// The last word of the disk's node about it.
+    pub fn usage(&self, node: NodeId, disk: DiskId) -> Option<&DiskUsage> {
         self.nodes.get(&node)?.disks.get(&disk)
     }
 

@@ -3,13 +3,16 @@
 //! While one entry is being committed the next one fills: a commit costs a flush on a majority of the
 //! members, and sharing it is what makes thousands of small requests a second possible.
 
+use crate::clock::now_ms;
 use crate::limits::*;
+use crate::meters::Histogram;
 use crate::raft::{Batch, Raft, Replicated};
+use crate::request::keyed;
 use levee_meta_state::{Answer, Command, Outcome};
 use levee_proto::api::{Problem, ProblemKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 type Reply = oneshot::Sender<Outcome>;
@@ -28,6 +31,10 @@ pub struct Proposer {
 pub struct Counts {
     pub commands: AtomicU64,
     pub entries: AtomicU64,
+    /// Entries whose outcome nobody heard: without a leader, or without a majority.
+    pub failures: AtomicU64,
+    /// From the proposal of an entry until it was applied.
+    pub commits: Histogram,
 }
 
 impl Proposer {
@@ -44,9 +51,15 @@ impl Proposer {
         &self.counts
     }
 
+    /// Commands that wait to be proposed.
+    pub fn waiting(&self) -> u64 {
+        self.queue.max_capacity().saturating_sub(self.queue.capacity()) as u64
+    }
+
     /// Commits the command and answers its outcome. `Unavailable` means that the outcome is unknown:
     /// the command may still take effect.
     pub async fn propose(&self, command: Command) -> Outcome {
+        let command = keyed(command);
         command.validate()?;
         self.replicated.read(|state| state.check_level(&command))?;
         let (reply, answer) = oneshot::channel();
@@ -83,12 +96,6 @@ impl Stamps {
     }
 }
 
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<Counts>, mut stamps: Stamps) {
     while let Some(first) = waiting.recv().await {
         let (commands, replies) = gather(first, &mut waiting);
@@ -98,6 +105,7 @@ async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<C
         counts.commands.fetch_add(commands.len() as u64, Ordering::Relaxed);
         counts.entries.fetch_add(1, Ordering::Relaxed);
         // Giving up the wait does not take the entry back, it lets those behind it have their turn.
+        let begun = Instant::now();
         let outcomes = match tokio::time::timeout(COMMIT_WAIT, raft.client_write(stamps.batch(commands))).await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(error)) => {
@@ -106,6 +114,10 @@ async fn collect(raft: Raft, mut waiting: mpsc::Receiver<Waiting>, counts: Arc<C
             }
             Err(_) => Err(unavailable("a majority of the meta servers does not answer")),
         };
+        match &outcomes {
+            Ok(_) => counts.commits.add(begun.elapsed()),
+            Err(_) => _ = counts.failures.fetch_add(1, Ordering::Relaxed),
+        }
         answer(replies, outcomes);
     }
 }

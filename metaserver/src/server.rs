@@ -3,6 +3,7 @@
 use crate::api;
 use crate::app::{App, RaftWatch};
 use crate::args::Args;
+use crate::history;
 use crate::limits::{CONNECT_WAIT, LEADER_RETRY, STOP_WAIT};
 use crate::raft::{self, Database, LogStore, Machine, Network, Raft};
 use crate::repair;
@@ -11,6 +12,7 @@ use axum::serve::ListenerExt;
 use levee_meta_state::Command;
 use openraft::BasicNode;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,9 +42,19 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let (stop, stopping) = watch::channel(false);
     let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_WAIT).tcp_nodelay(true).build()?;
-    let app = Arc::new(App::new(args.id, members, args.policy(), raft.clone(), replicated, http, stopping.clone()));
+    let app = Arc::new(App::new(
+        args.id,
+        members,
+        args.policy(),
+        args.rates(),
+        raft.clone(),
+        replicated,
+        http,
+        stopping.clone(),
+    ));
     tokio::spawn(found_cluster(app.clone()));
     tokio::spawn(repair::run(app.clone()));
+    tokio::spawn(history::run(app.clone()));
     tracing::info!("member {} serves {own_url}, data in {}", args.id, args.dir.display());
     let served = serve(listener, app, stop, stopping).await;
     // The log is durable whatever happens here.
@@ -101,9 +113,10 @@ async fn serve(
         let _ = socket.set_nodelay(true);
     });
     let mut until = stopping.clone();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        let _ = until.wait_for(|stop| *stop).await;
-    });
+    let server = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(async move {
+            let _ = until.wait_for(|stop| *stop).await;
+        });
     let mut server = tokio::spawn(server.into_future());
 
     let ended = tokio::select! {

@@ -44,7 +44,6 @@ async fn everything_wrong_is_a_problem() {
     };
     let huge = format!(r#"{{"name":"{}"}}"#, "x".repeat(3 << 20));
     for (method, path, body, status) in [
-        ("GET", "/", "", 404),
         ("GET", "/v1/nope", "", 404),
         ("PATCH", "/v1/volumes", "", 405),
         ("POST", "/v1/cluster", "", 405),
@@ -153,8 +152,11 @@ async fn the_openapi_document_has_every_path() {
         "get /v1/nodes/{id}/intent",
         "post /v1/nodes/{id}/heartbeat",
         "get /v1/repair",
+        "get /v1/load",
+        "get /v1/history",
         "get /v1/volumes",
         "post /v1/volumes",
+        "post /v1/volumes/batch",
         "delete /v1/volumes/{name}",
         "get /v1/volumes/{name}",
         "post /v1/volumes/{name}/allocate",

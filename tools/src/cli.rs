@@ -2,12 +2,16 @@
 
 mod cluster;
 mod image;
+mod init;
 mod snapshot;
+mod top;
 mod transfer;
 
 pub use cluster::Cluster;
 pub use image::{Image, ImageImport};
+pub use init::{Init, InitCheck, InitCommand, InitPlan};
 pub use snapshot::Snapshot;
+pub use top::Top;
 pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
 
 use crate::limits::{MAX_CORES, MAX_DISKS_PER_NODE, MAX_NODES};
@@ -60,6 +64,8 @@ pub enum Command {
     Up(Up),
     /// Stop the cluster on this machine; its data is kept
     Down(Down),
+    /// Write the configuration of a cluster of several hosts, or check whether a host is ready
+    Init(Box<Init>),
     /// Show how the cluster does
     #[command(after_help = "Examples:
   levee status
@@ -74,6 +80,8 @@ Examples:
   levee doctor
   levee doctor --json")]
     Doctor,
+    /// Show the busiest volumes, chunks, disks and nodes
+    Top(Top),
     /// Create, show, attach and check volumes
     #[command(subcommand)]
     Volume(Volume),

@@ -1,11 +1,12 @@
 //! Typed clients of the meta servers' API and of a storage daemon's admin endpoint.
 //!
 //! A request goes to one meta server after the other until one answers, and is repeated while they
-//! have no leader. A request whose answer is `unavailable` may have taken effect all the same, so a
-//! repeated one that finds its work done has succeeded. One whose answer got lost is not repeated if
-//! it changes something.
+//! have no leader or are too busy. A request whose answer is `unavailable`, or got lost, may have taken effect all the same: each
+//! change has a key ([`name`]) by which the servers know it when it comes again, and answer as they did the first time. A
+//! repeated one that finds its work done has succeeded in any case.
 
 mod events;
+mod name;
 mod versions;
 
 use crate::limits::*;
@@ -23,7 +24,8 @@ pub enum ClientError {
     Unreachable { what: String, reason: String, hint: String },
     /// The request was sent and no answer came.
     #[error(
-        "{url} did not answer: {reason}; whether the request took effect is not known, so look before repeating it"
+        "{url} did not answer: {reason}; whether the request took effect is not known, so look before repeating it (request {})",
+        name::request_id()
     )]
     NoAnswer { url: String, reason: String },
     /// The server refused.
@@ -56,6 +58,7 @@ fn http_client() -> reqwest::Client {
     reqwest::Client::builder()
         .no_proxy()
         .connect_timeout(CONNECT_TIMEOUT)
+        .default_headers(name::headers())
         .build()
         .expect("a client without TLS has nothing that can fail")
 }
@@ -135,6 +138,11 @@ impl MetaClient {
         self.call(Method::GET, "/v1/capacity", None::<&()>).await
     }
 
+    /// The busiest, at most `limit` of each kind; `by`: requests, bytes or latency.
+    pub async fn load(&self, limit: u16, by: &str) -> Result<ClusterLoad> {
+        self.call(Method::GET, &format!("/v1/load?limit={limit}&by={by}"), None::<&()>).await
+    }
+
     pub async fn set_limits(&self, change: &ChangeLimits) -> Result<CapacityInfo> {
         self.call(Method::POST, "/v1/capacity/limits", Some(change)).await
     }
@@ -191,12 +199,19 @@ impl MetaClient {
         repeated: &mut bool,
     ) -> Result<Vec<u8>> {
         let started = Instant::now();
+        let key = (method != Method::GET).then(name::new_key);
         loop {
-            match self.send_round(&method, path, body, repeated).await {
-                Err(error) if error.is(ProblemKind::Unavailable) && started.elapsed() < NO_LEADER_TIMEOUT => {}
+            let pause = match self.send_round(&method, path, body, key.as_deref(), repeated).await {
+                Err(error) if started.elapsed() < NO_LEADER_TIMEOUT => match error {
+                    error if error.is(ProblemKind::TooMany) => BUSY_PAUSE,
+                    error if error.is(ProblemKind::Unavailable) => POLL_PAUSE,
+                    // It may have taken effect, but the servers know it by its key.
+                    ClientError::NoAnswer { .. } => POLL_PAUSE,
+                    error => return Err(error),
+                },
                 outcome => return outcome,
-            }
-            tokio::time::sleep(POLL_PAUSE).await;
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -205,6 +220,7 @@ impl MetaClient {
         method: &Method,
         path: &str,
         body: Option<&B>,
+        key: Option<&str>,
         repeated: &mut bool,
     ) -> Result<Vec<u8>> {
         let mut reasons = Vec::new();
@@ -212,7 +228,7 @@ impl MetaClient {
         for turn in 0..self.urls.len() {
             let index = (self.preferred.get() + turn) % self.urls.len();
             let url = &self.urls[index];
-            match attempt(&self.http, method, &format!("{url}{path}"), body).await {
+            match attempt(&self.http, method, &format!("{url}{path}"), body, key).await {
                 Ok(Err(error)) if error.is(ProblemKind::Unavailable) => {
                     *repeated = true;
                     unavailable = Some(error);
@@ -222,7 +238,8 @@ impl MetaClient {
                     return answer;
                 }
                 Err(Attempt::Lost(reason)) if *method != Method::GET => {
-                    return Err(ClientError::NoAnswer { url: url.clone(), reason });
+                    *repeated = true;
+                    unavailable = Some(ClientError::NoAnswer { url: url.clone(), reason });
                 }
                 Err(Attempt::NotTaken(reason) | Attempt::Lost(reason)) => reasons.push((url, reason)),
             }
@@ -257,7 +274,7 @@ impl AdminClient {
 
     pub async fn status(&self) -> Result<DaemonStatus> {
         let url = format!("{}/v1/status", self.url);
-        let answer = match attempt(&self.http, &Method::GET, &url, None::<&()>).await {
+        let answer = match attempt(&self.http, &Method::GET, &url, None::<&()>, None).await {
             Ok(answer) => answer?,
             Err(Attempt::NotTaken(reason) | Attempt::Lost(reason)) => return Err(self.unreachable(reason)),
         };
@@ -279,10 +296,15 @@ async fn attempt<B: Serialize>(
     method: &Method,
     url: &str,
     body: Option<&B>,
+    key: Option<&str>,
 ) -> std::result::Result<Result<Vec<u8>>, Attempt> {
     let mut request = http.request(method.clone(), url).timeout(REQUEST_TIMEOUT);
     if let Some(body) = body {
         request = request.json(body);
+    }
+    if let Some(key) = key {
+        let (name, value) = name::key_header(key);
+        request = request.header(name, value);
     }
     let response = request.send().await.map_err(|e| {
         if e.is_connect() || e.is_builder() { Attempt::NotTaken(reason_of(&e)) } else { Attempt::Lost(reason_of(&e)) }
@@ -307,9 +329,15 @@ async fn read_body(mut response: Response) -> std::result::Result<Vec<u8>, Strin
 /// The error that a server's refusal means.
 async fn refusal(url: &str, response: Response) -> ClientError {
     let status = response.status();
+    let named = response.headers().get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok()).map(String::from);
     match read_body(response).await {
         Ok(body) => match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => ClientError::Problem(problem),
+            Ok(mut problem) => {
+                if let Some(id) = named.filter(|id| is_valid_request_id(id)) {
+                    problem.detail.push_str(&format!(" (request {id})"));
+                }
+                ClientError::Problem(problem)
+            }
             Err(_) => ClientError::Unexpected { url: url.into(), detail: format!("status {status}") },
         },
         Err(reason) => ClientError::Unexpected { url: url.into(), detail: format!("status {status}, {reason}") },

@@ -97,6 +97,7 @@ fn kind(error: &anyhow::Error) -> &'static str {
             Fenced => "fenced",
             NoSpace => "no-space",
             Unavailable => "unavailable",
+            TooMany => "too-many",
             Internal => "internal",
         },
         Some(ClientError::Unreachable { .. }) => "unreachable",

@@ -10,6 +10,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 pub const NO_LEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one request for snapshots waits until they are complete; well below [`REQUEST_TIMEOUT`].
 pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
+/// Pause before a request is sent again that the servers were too busy for.
+pub const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between two looks at something that is waited for.
 pub const POLL_PAUSE: Duration = Duration::from_millis(100);
 /// The first such pause, each being twice the one before: most of what is waited for takes a few milliseconds.
@@ -24,6 +26,8 @@ pub const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
 pub const USAGE_SILENCE: Duration = Duration::from_secs(15);
 /// The same where other things are to be shown as well, soon.
 pub const USAGE_GLANCE: Duration = Duration::from_secs(3);
+/// Most lines of each kind that `levee top` shows.
+pub const MAX_TOP: u16 = 1000;
 /// Most pages of a list that are followed.
 pub const MAX_PAGES: usize = 100_000;
 
@@ -69,3 +73,10 @@ pub const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 pub const PORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long QEMU may take to show that it can use KVM.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most cores that a disk is divided among, as `levee-stored format` has it.
+pub const MAX_DISK_SHARES: u16 = 64;
+/// Locked memory that a storage daemon needs at least, bytes.
+pub const MIN_LOCKED_MEMORY: u64 = 512 << 10;
+/// How much of a disk's beginning is looked at for what may be on it, bytes.
+pub const DISK_HEAD: usize = 1 << 20;

@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod commands;
 mod errors;
+mod init;
 mod limits;
 mod local;
 mod output;
@@ -17,10 +18,11 @@ mod signals;
 mod transfer;
 mod values;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    levee_options::pages::write_if_asked(cli::Cli::command(), &std::env::args_os().collect::<Vec<_>>());
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(refusal) => return errors::refuse(refusal),

@@ -9,6 +9,7 @@
 //! | `POST /v1/nodes/{id}/heartbeat` | [`Heartbeat`] | [`HeartbeatAck`] |
 //! | `GET /v1/nodes/{id}/intent?after=REV&wait_ms=N` | | [`Intent`] |
 //! | `POST /v1/volumes` | [`CreateVolume`] | [`VolumeInfo`] (201) |
+//! | `POST /v1/volumes/batch` | [`CreateVolumes`] | [`CreatedVolumes`] |
 //! | `GET /v1/volumes?after=&limit=` | | [`Page`]`<`[`VolumeInfo`]`>` |
 //! | `GET /v1/volumes/{name}` | | [`VolumeInfo`] |
 //! | `DELETE /v1/volumes/{name}` | | 204 |
@@ -49,6 +50,8 @@
 //! | `POST /v1/maintenance` | [`StartMaintenance`] | [`MaintenanceInfo`] |
 //! | `DELETE /v1/maintenance?node=` | | [`MaintenanceInfo`] |
 //! | `GET /v1/events?after=&wait_ms=&limit=` | | [`EventPage`] |
+//! | `GET /v1/load?limit=&by=` | | [`ClusterLoad`] |
+//! | `GET /v1/history?limit=` | | [`LoadHistory`] |
 //!
 //! `attach`, `detach` and `GET` take `VOLUME@NAME` as well: a snapshot is attached for reading.
 //!
@@ -68,6 +71,8 @@
 //!
 //! Errors are RFC 9457 problem details: [`Problem`].
 
+mod batches;
+mod busy;
 mod capacity;
 mod events;
 mod load;
@@ -78,6 +83,8 @@ mod topology;
 mod usage;
 mod versions;
 
+pub use batches::*;
+pub use busy::*;
 pub use capacity::*;
 pub use events::*;
 pub use load::*;
@@ -92,6 +99,7 @@ use crate::ids::*;
 use crate::units::Geometry;
 use crate::view::View;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -99,6 +107,13 @@ use uuid::Uuid;
 pub const MAX_PAGE: usize = 1000;
 /// Longest name of a volume or node, bytes.
 pub const MAX_NAME: usize = 128;
+/// Header that names a request in the logs of every process that touched it: 1 to [`MAX_REQUEST_ID`] of letters, digits, `_`
+/// and `-`. Made by the server if the client does not; always answered.
+pub const REQUEST_ID_HEADER: &str = "x-request-id";
+/// Longest request id.
+pub const MAX_REQUEST_ID: usize = 64;
+/// Header with a key of the client's: a request that comes again with the same one is answered as it was the first time.
+pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 /// Longest wait of one long poll, milliseconds.
 pub const MAX_WAIT_MS: u64 = 30_000;
 
@@ -113,6 +128,12 @@ pub fn is_valid_name(name: &str) -> bool {
 /// What somebody calls something, whether it can be called so or not, for a message: no longer than a name can be.
 pub fn shown_name(name: &str) -> String {
     name.chars().take(MAX_NAME).collect()
+}
+
+/// Whether `text` may be a request id.
+pub fn is_valid_request_id(text: &str) -> bool {
+    (1..=MAX_REQUEST_ID).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 /// What kind of thing went wrong. Stable: programs may act on it.
@@ -133,6 +154,8 @@ pub enum ProblemKind {
     NoSpace,
     /// No leader, or this member is not it and cannot say who is; try again (503).
     Unavailable,
+    /// The caller, or all callers together, ask more often than is allowed; try again later (429).
+    TooMany,
     /// A bug (500).
     Internal,
 }
@@ -146,6 +169,7 @@ impl ProblemKind {
             ProblemKind::Exists | ProblemKind::Conflict | ProblemKind::Fenced => 409,
             ProblemKind::NoSpace => 507,
             ProblemKind::Unavailable => 503,
+            ProblemKind::TooMany => 429,
             ProblemKind::Internal => 500,
         }
     }
@@ -174,6 +198,7 @@ impl Problem {
             ProblemKind::Fenced => "Fenced",
             ProblemKind::NoSpace => "Not enough space",
             ProblemKind::Unavailable => "Unavailable",
+            ProblemKind::TooMany => "Too many requests",
             ProblemKind::Internal => "Internal error",
         };
         Problem {
@@ -435,7 +460,7 @@ pub struct VolumeReport {
     /// Of the degraded ones: those that lack a quorum and are not served.
     #[serde(default)]
     pub waiting_chunks: u32,
-    /// Replicas on disks that are dead or being drained.
+    /// Replicas that are to be put elsewhere: on disks that are dead or being drained, or named in [`Intent::moves`].
     #[serde(default)]
     pub leaving_replicas: u32,
     /// Writes wait because disks are full.
@@ -530,6 +555,17 @@ pub struct Intent {
     /// is not named any more stays.
     #[serde(default)]
     pub moves: Vec<MoveReplica>,
+}
+
+impl Intent {
+    /// Each volume's replicas that are to be put elsewhere.
+    pub fn moves_by_volume(&self) -> BTreeMap<VolumeId, BTreeSet<ReplicaId>> {
+        let mut moves: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for MoveReplica { volume, replica } in &self.moves {
+            moves.entry(*volume).or_default().insert(*replica);
+        }
+        moves
+    }
 }
 
 /// A replica that is to be put elsewhere.

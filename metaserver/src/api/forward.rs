@@ -4,21 +4,27 @@
 //! not executed: the connection could not be made, or it changes nothing.
 
 use super::Failure;
-use super::extract;
+use super::trace::{Client, FORWARDED};
+use super::{extract, limit};
 use crate::app::App;
 use crate::limits::*;
+use crate::request::{Keyed, fingerprint};
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, header, request::Parts};
+use axum::http::{HeaderMap, HeaderName, Method, header, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use levee_proto::api::{MAX_WAIT_MS, ProblemKind};
+use levee_meta_state::is_valid_key;
+use levee_meta_state::limits::MAX_KEY;
+use levee_proto::api::{IDEMPOTENCY_HEADER, MAX_WAIT_MS, ProblemKind, REQUEST_ID_HEADER};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Marks a request that came from another member.
-const FORWARDED: &str = "levee-forwarded";
+/// What goes on to the leader beside method, path and body.
+const CARRIED: [&str; 2] = [REQUEST_ID_HEADER, IDEMPOTENCY_HEADER];
+/// What comes back from it beside status and body.
+const ANSWERED: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
 
 pub async fn to_leader(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
@@ -31,7 +37,7 @@ pub async fn to_leader(State(app): State<Arc<App>>, request: Request, next: Next
     loop {
         match app.leader() {
             Some(id) if id == app.id && founded(&app) => {
-                return next.run(Request::from_parts(parts, Body::from(body))).await;
+                return carry_out(&app, parts, body, next).await;
             }
             Some(leader) if leader != app.id && !forwarded => match send(&app, leader, &parts, body.clone()).await {
                 Ok(response) => return response,
@@ -47,6 +53,39 @@ pub async fn to_leader(State(app): State<Arc<App>>, request: Request, next: Next
         }
         sleep(LEADER_RETRY).await;
     }
+}
+
+/// Here, for this member leads.
+async fn carry_out(app: &App, parts: Parts, body: Bytes, next: Next) -> Response {
+    if let Err(refusal) = limit::change(app, &parts.method, parts.uri.path()) {
+        return refusal;
+    }
+    let keyed = match keyed(app, &parts, &body).await {
+        Ok(keyed) => keyed,
+        Err(failure) => return failure.into_response(),
+    };
+    let work = next.run(Request::from_parts(parts, Body::from(body)));
+    match keyed {
+        Some(keyed) => keyed.scope(work).await,
+        None => work.await,
+    }
+}
+
+/// The request's idempotency key, if it has one and changes something.
+async fn keyed(app: &App, parts: &Parts, body: &Bytes) -> Result<Option<Keyed>, Failure> {
+    let Some(header) = parts.headers.get(IDEMPOTENCY_HEADER).filter(|_| parts.method != Method::GET) else {
+        return Ok(None);
+    };
+    let key = header.to_str().ok().filter(|key| is_valid_key(key)).ok_or_else(|| {
+        let detail = format!("{IDEMPOTENCY_HEADER} must be 1 to {MAX_KEY} printable ASCII characters");
+        Failure::new(ProblemKind::Invalid, detail)
+    })?;
+    let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+    let fingerprint = fingerprint(&[parts.method.as_str().as_bytes(), path.as_bytes(), body]);
+    // A leader that has not caught up would not know that it was answered.
+    app.barrier.pass().await?;
+    let repeated = app.replicated.read(|state| state.knows_key(key, &fingerprint))?;
+    Ok(Some(Keyed::new(key.to_string(), fingerprint, repeated)))
 }
 
 /// A leader that has just started may not have applied its log yet.
@@ -71,9 +110,13 @@ async fn send(app: &App, leader: u64, parts: &Parts, body: Bytes) -> Result<Resp
     let request = app
         .http
         .request(parts.method.clone(), format!("{url}{path}"))
-        .header(FORWARDED, app.id)
+        .header(FORWARDED, parts.extensions.get().map_or_else(String::new, |Client(address)| address.to_string()))
         .timeout(FORWARD_WAIT + asked_wait(parts.uri.query()))
         .body(body);
+    let request = CARRIED.iter().fold(request, |request, name| match parts.headers.get(*name) {
+        Some(value) => request.header(*name, value),
+        None => request,
+    });
     let unsent = |error: reqwest::Error| {
         if error.is_connect() || (parts.method == Method::GET && !error.is_timeout()) {
             Unsent::Again
@@ -88,10 +131,14 @@ async fn send(app: &App, leader: u64, parts: &Parts, body: Bytes) -> Result<Resp
         () = deposed(app, leader), if parts.method == Method::GET => return Err(Unsent::Again),
     };
     let status = response.status();
-    let kind = response.headers().get(header::CONTENT_TYPE).cloned();
+    let headers: HeaderMap =
+        ANSWERED.iter().filter_map(|name| Some((name.clone(), response.headers().get(name)?.clone()))).collect();
     let bytes = response.bytes().await.map_err(unsent)?;
-    let kind = kind.unwrap_or_else(|| HeaderValue::from_static("application/octet-stream"));
-    Ok((status, [(header::CONTENT_TYPE, kind)], bytes).into_response())
+    // Without a body of its own, the answer's type is none.
+    let mut answer = (status, bytes).into_response();
+    answer.headers_mut().remove(header::CONTENT_TYPE);
+    answer.headers_mut().extend(headers);
+    Ok(answer)
 }
 
 /// Returns once another member leads, or none.

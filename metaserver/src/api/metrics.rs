@@ -8,6 +8,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use levee_meta_state as state;
 use levee_proto::api::{CapacityInfo, DiskState, NodeState, VolumeReport};
+use openraft::{BasicNode, RaftMetrics};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,8 +20,7 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     if app.leader() == Some(app.id) {
         app.observed(|observed, now| {
             app.replicated.read(|state| {
-                let up = |id| observed.node_state(id, now) == NodeState::Up;
-                nodes_and_disks(state, up, &mut text);
+                nodes_and_disks(state, |id| observed.node_state(id, now), &mut text);
                 capacity(&crate::capacity::info(state, observed), &mut text);
                 volumes(state, &observed.reports(state).collect::<Vec<_>>(), &mut text);
             })
@@ -44,27 +44,57 @@ fn own(app: &App, text: &mut String) {
     let raft = app.raft.metrics().borrow().clone();
     let [nodes, disks, volumes] = app.replicated.read(|state| state.counts());
     let counts = app.proposer.counts();
-    let rows: [(&str, &str, u64); 9] = [
+    let voters = raft.membership_config.membership().voter_ids().count();
+    let rows: [(&str, &str, u64); 14] = [
         ("leader", "gauge", u64::from(raft.current_leader == Some(app.id))),
+        ("leader_known", "gauge", u64::from(raft.current_leader.is_some())),
+        ("members", "gauge", voters as u64),
         ("term", "gauge", raft.current_term),
+        ("log_index", "gauge", raft.last_log_index.unwrap_or(0)),
         ("applied_index", "gauge", raft.last_applied.map_or(0, |id| id.index)),
         ("snapshot_index", "gauge", raft.snapshot.map_or(0, |id| id.index)),
         ("nodes", "gauge", nodes as u64),
         ("disks", "gauge", disks as u64),
         ("volumes", "gauge", volumes as u64),
+        ("waiting_commands", "gauge", app.proposer.waiting()),
         ("commands_total", "counter", counts.commands.load(Ordering::Relaxed)),
         ("entries_total", "counter", counts.entries.load(Ordering::Relaxed)),
+        ("failed_entries_total", "counter", counts.failures.load(Ordering::Relaxed)),
     ];
     for (name, kind, value) in rows {
         family(text, &format!("levee_meta_{name}"), kind, [(String::new(), value)]);
     }
+    let _ = writeln!(text, "# TYPE levee_meta_commit_seconds histogram");
+    for (rest, value) in counts.commits.rows() {
+        let _ = writeln!(text, "levee_meta_commit_seconds{rest} {value}");
+    }
+    family(text, "levee_meta_requests_total", "counter", app.requests.rows());
+    members_behind(app, &raft, text);
+}
+
+/// How many log entries each other member lacks; the leader alone knows.
+fn members_behind(app: &App, raft: &RaftMetrics<u64, BasicNode>, text: &mut String) {
+    let newest = raft.last_log_index.unwrap_or(0);
+    let others = raft.replication.iter().flatten().filter(|(id, _)| **id != app.id);
+    let rows = others.map(|(id, matched)| {
+        let has = matched.map_or(0, |matched| matched.index);
+        (format!("{{member=\"{id}\"}}"), newest.saturating_sub(has))
+    });
+    family(text, "levee_meta_member_behind_entries", "gauge", rows);
 }
 
 /// Names are plain: nothing in a label needs an escape.
-fn nodes_and_disks(state: &state::State, up: impl Fn(levee_proto::NodeId) -> bool, text: &mut String) {
+fn nodes_and_disks(state: &state::State, node_state: impl Fn(levee_proto::NodeId) -> NodeState, text: &mut String) {
     let name = |id| state.node(id).map(|n| n.name.as_str()).unwrap_or_default();
-    let nodes = state.node_ids().map(|id| (format!("{{node=\"{}\"}}", name(id)), u64::from(up(id))));
-    family(text, "levee_node_up", "gauge", nodes);
+    let up = |id| u64::from(node_state(id) == NodeState::Up);
+    family(text, "levee_node_up", "gauge", state.node_ids().map(|id| (format!("{{node=\"{}\"}}", name(id)), up(id))));
+    let words = [(NodeState::Up, "up"), (NodeState::Unknown, "unknown"), (NodeState::Down, "down")];
+    let nodes = state.node_ids().flat_map(|id| {
+        let now = node_state(id);
+        let labels = move |word| format!("{{node=\"{}\",state=\"{word}\"}}", name(id));
+        words.iter().map(move |(state, word)| (labels(word), u64::from(*state == now)))
+    });
+    family(text, "levee_node_state", "gauge", nodes);
     let states = [(DiskState::InService, "in-service"), (DiskState::Draining, "draining"), (DiskState::Dead, "dead")];
     let disks = state.disks().flat_map(|(id, disk)| {
         let labels = move |word| format!("{{disk=\"{id}\",node=\"{}\",state=\"{word}\"}}", name(disk.node));

@@ -1,23 +1,29 @@
 //! The HTTP API: routes, their OpenAPI document, and answers to what fits no route.
 
+mod batches;
 mod capacity;
 mod cluster;
+mod dashboard;
 mod extract;
 mod families;
 mod forward;
+mod limit;
+mod load;
 mod metrics;
 mod nodes;
 mod problem;
 mod repair;
 mod snapshots;
+mod trace;
 mod versions;
 mod volumes;
 
 pub use problem::Failure;
 
 use crate::app::App;
+use crate::meters;
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use axum::{Json, Router};
 use levee_proto::api::ProblemKind;
@@ -42,12 +48,19 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
     by_leader
         .merge(local)
         .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+        .route("/", get(dashboard::page))
+        .route("/style.css", get(dashboard::style))
+        .route("/script.js", get(dashboard::script))
+        .route("/icon.svg", get(dashboard::icon))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(cluster::healthz))
-        .with_state(app)
+        .with_state(app.clone())
         .merge(raft)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(app.clone(), limit::by_client))
+        .layer(from_fn_with_state(app, meters::count))
+        .layer(from_fn(trace::name_and_log))
 }
 
 /// Answered by the leader, whichever member is asked.
@@ -59,6 +72,7 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(nodes::intent))
         .routes(routes!(volumes::create, volumes::list))
         .routes(routes!(volumes::show, volumes::delete))
+        .routes(routes!(batches::create_volumes))
         .routes(routes!(volumes::attach))
         .routes(routes!(volumes::detach))
         .routes(routes!(volumes::open))
@@ -81,6 +95,8 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(capacity::set_limits))
         .routes(routes!(repair::set_disk_state))
         .routes(routes!(repair::show))
+        .routes(routes!(load::show))
+        .routes(routes!(load::history))
 }
 
 /// Answered by the member that is asked.

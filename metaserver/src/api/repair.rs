@@ -4,6 +4,7 @@ use super::Failure;
 use super::extract::{Answer, Body, Path};
 use crate::app::App;
 use crate::proposer::unexpected;
+use crate::request::is_repeated;
 use axum::extract::State;
 use levee_meta_state as state;
 use levee_meta_state::{Command, Decider};
@@ -29,7 +30,7 @@ pub async fn set_disk_state(
     Path(disk): Path<DiskId>,
     Body(request): Body<SetDiskState>,
 ) -> Result<Answer<DiskInfo>, Failure> {
-    if request.state != DiskState::Dead {
+    if request.state != DiskState::Dead && !is_repeated() {
         check_works(&app, disk)?;
     }
     let SetDiskState { state, reason } = request;

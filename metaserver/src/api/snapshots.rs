@@ -5,8 +5,10 @@ use super::extract::{Answer, Body, Path, Query, page};
 use super::volumes::change;
 use crate::app::App;
 use crate::capacity;
+use crate::clock::now_ms;
 use crate::limits::{DEFAULT_PAGE, OPEN_LOOK, OPEN_WAIT, SNAPSHOT_WAIT};
-use crate::proposer::{now_ms, unexpected};
+use crate::proposer::unexpected;
+use crate::request::is_repeated;
 use axum::extract::State;
 use axum::http::StatusCode;
 use levee_meta_state as state;
@@ -43,7 +45,7 @@ pub async fn create(
     let names = request.snapshots.clone();
     let first = request.snapshots.first().map(ToString::to_string).unwrap_or_default();
     capacity::check(&app, || format!("snapshot {} cannot be taken", shown_name(&first)))?;
-    if names.len() > 1 {
+    if names.len() > 1 && !is_repeated() {
         open_unused(&app, &names).await;
     }
     let command = Command::BeginSnapshots { request, created_ms: now_ms() };

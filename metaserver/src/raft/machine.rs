@@ -99,10 +99,19 @@ async fn save(database: &Database, meta: Meta, bytes: Arc<Vec<u8>>) -> anyhow::R
 
 fn moves_intents(command: &Command) -> bool {
     use Command::*;
+    if let Keyed { command, .. } = command {
+        return moves_intents(command);
+    }
     // All that does not: what only gives out epochs, names or chunks.
     !matches!(
         command,
-        Found { .. } | SetLevel { .. } | CreateVolume(_) | CreateClones(_) | Open { .. } | Allocate { .. }
+        Found { .. }
+            | SetLevel { .. }
+            | CreateVolume(_)
+            | CreateVolumes(_)
+            | CreateClones(_)
+            | Open { .. }
+            | Allocate { .. }
     )
 }
 

@@ -2,7 +2,7 @@
 
 use crate::command::Decider;
 use crate::history::{Grouped, History, Parent, Snapshot};
-use crate::limits::{MAX_ANCESTORS, MAX_EVENTS, MAX_MOVES_PER_DISK, MAX_SNAPSHOTS};
+use crate::limits::{MAX_ANCESTORS, MAX_EVENTS, MAX_KEYS, MAX_KEYS_WEIGHT, MAX_MOVES_PER_DISK, MAX_SNAPSHOTS};
 use crate::mirrors::mirror_name;
 use crate::state::{Index, State};
 use crate::tables::{Chunk, Volume};
@@ -37,6 +37,7 @@ impl State {
         ensure!(self.index == Index::of(&self.tables), "the index differs from the tables");
         self.check_unique_names()?;
         self.check_nodes()?;
+        self.check_keys()?;
         let mut seen = Seen::default();
         for (id, volume) in self.tables.volumes.iter() {
             self.check_volume(*id, volume, &mut seen)?;
@@ -48,6 +49,17 @@ impl State {
         self.check_moves()?;
         self.check_events()?;
         self.check_disks(&mut seen)
+    }
+
+    fn check_keys(&self) -> Result<(), String> {
+        let keys = &self.tables.keys;
+        ensure!(self.index.keys.len() == keys.by_age.len(), "an idempotency key is remembered twice");
+        let weight: u64 = keys.by_age.values().map(crate::keys::weight).sum();
+        ensure!(keys.weight == weight, "what keys weigh is {weight}, not {}", keys.weight);
+        ensure!(keys.by_age.len() as u64 <= MAX_KEYS && weight <= MAX_KEYS_WEIGHT, "too much is remembered by keys");
+        let newest = keys.by_age.last_key_value().map_or(0, |(number, _)| *number);
+        ensure!(newest <= keys.last, "key {newest} was never remembered");
+        Ok(())
     }
 
     fn check_groups_of_snapshots(&self) -> Result<(), String> {

@@ -1,8 +1,10 @@
 //! What can be asked of the state machine, and what it answers.
 
+use crate::batches::validate_batch;
 use crate::capacity::validate_limits;
 use crate::copysets::validate_placement;
 use crate::events::{Note, validate_notes};
+use crate::keys::{Key, validate_keyed};
 use crate::limits::*;
 use crate::maintenance::validate_maintenance;
 use crate::rebalance::validate_moves;
@@ -154,6 +156,13 @@ pub enum Command {
     },
     /// What the leader sees and nothing else would tell.
     Note(Vec<Note>),
+    /// At most [`MAX_BATCH_VOLUMES`] at a time.
+    CreateVolumes(CreateVolumes),
+    /// A command that is answered as before if its key is known: see [`crate::keys`].
+    Keyed {
+        key: Key,
+        command: Box<Command>,
+    },
 }
 
 /// Who says that a disk is dead. One can only take back what itself or a lesser one said.
@@ -187,6 +196,8 @@ pub enum Answer {
     Versions(VolumeVersions),
     Cloned(CreatedClones),
     Deleted(DeletedVolumes),
+    /// In the order asked for.
+    Created(Vec<CreatedVolume>),
 }
 
 /// A refused command has changed nothing.
@@ -215,12 +226,36 @@ impl Command {
             Command::StartRebalance { moves, .. } => validate_moves(moves),
             Command::StartMaintenance(request) => validate_maintenance(request),
             Command::Note(notes) => validate_notes(notes),
+            Command::CreateVolumes(request) => validate_batch(request),
+            Command::Keyed { key, command } => validate_keyed(key, command),
             Command::ConfirmDeleted { replicas, .. } if replicas.len() > MAX_DELETES => Err(invalid(format!(
                 "{} deleted replicas in one message: at most {MAX_DELETES} are allowed",
                 replicas.len()
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether an idempotency key goes with it. What gateways and the leader itself propose may be proposed again as it is.
+    pub fn takes_key(&self) -> bool {
+        use Command::*;
+        !matches!(
+            self,
+            Found { .. }
+                | RegisterNode(_)
+                | Open { .. }
+                | Allocate { .. }
+                | ConfirmDeleted { .. }
+                | ChangeReplicas { .. }
+                | AttachRepair { .. }
+                | DetachRepair { .. }
+                | SetBackgroundRate { .. }
+                | Moved { .. }
+                | FinishSnapshots { .. }
+                | Pruned { .. }
+                | Flattened { .. }
+                | Keyed { .. }
+        )
     }
 
     /// About how many bytes the command takes in the log.
@@ -248,6 +283,8 @@ impl Command {
             // The work counts, not the bytes.
             Command::CreateClones(request) => FAMILY_WEIGHT.saturating_mul(request.names.len() as usize),
             Command::DeleteVolumes(request) => FAMILY_WEIGHT.saturating_mul(members(request) as usize),
+            Command::CreateVolumes(request) => FAMILY_WEIGHT.saturating_mul(request.volumes.len()),
+            Command::Keyed { command, .. } => command.weight(),
             _ => 0,
         }
     }
@@ -310,7 +347,7 @@ fn validate_disk(d: &RegisterDisk) -> Result<(), Problem> {
     Ok(())
 }
 
-fn validate_volume(v: &CreateVolume) -> Result<(), Problem> {
+pub(crate) fn validate_volume(v: &CreateVolume) -> Result<(), Problem> {
     validate_name("volume", &v.name)?;
     validate_size(&v.name, v.size)?;
     validate_copies(&v.name, v.copies, v.min_copies)

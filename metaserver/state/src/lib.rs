@@ -18,11 +18,13 @@
 //! - a volume's version is above those of all its snapshots; a snapshot is done once its version is sealed;
 //! - a clone's parent is a snapshot that exists, of an older volume with the same geometry, which counts it; only what has
 //!   clones outlives its deletion;
+//! - an idempotency key is remembered once for each part of its request;
 //! - a snapshot that is attached for reading has one reader: a volume without chunks that is named as the snapshot, exists while
 //!   it is attached, and keeps the snapshot from being deleted.
 #![forbid(unsafe_code)]
 
 mod attach;
+mod batches;
 mod capacity;
 mod changes;
 mod check;
@@ -34,6 +36,7 @@ mod events;
 mod groups;
 mod history;
 mod intent;
+mod keys;
 mod level;
 pub mod limits;
 mod maintenance;
@@ -61,6 +64,7 @@ pub use command::{Answer, Command, Decider, Outcome};
 pub use events::Note;
 pub use groups::{Group, Member, Stage};
 pub use history::{History, Parent, Snapshot};
+pub use keys::{Key, is_valid_key};
 pub use level::{FIRST_LEVEL, LEVEL};
 pub use plan::{Bounds, Weights};
 pub use repair::RepairScan;

@@ -36,6 +36,16 @@ pub const MAX_SNAPSHOTS: usize = 1000;
 pub const MAX_FAMILY_PER_COMMAND: u32 = 4096;
 /// Parents, their parents and so on of one volume: reading a block may have to ask each.
 pub const MAX_ANCESTORS: usize = 16;
+/// Volumes that one command creates as a batch: commits wait meanwhile.
+pub const MAX_BATCH_VOLUMES: usize = 10_000;
+/// Bytes of an idempotency key.
+pub const MAX_KEY: usize = 128;
+/// Idempotency keys that are remembered, those of each part of a request counted.
+pub const MAX_KEYS: u64 = 100_000;
+/// Bytes, about, that they and what was answered may take.
+pub const MAX_KEYS_WEIGHT: u64 = 64 << 20;
+/// For how long they are remembered.
+pub const KEY_LIFE_MS: u64 = 24 * 3600 * 1000;
 /// A share of the disks that are used.
 pub const MAX_PERCENT: u32 = 100;
 /// Refusals that the answer to a deletion of many volumes names.

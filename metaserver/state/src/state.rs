@@ -2,6 +2,7 @@
 
 use crate::capacity::promised_to;
 use crate::command::{Answer, Command, Outcome};
+use crate::keys::Name;
 use crate::readers::only_read;
 use crate::tables::{Disk, Tables, Volume};
 use levee_proto::api::{DiskState, EventKind, Problem, ProblemKind, SnapshotName};
@@ -38,6 +39,8 @@ pub(crate) struct Index {
     pub chores: BTreeSet<VolumeId>,
     /// What all volumes may come to take of the disks, bytes.
     pub provisioned: u128,
+    /// Numbers of what is remembered by idempotency keys.
+    pub keys: BTreeMap<Name, u64>,
 }
 
 impl Index {
@@ -52,6 +55,7 @@ impl Index {
             snapshotted: BTreeSet::new(),
             chores: BTreeSet::new(),
             provisioned: tables.volumes.values().map(promised_to).sum(),
+            keys: tables.keys.by_age.iter().map(|(n, r)| ((r.key.clone(), r.part), *n)).collect(),
         };
         for (id, volume) in tables.volumes.iter() {
             if let Some(attachment) = &volume.attachment {
@@ -154,6 +158,8 @@ impl State {
             Command::StartMaintenance(request) => self.start_maintenance(request),
             Command::EndMaintenance { node } => self.end_maintenance(node.as_deref()),
             Command::Note(notes) => self.add_notes(notes),
+            Command::CreateVolumes(request) => self.create_volumes(request),
+            Command::Keyed { key, command } => self.apply_keyed(key, command),
         }
     }
 

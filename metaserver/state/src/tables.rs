@@ -5,6 +5,7 @@ use crate::command::Decider;
 use crate::events::Events;
 use crate::groups::Group;
 use crate::history::{History, NO_HISTORY, Parent};
+use crate::keys::Keys;
 use crate::level::Level;
 use crate::maintenance::Windows;
 use crate::rebalance::Rebalance;
@@ -48,6 +49,8 @@ pub(crate) struct Tables {
     /// Of disks that have left the cluster, oldest first: what is on them is old.
     #[serde(default)]
     pub removed_disks: VecDeque<Uuid>,
+    #[serde(default, skip_serializing_if = "Keys::is_empty")]
+    pub keys: Keys,
 }
 
 /// The largest id of each kind that was ever given out.

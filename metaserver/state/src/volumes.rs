@@ -13,20 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
     pub(crate) fn create_volume(&mut self, request: &CreateVolume) -> Outcome {
-        let name = &request.name;
-        if self.index.volume_by_name.contains_key(name) {
-            return Err(Problem::new(ProblemKind::Exists, format!("there is a volume named '{name}' already")));
-        }
-        self.check_copies(name, request.copies, request.class)?;
-        let promise = promised(request.size, request.copies);
-        self.check_provision(|| format!("volume '{name}' cannot be created"), promise)?;
-        if self.tables.volumes.len() >= MAX_VOLUMES {
-            return Err(Problem::new(
-                ProblemKind::NoSpace,
-                format!("volume '{name}' cannot be created: the cluster has its most, {MAX_VOLUMES} volumes"),
-            ));
-        }
+        let created = self.add_volume(request)?;
+        self.tell(EventKind::Volume, &request.name, "was created");
+        Ok(created)
+    }
 
+    pub(crate) fn add_volume(&mut self, request: &CreateVolume) -> Outcome {
+        let promise = promised(request.size, request.copies);
+        self.check_creation(request, 0, promise)?;
+        let name = &request.name;
         let id = self.tables.last.next_volume();
         let volume = Volume {
             name: name.clone(),
@@ -46,8 +41,24 @@ impl State {
         self.tables.volumes.insert(id, volume);
         self.index.volume_by_name.insert(name.clone(), id);
         self.index.provisioned += promise;
-        self.tell(EventKind::Volume, name, "was created");
         self.volume_answer(id)
+    }
+
+    /// Refuses a volume that cannot be created; `more` others come before it, and together they promise `promise` bytes.
+    pub(crate) fn check_creation(&self, request: &CreateVolume, more: usize, promise: u128) -> Result<(), Problem> {
+        let name = &request.name;
+        if self.index.volume_by_name.contains_key(name) {
+            return Err(Problem::new(ProblemKind::Exists, format!("there is a volume named '{name}' already")));
+        }
+        self.check_copies(name, request.copies, request.class)?;
+        self.check_provision(|| format!("volume '{name}' cannot be created"), promise)?;
+        if self.tables.volumes.len().saturating_add(more) >= MAX_VOLUMES {
+            return Err(Problem::new(
+                ProblemKind::NoSpace,
+                format!("volume '{name}' cannot be created: the cluster has its most, {MAX_VOLUMES} volumes"),
+            ));
+        }
+        Ok(())
     }
 
     /// A volume that could never be written is refused at once.

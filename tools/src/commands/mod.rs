@@ -15,13 +15,15 @@ mod qemu_probe;
 mod redundancy;
 mod snapshot;
 mod status;
+mod top;
 mod transfer;
 mod usage;
 mod verify;
 mod volume;
 
-use crate::cli::{Cli, Cluster, Command, Disk, Image, Node, Snapshot, Volume};
+use crate::cli::{Cli, Cluster, Command, Disk, Image, InitCommand, Node, Snapshot, Volume};
 use crate::cluster;
+use crate::init;
 use crate::local;
 use crate::output::Output;
 use levee_proto::api::DiskState;
@@ -32,7 +34,12 @@ pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
     match &cli.command {
         Command::Up(args) => local::up::up(args, &cluster::local_dir(global), out).await,
         Command::Down(args) => local::down::down(args, &cluster::local_dir(global), out).await,
+        Command::Init(args) => match &args.command {
+            Some(InitCommand::Check(check)) => init::check::check(check, out).await,
+            None => init::write(&args.plan, out),
+        },
         Command::Status => status::status(&cluster::connect(global)?, out).await,
+        Command::Top(args) => top::top(&cluster::connect(global)?, args, out).await,
         Command::Volume(command) => run_volume(command, &cli, out).await,
         Command::Snapshot(command) => run_snapshot(command, &cli, out).await,
         Command::Image(command) => run_image(command, &cli, out).await,
