@@ -37,6 +37,7 @@
 //! | `GET /v1/repair` | | [`RepairInfo`] |
 //! | `GET /v1/load?limit=&by=` | | [`ClusterLoad`] |
 //! | `GET /v1/history?limit=` | | [`LoadHistory`] |
+//! | `GET /v1/watch?after=REV&wait_ms=N&kinds=` | | [`Changes`] |
 //!
 //! `attach`, `detach` and `GET` take `VOLUME@NAME` as well: a snapshot is attached for reading.
 //!
@@ -63,6 +64,7 @@ mod load;
 mod topology;
 mod usage;
 mod versions;
+mod watch;
 
 pub use batches::*;
 pub use busy::*;
@@ -71,6 +73,7 @@ pub use load::*;
 pub use topology::*;
 pub use usage::*;
 pub use versions::*;
+pub use watch::*;
 
 use crate::ids::*;
 use crate::units::Geometry;
