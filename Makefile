@@ -21,7 +21,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short demo faults kill bench bench-repair bench-snapshots bench-api sim model mutants clean
+.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short fuzz-api fuzz-short dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -59,6 +59,15 @@ faults-short: build deps
 
 images-short: build deps
 	scripts/demo-images
+
+fuzz-api: build deps ## Ask a meta server all that its OpenAPI description allows, and use a generated client (5 minutes)
+	EXAMPLES=200 scripts/fuzz-api 300
+
+fuzz-short: build deps
+	scripts/fuzz-api 30
+
+dashboard-test: build deps ## Look at the dashboard of a small cluster with a headless browser
+	scripts/dashboard-test
 
 guest-short: build deps
 	scripts/demo --quick

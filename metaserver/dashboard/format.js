@@ -26,7 +26,13 @@ function micros(us) {
 
 const percentOf = (part, whole) => (whole > 0 ? Math.round((100 * part) / whole) : 0);
 const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour12: false });
-const moment = (ms) => new Date(ms).toISOString().replace("T", " ").slice(0, 19);
+// Local, as everything that is shown: only programs want it otherwise.
+function moment(ms) {
+  const two = (n) => String(n).padStart(2, "0");
+  const at = new Date(ms);
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${clock(ms)}`;
+}
+
 const plural = (n, one, many) => `${n} ${n === 1 ? one : many}`;
 const requests = (load) => load.reads + load.writes;
 const bytes = (load) => load.read_bytes + load.write_bytes;

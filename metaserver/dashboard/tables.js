@@ -23,7 +23,7 @@ function tiles({ cluster, capacity, nodes, disks, load }) {
       up < nodes.length ? "bad" : "good"),
     tile("Disks in service", `${serving} of ${disks.length}`, size(capacity.capacity), serving < disks.length ? "warn" : "good"),
     tile("Used", `${used} %`, capacity.detail || `${size(capacity.used)} of ${size(capacity.reported)}`, LEVELS[capacity.level]),
-    tile("Promised", size(capacity.provisioned), capacity.provisionable ? `of ${size(capacity.provisionable)}` : "in all copies; no limit"),
+    tile("Promised", size(capacity.provisioned), capacity.provisionable ? `of ${size(capacity.provisionable)}` : "no limit"),
     tile("Redundancy", lacking ? `${count(whole.degraded_chunks)} lacking` : "whole",
       whole.waiting_chunks ? `${plural(whole.waiting_chunks, "chunk", "chunks")} not served`
         : `${count(whole.healthy_chunks)} whole chunks of ${plural(whole.volumes, "served volume", "served volumes")}`,

@@ -13,6 +13,7 @@ mod app;
 pub mod args;
 mod barrier;
 mod capacity;
+mod changes;
 mod clock;
 mod condition;
 mod history;

@@ -60,6 +60,9 @@ pub const HISTORY_STEP: Duration = Duration::from_secs(10);
 pub const HISTORY_LENGTH: usize = 60;
 pub const MAX_HISTORY_VOLUMES: usize = 200;
 
+/// Changes that are remembered for those who follow them.
+pub const MAX_CHANGES_KEPT: usize = 50_000;
+
 /// Pause between two looks at what has to be repaired.
 pub const REPAIR_TICK: Duration = Duration::from_secs(1);
 /// Unused volumes that are repaired at a time, in the whole cluster.

@@ -52,6 +52,7 @@
 //! | `GET /v1/events?after=&wait_ms=&limit=` | | [`EventPage`] |
 //! | `GET /v1/load?limit=&by=` | | [`ClusterLoad`] |
 //! | `GET /v1/history?limit=` | | [`LoadHistory`] |
+//! | `GET /v1/watch?after=REV&wait_ms=N&kinds=` | | [`Changes`] |
 //!
 //! `attach`, `detach` and `GET` take `VOLUME@NAME` as well: a snapshot is attached for reading.
 //!
@@ -82,6 +83,7 @@ mod rebalance;
 mod topology;
 mod usage;
 mod versions;
+mod watch;
 
 pub use batches::*;
 pub use busy::*;
@@ -94,6 +96,7 @@ pub use rebalance::*;
 pub use topology::*;
 pub use usage::*;
 pub use versions::*;
+pub use watch::*;
 
 use crate::ids::*;
 use crate::units::Geometry;

@@ -4,6 +4,7 @@ mod batches;
 mod capacity;
 mod cluster;
 mod dashboard;
+mod document;
 mod extract;
 mod families;
 mod forward;
@@ -17,6 +18,7 @@ mod snapshots;
 mod trace;
 mod versions;
 mod volumes;
+mod watch;
 
 pub use problem::Failure;
 
@@ -44,6 +46,7 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
     let (by_leader, documented) = documented_routes().split_for_parts();
     let (local, mut document) = local_routes().split_for_parts();
     document.merge(documented);
+    let document = document::complete(&document);
     let by_leader = by_leader.route_layer(from_fn_with_state(app.clone(), forward::to_leader));
     by_leader
         .merge(local)
@@ -97,6 +100,7 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(repair::show))
         .routes(routes!(load::show))
         .routes(routes!(load::history))
+        .routes(routes!(watch::watch))
 }
 
 /// Answered by the member that is asked.

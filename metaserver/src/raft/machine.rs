@@ -4,12 +4,14 @@ use super::batch::Batch;
 use super::database::{self, Database};
 use super::log::any;
 use super::{Entry, LogId, Membership, Meta, NodeError, Types};
+use crate::changes::{self, Ring};
 use anyhow::Context;
 use levee_meta_state::{Command, Outcome, State};
+use levee_proto::api::{Changes, ThingKind};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError};
 use std::io::Cursor;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 /// The state as this member has applied it. Others only read it.
@@ -18,6 +20,9 @@ pub struct Replicated {
     inner: Arc<RwLock<Inner>>,
     /// Moves when an intent may have changed.
     intents: watch::Sender<()>,
+    /// Moves when anything was applied.
+    moves: watch::Sender<()>,
+    changes: Arc<Mutex<Ring>>,
 }
 
 #[derive(Clone)]
@@ -50,6 +55,21 @@ impl Replicated {
         self.intents.subscribe()
     }
 
+    /// What changed after a revision, of what this member has applied.
+    pub fn changes_after(&self, after: Option<u64>, kinds: &[ThingKind], limit: usize) -> Changes {
+        self.changes().after(after, kinds, limit)
+    }
+
+    /// Wakes whenever something was applied.
+    pub fn moves(&self) -> watch::Receiver<()> {
+        self.moves.subscribe()
+    }
+
+    // An entry's changes are noted whole or not at all.
+    fn changes(&self) -> MutexGuard<'_, Ring> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     // The state machine does not panic half-way through a command: a poisoned lock guards a whole state.
     fn lock(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
@@ -74,7 +94,13 @@ impl Machine {
             let bytes = database.get_bytes(database::SNAPSHOT)?.context("the snapshot is missing")?;
             inner = decode(&meta, &bytes).context("the snapshot cannot be read")?;
         }
-        let shared = Replicated { inner: Arc::new(RwLock::new(inner)), intents: watch::Sender::new(()) };
+        let revision = inner.applied.map_or(0, |id| id.index);
+        let shared = Replicated {
+            inner: Arc::new(RwLock::new(inner)),
+            intents: watch::Sender::new(()),
+            moves: watch::Sender::new(()),
+            changes: Arc::new(Mutex::new(Ring::begin(revision))),
+        };
         Ok(Machine { shared, database })
     }
 
@@ -138,7 +164,11 @@ impl RaftStateMachine<Types> for Machine {
                     EntryPayload::Blank => Vec::new(),
                     EntryPayload::Normal(batch) => {
                         wake |= batch.commands.iter().any(moves_intents);
-                        inner.apply(&batch)
+                        let outcomes = inner.apply(&batch);
+                        let pairs = batch.commands.iter().zip(&outcomes);
+                        let things = pairs.flat_map(|(c, o)| changes::of(c, o, &inner.state)).collect();
+                        self.shared.changes().note(entry.log_id.index, things);
+                        outcomes
                     }
                     EntryPayload::Membership(membership) => {
                         inner.membership = Membership::new(Some(entry.log_id), membership);
@@ -150,6 +180,7 @@ impl RaftStateMachine<Types> for Machine {
         if wake {
             self.shared.intents.send_replace(());
         }
+        self.shared.moves.send_replace(());
         Ok(answers)
     }
 
@@ -167,7 +198,9 @@ impl RaftStateMachine<Types> for Machine {
         save(&self.database, meta.clone(), bytes)
             .await
             .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), any(e)))?;
+        *self.shared.changes() = Ring::begin(meta.last_log_id.map_or(0, |id| id.index));
         *self.shared.lock_mut() = inner;
+        self.shared.moves.send_replace(());
         self.shared.intents.send_replace(());
         Ok(())
     }
