@@ -23,6 +23,7 @@ mod observe;
 mod proposer;
 mod raft;
 mod rates;
+mod rebalance;
 mod repair;
 mod request;
 pub mod server;

@@ -108,8 +108,6 @@ pub const SLOW_DISK: Duration = Duration::from_secs(3);
 pub const GIVEN_UP_WINDOW: Duration = Duration::from_secs(3600);
 pub const MAX_DOUBLINGS: u32 = 4;
 
-/// Disks, and replicas on one disk, that a rebalance may be planned for: bounds what is asked of daemons.
-pub const MAX_PLANNED_REPLICAS: usize = 20_000_000;
 /// How long daemons may take to say how large their replicas are.
 pub const SIZES_WAIT: Duration = Duration::from_secs(20);
 /// How far above the mean a disk may stay if the request does not say, percent.

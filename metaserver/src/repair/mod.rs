@@ -13,9 +13,9 @@ mod watch;
 
 use crate::app::App;
 use crate::capacity;
+use crate::clock::now_ms;
 use crate::limits::{MAX_BATCH, REPAIR_TICK};
 use crate::observe::Observed;
-use crate::clock::now_ms;
 use levee_meta_state::{Command, State};
 use levee_proto::api::CapacityLevel;
 use std::sync::Arc;
