@@ -7,6 +7,7 @@
 
 mod events;
 mod name;
+mod operate;
 mod versions;
 
 use crate::limits::*;
