@@ -91,3 +91,28 @@ pub const SNAPSHOT_CHUNK_MS: u64 = 10_000;
 
 /// Bytes of database pages kept in memory.
 pub const DATABASE_CACHE: usize = 8 << 20;
+
+/// A node that came back so often within [`FLAP_WINDOW`] flaps, until it has stayed for [`FLAP_REST`].
+pub const FLAPS: usize = 3;
+pub const FLAP_WINDOW: Duration = Duration::from_secs(600);
+pub const FLAP_REST: Duration = Duration::from_secs(120);
+/// Returns of a node that are remembered.
+pub const MAX_FLAPS: usize = 32;
+/// For how long a node's word about its links counts.
+pub const LINK_WORD: Duration = Duration::from_secs(5);
+/// A node is slow when half of the others wait so long for it,
+pub const SLOW_LINK: Duration = Duration::from_millis(200);
+/// or when one of its disks has not answered for so long.
+pub const SLOW_DISK: Duration = Duration::from_secs(3);
+/// A node whose disks were given up is given more time each time it happens again within this; up to so many doublings.
+pub const GIVEN_UP_WINDOW: Duration = Duration::from_secs(3600);
+pub const MAX_DOUBLINGS: u32 = 4;
+
+/// How long daemons may take to say how large their replicas are.
+pub const SIZES_WAIT: Duration = Duration::from_secs(20);
+/// How far above the mean a disk may stay if the request does not say, percent.
+pub const DEFAULT_TOLERANCE: u8 = 3;
+/// A move that is under way for so long gets nowhere.
+pub const MOVE_STALL: Duration = Duration::from_secs(1800);
+/// Moves of one command; larger plans are cut off.
+pub const MAX_PLAN: usize = 20_000;

@@ -5,14 +5,19 @@ mod capacity;
 mod cluster;
 mod dashboard;
 mod document;
+mod events;
 mod extract;
 mod families;
 mod forward;
 mod limit;
 mod load;
+mod maintenance;
 mod metrics;
 mod nodes;
+mod operate;
+mod placement;
 mod problem;
+mod rebalance;
 mod repair;
 mod snapshots;
 mod trace;
@@ -57,12 +62,12 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
         .route("/icon.svg", get(dashboard::icon))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(cluster::healthz))
-        .layer(from_fn_with_state(app.clone(), meters::count))
         .with_state(app.clone())
         .merge(raft)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(app, limit::by_client))
+        .layer(from_fn_with_state(app.clone(), limit::by_client))
+        .layer(from_fn_with_state(app, meters::count))
         .layer(from_fn(trace::name_and_log))
 }
 
@@ -98,6 +103,16 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(capacity::set_limits))
         .routes(routes!(repair::set_disk_state))
         .routes(routes!(repair::show))
+        .routes(routes!(operate::set_node_state))
+        .routes(routes!(operate::remove_node))
+        .routes(routes!(operate::remove_disk))
+        .routes(routes!(operate::set_disk_weight))
+        .routes(routes!(placement::show, placement::change))
+        .routes(routes!(placement::what_if))
+        .routes(routes!(rebalance::plan))
+        .routes(routes!(rebalance::run, rebalance::status, rebalance::cancel))
+        .routes(routes!(maintenance::show, maintenance::start, maintenance::end))
+        .routes(routes!(events::events))
         .routes(routes!(load::show))
         .routes(routes!(load::history))
         .routes(routes!(watch::watch))
