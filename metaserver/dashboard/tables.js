@@ -47,17 +47,25 @@ function why(columns, text) {
   return el("tr.more", cell);
 }
 
+function nodeState(node) {
+  const tags = [stateTag(NODE_STATES, node.state)];
+  if (node.removed || node.draining) tags.push(" ", tag(node.removed ? "leaving" : "draining", "warn"));
+  if (node.state === "up" && node.condition && node.condition !== "fine") tags.push(" ", tag(node.condition, "warn"));
+  return tags;
+}
+
 function nodeRows({ nodes, load }) {
   const busy = new Map(load.nodes.map((n) => [n.node, n]));
   if (!nodes.length) return [empty(6, "No node has registered.")];
-  return nodes.map((node) => {
+  return nodes.flatMap((node) => {
     const work = busy.get(node.id);
     const place = [node.zone, node.rack].filter(Boolean).join(" / ");
-    const row = el("tr", titled(el("td.name", node.name), place ? `${node.name}: ${place}` : node.name), el("td", stateTag(NODE_STATES, node.state)),
+    const name = el("td.name", node.name, place ? el("span.quiet", ` ${place}`) : null);
+    const row = el("tr", titled(name, place ? `${node.name}: ${place}` : node.name), el("td", ...nodeState(node)),
       el("td.n", node.disks.length), el("td.n", work ? work.volumes : "–"),
       el("td.n", work ? count(requests(work.guests)) : "–"), el("td.n", work ? size(bytes(work.guests)) : "–"));
     row.dataset.node = node.name;
-    return row;
+    return node.detail ? [row, why(6, node.detail)] : [row];
   });
 }
 
@@ -125,16 +133,18 @@ function repairBody({ repair, load, disks, rebalance, maintenance }, rate) {
   if (repair.held) add("Held", tag(repair.held, "warn"));
   add("Nodes are given up", `after ${repair.after_s} s of silence`);
   add("Rate", repair.rate ? `at most ${size(repair.rate)}/s` : "no limit");
-  for (const [name, document] of [["Rebalance", rebalance], ["Maintenance", maintenance]]) {
-    if (document) add(name, summary(document));
+  if (rebalance && rebalance.state !== "none") add("Rebalance", ...rebalanceLine(rebalance));
+  for (const window of maintenance?.windows ?? []) {
+    add("Maintenance", tag(window.node ?? "the whole cluster", "warn"), ` until ${moment(window.until_ms)}`, window.reason ? `: ${window.reason}` : "");
   }
   return [el("dl", ...items)];
 }
 
-// The plain values of a document in one line.
-function summary(document) {
-  const plain = Object.entries(document).filter(([, value]) => value !== null && typeof value !== "object");
-  return plain.map(([name, value]) => `${name.replaceAll("_", " ")}: ${name.includes("bytes") ? size(value) : value}`).join(", ") || "nothing";
+function rebalanceLine(rebalance) {
+  const done = percentOf(rebalance.done_bytes, rebalance.bytes);
+  const counts = `${count(rebalance.done)} of ${plural(rebalance.moves, "move", "moves")}, ${size(rebalance.done_bytes)} of ${size(rebalance.bytes)}`;
+  const skipped = rebalance.skipped ? `, ${count(rebalance.skipped)} given up` : "";
+  return [tag(rebalance.state, rebalance.state === "running" ? "warn" : ""), " ", bar(done, 101, 101), counts + skipped];
 }
 
 const SEVERITIES = { warning: "warn", error: "bad" };

@@ -70,7 +70,18 @@ pub fn of(command: &Command, outcome: &Outcome, state: &State) -> Vec<(ThingKind
             let disks = disks.iter().map(|disk| (Disk, disk.to_string(), Changed));
             disks.chain(one(Node, &node.name, Changed)).collect()
         }
-        Command::SetDisk { disk, .. } => one(Disk, &disk.to_string(), Changed),
+        Command::SetDisk { disk, .. } | Command::SetDiskWeight { disk, .. } => one(Disk, &disk.to_string(), Changed),
+        Command::RemoveDisk { disk, .. } => one(Disk, &disk.to_string(), ChangeKind::Deleted),
+        Command::SetNode { node, .. } => {
+            let name = state.node(*node).map(|n| n.name.clone()).unwrap_or_default();
+            vec![(Node, name, Changed)]
+        }
+        // Its name is gone with it.
+        Command::RemoveNode { node, .. } => one(Node, &node.to_string(), ChangeKind::Deleted),
+        Command::SetPlacement(_) | Command::StartRebalance { .. } | Command::CancelRebalance => {
+            one(Cluster, "", Changed)
+        }
+        Command::StartMaintenance(_) | Command::EndMaintenance { .. } => one(Cluster, "", Changed),
         Command::CreateVolume(volume) => one(Volume, &volume.name, Created),
         Command::CreateVolumes(batch) => {
             let Answer::Created(items) = answer else { return Vec::new() };

@@ -70,6 +70,12 @@ fn complete_operation(method: &str, path: &str, operation: &mut Value) {
     for (status, text) in answers {
         operation["responses"][status] = problem(status, text);
     }
+    for (status, answer) in operation["responses"].as_object_mut().into_iter().flatten() {
+        let description = answer["description"].as_str().unwrap_or_default();
+        if description.is_empty() {
+            answer["description"] = done(status).into();
+        }
+    }
     let mut headers = vec!["RequestId"];
     headers.extend(changes.then_some("IdempotencyKey"));
     let references = headers.iter().map(|name| json!({ "$ref": format!("#/components/parameters/{name}") }));
@@ -79,6 +85,15 @@ fn complete_operation(method: &str, path: &str, operation: &mut Value) {
     }
     for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
         limit_parameter(parameter);
+    }
+}
+
+fn done(status: &str) -> &'static str {
+    match status {
+        "201" => "Created",
+        "202" => "Begun",
+        "default" => "Refused",
+        _ => "Done",
     }
 }
 
@@ -145,7 +160,7 @@ fn merge(schema: &mut Value, limits: &Value) {
     schema.extend(limits.iter().map(|(name, value)| (name.clone(), value.clone())));
 }
 
-/// Integers end where ours do.
+/// Integers end where ours do, and tuples are plain.
 fn bound_integers(schemas: &mut Map<String, Value>) {
     fn walk(schema: &mut Value) {
         let is_integer = match &schema["type"] {
@@ -157,6 +172,7 @@ fn bound_integers(schemas: &mut Map<String, Value>) {
             let wide = schema["format"] == "int64";
             schema["maximum"] = if wide { u64::MAX.into() } else { u32::MAX.into() };
         }
+        same_items(schema);
         match schema {
             Value::Object(fields) => fields.values_mut().for_each(walk),
             Value::Array(items) => items.iter_mut().for_each(walk),
@@ -164,6 +180,17 @@ fn bound_integers(schemas: &mut Map<String, Value>) {
         }
     }
     schemas.values_mut().for_each(walk);
+}
+
+/// A tuple of things of one kind, as generators of clients know it.
+fn same_items(schema: &mut Value) {
+    let Some(fields) = schema.as_object_mut() else { return };
+    let Some(Value::Array(items)) = fields.get("prefixItems").cloned() else { return };
+    let Some(first) = items.first().filter(|first| items.iter().all(|item| item == *first)) else { return };
+    fields.remove("prefixItems");
+    fields.insert("items".into(), first.clone());
+    fields.insert("minItems".into(), items.len().into());
+    fields.insert("maxItems".into(), items.len().into());
 }
 
 /// What is refused when it is broken, by schema and field.

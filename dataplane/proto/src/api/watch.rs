@@ -31,7 +31,7 @@ pub struct Change {
     /// At which it changed; several changes may have the same.
     pub revision: u64,
     pub kind: ThingKind,
-    /// Name of the node, volume or snapshot, number of the disk; empty for the cluster.
+    /// Name of the node, volume or snapshot, number of the disk, or of a node that was removed; empty for the cluster.
     pub name: String,
     pub change: ChangeKind,
 }
