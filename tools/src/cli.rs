@@ -1,6 +1,8 @@
 //! The command line's grammar and its help.
 
 mod cluster;
+#[cfg(test)]
+mod guide_tests;
 mod image;
 mod init;
 mod node;
