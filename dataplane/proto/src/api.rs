@@ -3,6 +3,7 @@
 //! | method and path | request | answer |
 //! | --- | --- | --- |
 //! | `GET /v1/cluster` | | [`ClusterInfo`] |
+//! | `/v1/members`... | | see [`Members`] |
 //! | `POST /v1/nodes` | [`RegisterNode`] | [`Registered`] |
 //! | `GET /v1/nodes?after=&limit=` | | [`Page`]`<`[`NodeInfo`]`>` |
 //! | `GET /v1/disks?after=&limit=` | | [`Page`]`<`[`DiskInfo`]`>` |
@@ -57,6 +58,7 @@
 mod batches;
 mod capacity;
 mod load;
+mod members;
 mod topology;
 mod usage;
 mod versions;
@@ -64,6 +66,7 @@ mod versions;
 pub use batches::*;
 pub use capacity::*;
 pub use load::*;
+pub use members::*;
 pub use topology::*;
 pub use usage::*;
 pub use versions::*;

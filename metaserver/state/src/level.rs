@@ -40,6 +40,7 @@ impl Command {
         use Command::*;
         match self {
             SetLevel { level } => *level,
+            Keyed { command, .. } => command.level().max(2),
             RegisterNode(request) if names_more_than_level_1(request) => 2,
             Found { .. } | RegisterNode(_) | CreateVolume(_) | DeleteVolume { .. } | Attach { .. } | Detach { .. } => 1,
             Open { .. } | Allocate { .. } | ConfirmDeleted { .. } | ChangeReplicas { .. } | SetDisk { .. } => 1,

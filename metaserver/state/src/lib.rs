@@ -37,6 +37,7 @@ mod intent;
 mod keys;
 mod level;
 pub mod limits;
+mod members;
 mod mirrors;
 mod nodes;
 mod placement;

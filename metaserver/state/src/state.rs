@@ -146,6 +146,8 @@ impl State {
             Command::SetLevel { level } => self.set_level(*level),
             Command::CreateVolumes(request) => self.create_volumes(request),
             Command::Keyed { key, command } => self.apply_keyed(key, command),
+            Command::PinMember { id, folder } => self.pin_member(*id, *folder),
+            Command::ReleaseMember { id } => self.release_member(*id),
         }
     }
 

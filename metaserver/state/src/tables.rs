@@ -37,6 +37,9 @@ pub(crate) struct Tables {
     pub clock_ms: u64,
     #[serde(default, skip_serializing_if = "Keys::is_empty")]
     pub keys: Keys,
+    /// The folder of each meta server.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<u64, Uuid>,
 }
 
 /// The largest id of each kind that was ever given out.
