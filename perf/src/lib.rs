@@ -2,6 +2,7 @@
 //!
 //! - [`torture`]: verified random load over a front end that outlives its daemon: every read is checked.
 //! - [`faults`]: a cluster under torture while faults are done to it, chosen by a seed.
+//! - [`failover`]: how long changes wait when the leader of the meta servers is taken away.
 //! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
 //! - [`repair`]: how fast lost copies are made anew, and what that costs guests.
 //! - [`snapshots`]: what snapshots and clones cost those who take them, and those who go on working.
@@ -10,6 +11,7 @@
 //! Nothing here links to the daemons: they are driven through their sockets and the `levee` command.
 
 pub mod cluster;
+pub mod failover;
 pub mod faults;
 mod figures;
 mod foreground;

@@ -3,12 +3,14 @@
 mod cluster;
 mod image;
 mod init;
+mod meta;
 mod snapshot;
 mod transfer;
 
 pub use cluster::Cluster;
 pub use image::{Image, ImageImport};
 pub use init::{Init, InitCheck, InitCommand, InitPlan};
+pub use meta::Meta;
 pub use snapshot::Snapshot;
 pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
 
@@ -90,6 +92,9 @@ Examples:
     /// Show and set what the whole cluster may promise and take
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Show the meta servers, add, remove and replace them
+    #[command(subcommand)]
+    Meta(Meta),
     /// Show the storage nodes
     #[command(subcommand)]
     Node(Node),

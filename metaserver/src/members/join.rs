@@ -105,8 +105,11 @@ pub async fn watch_removal(app: Arc<App>, contact: Contact, fatal: watch::Sender
         sleep(REMOVED_LOOK).await;
         let metrics = app.raft.metrics().borrow().clone();
         let own = metrics.membership_config.clone();
-        was_in |= own.membership().get_node(&app.id).is_some();
-        if metrics.current_leader == Some(app.id) || contact.silence() < REMOVED_LOOK {
+        let is_in = own.membership().get_node(&app.id).is_some();
+        was_in |= is_in;
+        // A leader that was removed goes on believing that it leads.
+        let leads = is_in && metrics.current_leader == Some(app.id);
+        if leads || contact.silence() < REMOVED_LOOK {
             continue;
         }
         let nodes: Vec<(u64, String)> = own

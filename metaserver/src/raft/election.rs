@@ -49,7 +49,7 @@ pub async fn run(raft: Raft, network: Network, log: LogStore, contact: Contact) 
         }
         let own = network.directory.own.id;
         let voter = metrics.membership_config.voter_ids().any(|id| id == own);
-        if stopped || metrics.state == ServerState::Leader {
+        if stopped || (voter && metrics.state == ServerState::Leader) {
             contact.touch();
         }
         let alone = metrics.membership_config.voter_ids().all(|id| id == own);

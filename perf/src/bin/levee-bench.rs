@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use levee_perf::failover::{self, FailoverOptions};
 use levee_perf::load::{self, LoadOptions, Pattern, Until};
 use levee_perf::repair::{self, RepairOptions};
 use levee_perf::snapshots::{self, SnapshotOptions};
@@ -23,6 +24,7 @@ use levee_proto::units::parse_size;
   levee-bench --socket vol.sock --rw write --bs 128K --qd 8    OVERWRITES the volume
   levee-bench suite --time 5                                   compare with the raw disk and its peers
   levee-bench repair --size 2G                                 give a disk up, and see how fast its copies are made anew
+  levee-bench failover --rounds 100                            take the meta servers' leader away again and again
   levee-bench snapshots                                        take and delete a thousand snapshots beside a load"
 )]
 struct Args {
@@ -40,6 +42,26 @@ enum Command {
     Repair(Repair),
     /// Measure what snapshots and clones take, and what they cost guests, in one run
     Snapshots(Snapshots),
+    /// Kill, stop and cut off the meta servers' leader, and measure how long changes wait
+    Failover(Failover),
+}
+
+#[derive(clap::Args)]
+struct Failover {
+    /// How often the leader is taken away
+    #[arg(long, default_value_t = 30)]
+    rounds: u32,
+    /// Clients that create and delete volumes
+    #[arg(long, default_value_t = 8)]
+    clients: usize,
+    /// Folder for the cluster
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 18900, value_name = "PORT")]
+    base_port: u16,
+    /// Where the figures go, as JSON
+    #[arg(long, default_value = "target/bench/failover.json", value_name = "FILE")]
+    out: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -156,6 +178,7 @@ fn bench(args: Args) -> Result<()> {
         Some(Command::Suite(suite)) => compare(suite),
         Some(Command::Repair(options)) => measure_repair(options),
         Some(Command::Snapshots(options)) => measure_snapshots(options),
+        Some(Command::Failover(options)) => measure_failover(options),
         None => measure(args.load),
     }
 }
@@ -202,6 +225,20 @@ fn measure_snapshots(options: Snapshots) -> Result<()> {
         progress: |line| eprintln!("{line}"),
     })?;
     show(&table, &options.out);
+    Ok(())
+}
+
+fn measure_failover(options: Failover) -> Result<()> {
+    let report = failover::run(&FailoverOptions {
+        dir: options.dir,
+        base_port: options.base_port,
+        rounds: options.rounds,
+        clients: options.clients,
+        out: options.out.clone(),
+        progress: |line| eprintln!("{line}"),
+    })?;
+    show(&report.table(), &options.out);
+    anyhow::ensure!(report.ok(), "acknowledged changes were lost, or the guest's data are wrong");
     Ok(())
 }
 

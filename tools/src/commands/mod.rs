@@ -10,6 +10,7 @@ mod family;
 mod gateway;
 mod image;
 mod lists;
+mod meta;
 mod qemu;
 mod qemu_probe;
 mod redundancy;
@@ -44,6 +45,7 @@ pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
         Command::Cluster(Cluster::Limits(limits)) => {
             capacity::limits(&cluster::connect(global)?, limits.change().as_ref(), out).await
         }
+        Command::Meta(command) => meta::run(command, &cluster::connect(global)?, out).await,
         Command::Node(Node::List) => lists::nodes(&cluster::connect(global)?, out).await,
         Command::Disk(command) => run_disk(command, &cli, out).await,
         Command::Doctor => doctor::doctor(&cluster::connect(global)?, out).await,
