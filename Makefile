@@ -14,6 +14,8 @@ SEED ?= 1
 KINDS ?=
 # Parameter of `make bench`: seconds per point.
 TIME ?= 5
+# Parameter of `make bench-failover`: how often the leader is taken away.
+ROUNDS ?= 100
 # Parameter of `make bench-repair`: bytes of the volume.
 SIZE ?= 2G
 # Parameters of `make sim`: how many seeds, and the first of them.
@@ -21,7 +23,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short fuzz-api fuzz-short dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api sim model mutants clean
+.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short fuzz-api fuzz-short dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api bench-failover sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -99,6 +101,9 @@ bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one ru
 
 bench-repair: build ## Compare repair of a volume of SIZE with copying files, and guests' latency with and without it
 	$(BIN)/levee-bench repair --size $(SIZE) --dir $(TARGET)/bench --out $(TARGET)/bench/repair.json
+
+bench-failover: build ## Take the meta servers' leader away ROUNDS times under load, and measure how long changes wait
+	$(BIN)/levee-bench failover --rounds $(ROUNDS) --dir $(TARGET)/bench --out $(TARGET)/bench/failover.json
 
 bench-snapshots: build ## Measure what snapshots and clones take, and what they cost guests
 	$(BIN)/levee-bench snapshots --dir $(TARGET)/bench --out $(TARGET)/bench/snapshots.json

@@ -2,14 +2,14 @@
 
 use crate::barrier::Barrier;
 use crate::history::History;
+use crate::members::Changes;
 use crate::meters::Requests;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
-use crate::raft::{Raft, Replicated};
+use crate::raft::{Directory, Network, Raft, Replicated};
 use crate::rates::{Limiter, Rates};
 use crate::repair::Policy;
 use openraft::RaftMetrics;
-use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
@@ -17,8 +17,10 @@ use tokio::sync::watch;
 /// One member.
 pub struct App {
     pub id: u64,
-    /// URLs of all members, this one included.
-    pub members: BTreeMap<u64, String>,
+    /// Where this member says that it is.
+    pub url: String,
+    pub network: Network,
+    pub changes: Changes,
     pub raft: Raft,
     pub replicated: Replicated,
     pub proposer: Proposer,
@@ -41,8 +43,8 @@ pub type RaftWatch = watch::Receiver<RaftMetrics<u64, openraft::BasicNode>>;
 impl App {
     #[allow(clippy::too_many_arguments)]
     pub fn new(
-        id: u64,
-        members: BTreeMap<u64, String>,
+        url: String,
+        network: Network,
         policy: Policy,
         rates: Rates,
         raft: Raft,
@@ -50,11 +52,14 @@ impl App {
         http: reqwest::Client,
         stopping: watch::Receiver<bool>,
     ) -> App {
+        let own = network.directory.own;
         App {
-            id,
-            members,
-            proposer: Proposer::start(raft.clone(), replicated.clone(), levee_meta_state::LEVEL),
-            barrier: Barrier::start(raft.clone()),
+            id: own.id,
+            url,
+            proposer: Proposer::start(raft.clone(), replicated.clone(), own.level),
+            barrier: Barrier::start(raft.clone(), network.clone(), replicated.clone()),
+            network,
+            changes: Changes::default(),
             raft,
             replicated,
             http,
@@ -71,6 +76,11 @@ impl App {
     /// The leader, if one is known.
     pub fn leader(&self) -> Option<u64> {
         self.raft.metrics().borrow().current_leader
+    }
+
+    /// Where the other members are, and what was heard of them.
+    pub fn directory(&self) -> &Directory {
+        &self.network.directory
     }
 
     pub fn term(&self) -> u64 {

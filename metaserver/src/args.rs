@@ -4,6 +4,7 @@ use crate::limits::{CHANGE_RATE, CLIENT_RATE};
 use crate::rates::Rates;
 use crate::repair::Policy;
 use clap::Parser;
+use levee_meta_state::{FIRST_LEVEL, LEVEL};
 use levee_proto::units::parse_size;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +13,10 @@ use std::time::Duration;
 /// Meta server of a Levee cluster.
 ///
 /// One, three or five of them form a group that keeps working while a minority is down. Any member
-/// answers API requests. On the first start of a group, the member with the lowest id sets it up.
+/// answers API requests. On the first start of a group, the member with the lowest id sets it up once all
+/// others answer.
+///
+/// `levee-metad recover --help` tells how to go on when most members are lost for good.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "levee-metad", version, after_help = EXAMPLE, max_term_width = 100)]
 pub struct Args {
@@ -35,6 +39,20 @@ pub struct Args {
     /// All members, this one included; without it the member is a group of one
     #[arg(long, value_name = "N=URL,...", value_delimiter = ',', value_parser = parse_peer)]
     pub peers: Vec<(u64, String)>,
+
+    /// Where other members and clients reach this one, if not at --listen or as --peers says
+    #[arg(long, value_name = "URL", value_parser = parse_url)]
+    pub url: Option<String>,
+
+    /// Join the group of these members: this one is new and its folder is empty
+    ///
+    /// It announces itself there until it is taken in. Once it is, the option has no effect.
+    #[arg(long, value_name = "URL,...", value_delimiter = ',', value_parser = parse_url, conflicts_with = "peers")]
+    pub join: Vec<String>,
+
+    /// Behave as the program that knew commands up to this level
+    #[arg(long, value_name = "N", hide = true, default_value_t = LEVEL, value_parser = parse_level)]
+    pub level: u32,
 
     /// A storage daemon that was not heard for this long counts as down; they report every second
     #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
@@ -82,13 +100,24 @@ Stops cleanly on SIGTERM. RUST_LOG sets what is logged to standard error, such a
 fn parse_peer(text: &str) -> Result<(u64, String), String> {
     let (id, url) = text.split_once('=').ok_or("use N=http://HOST:PORT")?;
     let id: u64 = id.trim().parse().ok().filter(|id| *id > 0).ok_or("the part before '=' must be a member's number")?;
-    let url = url.trim().trim_end_matches('/');
+    let url = parse_url(url).map_err(|_| "the part after '=' must be http://HOST:PORT")?;
+    Ok((id, url))
+}
+
+/// Levels that there were, for tests of upgrades.
+fn parse_level(text: &str) -> Result<u32, String> {
+    let level: u32 = text.parse().map_err(|_| "a level is a number")?;
+    if (FIRST_LEVEL..=LEVEL).contains(&level) { Ok(level) } else { Err(format!("use {FIRST_LEVEL} to {LEVEL}")) }
+}
+
+pub(crate) fn parse_url(text: &str) -> Result<String, String> {
+    let url = text.trim().trim_end_matches('/');
     let plain = reqwest::Url::parse(url)
         .is_ok_and(|u| u.scheme() == "http" && u.host_str().is_some() && u.path() == "/" && u.query().is_none());
     if !plain {
-        return Err("the part after '=' must be http://HOST:PORT".into());
+        return Err("use http://HOST:PORT".into());
     }
-    Ok((id, url.to_string()))
+    Ok(url.to_string())
 }
 
 impl Args {
@@ -103,6 +132,12 @@ impl Args {
     pub fn rates(&self) -> Rates {
         let limit = |rate: u32| Some(rate).filter(|rate| *rate > 0);
         Rates { client: limit(self.client_rate), changes: limit(self.change_rate) }
+    }
+
+    /// Where this member is, as others are told, if somebody has said so.
+    pub fn told_url(&self) -> Option<&str> {
+        let listed = self.peers.iter().find(|(id, _)| *id == self.id).map(|(_, url)| url.as_str());
+        self.url.as_deref().or(listed)
     }
 
     /// The group's members; what is wrong with them, if anything is.

@@ -24,7 +24,7 @@ impl Ring {
     }
 
     /// An entry of the log was applied. Entries come in order.
-    pub fn note(&mut self, revision: u64, things: Vec<(ThingKind, String, ChangeKind)>) {
+    pub fn note(&mut self, revision: u64, things: Vec<Thing>) {
         self.newest = self.newest.max(revision);
         self.kept.extend(things.into_iter().map(|(kind, name, change)| Change { revision, kind, name, change }));
         // A revision goes as a whole.
@@ -56,8 +56,11 @@ impl Ring {
     }
 }
 
+/// Something that a command changed, and how.
+pub type Thing = (ThingKind, String, ChangeKind);
+
 /// What a command has changed; `state` is how it is after the command, or later in the same entry.
-pub fn of(command: &Command, outcome: &Outcome, state: &State) -> Vec<(ThingKind, String, ChangeKind)> {
+pub fn of(command: &Command, outcome: &Outcome, state: &State) -> Vec<Thing> {
     use ChangeKind::{Changed, Created};
     use ThingKind::{Cluster, Disk, Node, Volume};
     let Ok(answer) = outcome else { return Vec::new() };
@@ -124,7 +127,7 @@ fn snapshot(name: &SnapshotName, state: &State) -> (ThingKind, String, ChangeKin
 }
 
 /// Those of a volume: which of them a gateway's report completed is not in the answer.
-fn snapshots_of(name: &str, state: &State) -> Vec<(ThingKind, String, ChangeKind)> {
+fn snapshots_of(name: &str, state: &State) -> Vec<Thing> {
     let all = state.snapshots_after(Some(name), Default::default(), levee_meta_state::limits::MAX_SNAPSHOTS);
     let all = all.unwrap_or_default().into_iter();
     all.map(|(_, s)| (ThingKind::Snapshot, format!("{name}@{}", s.name), ChangeKind::Changed)).collect()
@@ -134,7 +137,7 @@ fn snapshots_of(name: &str, state: &State) -> Vec<(ThingKind, String, ChangeKind
 mod tests {
     use super::*;
 
-    fn volumes(names: &[&str]) -> Vec<(ThingKind, String, ChangeKind)> {
+    fn volumes(names: &[&str]) -> Vec<Thing> {
         names.iter().map(|name| (ThingKind::Volume, name.to_string(), ChangeKind::Created)).collect()
     }
 

@@ -13,6 +13,9 @@ pub const SNAPSHOT_CHUNK: u64 = 1 << 20;
 /// Log entries in one Raft message.
 pub const MAX_ENTRIES_PER_MESSAGE: u64 = 16;
 
+/// Bytes of log entries in one Raft message, unless the first entry alone has more.
+pub const MAX_MESSAGE: usize = 4 << 20;
+
 /// Commands in one Raft entry.
 pub const MAX_BATCH: usize = 256;
 /// Bytes, about, of one Raft entry; a single command may be larger, up to [`MAX_BODY`].
@@ -82,10 +85,43 @@ pub const RATE_REST: Duration = Duration::from_secs(5);
 /// Bytes per second that a node may always spend on background work: copying must end some day.
 pub const MIN_NODE_RATE: u64 = 1 << 20;
 
-/// Raft: milliseconds between heartbeats, also the time that one append may take.
-pub const HEARTBEAT_MS: u64 = 400;
-/// Raft: milliseconds without a leader before an election; each member draws its own within.
-pub const ELECTION_MS: std::ops::Range<u64> = 1200..2400;
+/// Raft: milliseconds between heartbeats (rounded up to ticks of one and a half of them), also the time that one append may take.
+pub const HEARTBEAT_MS: u64 = 250;
+/// Raft: milliseconds for which a member that heard a leader votes for nobody else.
+pub const LEASE_MS: u64 = 1000;
+/// The same with the time that a vote's way takes.
+pub const LEASE: Duration = Duration::from_millis(LEASE_MS + 50);
+/// Raft: milliseconds that a vote may take.
+pub const VOTE_MS: u64 = 600;
+pub const VOTE_WAIT: Duration = Duration::from_millis(VOTE_MS);
+/// Milliseconds without a leader beyond the lease before an election; drawn each time.
+pub const ELECTION_DELAY_MS: std::ops::Range<u64> = 0..400;
+/// Pause between two looks at whether there is a leader.
+pub const ELECTION_LOOK: Duration = Duration::from_millis(40);
+/// A look that is later than this says that the member was stopped itself.
+pub const ELECTION_PAUSE: Duration = Duration::from_millis(500);
+/// Pause before a member that could not be reached is tried again.
+pub const UNREACHABLE_PAUSE: Duration = Duration::from_millis(200);
+/// How long the others may take to say whether they hear a leader.
+pub const CANVASS_WAIT: Duration = Duration::from_millis(300);
+/// How long ago a member may have been heard to count as alive.
+pub const ALIVE_WITHIN: Duration = Duration::from_secs(4);
+/// Pause between two looks at what the group's membership needs.
+pub const MEMBERS_TICK: Duration = Duration::from_millis(500);
+/// Entries that a learner may lack when it becomes a voter.
+pub const LEARNER_LAG: u64 = 64;
+/// How long a change of members waits for its commit.
+pub const CHANGE_WAIT: Duration = Duration::from_secs(20);
+/// How long another member may take to say who it is.
+pub const HELLO_WAIT: Duration = Duration::from_secs(2);
+/// Bytes of such an answer.
+pub const MAX_HELLO: usize = 64 << 10;
+/// Pause before a new group's first member looks again whether all others are there.
+pub const FOUND_RETRY: Duration = Duration::from_millis(200);
+/// Pause before a member announces itself again.
+pub const JOIN_RETRY: Duration = Duration::from_secs(1);
+/// How long a member that hears no leader waits before it asks whether it was removed.
+pub const REMOVED_LOOK: Duration = Duration::from_secs(3);
 /// Raft: milliseconds that one piece of a snapshot may take.
 pub const SNAPSHOT_CHUNK_MS: u64 = 10_000;
 

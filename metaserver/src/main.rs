@@ -1,7 +1,7 @@
 //! `levee-metad`: parses the command line, runs the server, reports a failure in one line.
 
-use clap::CommandFactory;
-use levee_metaserver::{args::Args, server};
+use clap::{CommandFactory, Parser};
+use levee_metaserver::{args::Args, recover, server};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -9,6 +9,10 @@ use tracing_subscriber::EnvFilter;
 const DEFAULT_LOG: &str = "info,openraft=off";
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == "recover") {
+        let words = std::env::args_os().enumerate().filter(|(i, _)| *i != 1).map(|(_, word)| word);
+        return end(recover::run(&recover::Args::parse_from(words)));
+    }
     let args: Args = levee_options::parse();
     if let Err(message) = args.members("") {
         Args::command().error(clap::error::ErrorKind::ValueValidation, message).exit();
@@ -22,7 +26,11 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .map_err(anyhow::Error::from);
-    match runtime.and_then(|runtime| runtime.block_on(server::run(args))) {
+    end(runtime.and_then(|runtime| runtime.block_on(server::run(args))))
+}
+
+fn end(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("levee-metad: {error:#}");

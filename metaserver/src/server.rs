@@ -5,12 +5,12 @@ use crate::app::{App, RaftWatch};
 use crate::args::Args;
 use crate::history;
 use crate::limits::{CONNECT_WAIT, LEADER_RETRY, STOP_WAIT};
-use crate::raft::{self, Database, LogStore, Machine, Network, Raft};
+use crate::members;
+use crate::raft::{self, Contact, Database, Directory, Identity, LogStore, Machine, Network, Raft, Snapshots};
 use crate::repair;
 use anyhow::{Context, bail};
 use axum::serve::ListenerExt;
 use levee_meta_state::Command;
-use openraft::BasicNode;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,27 +24,23 @@ use uuid::Uuid;
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(&args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-    let own_url = format!("http://{}", listener.local_addr()?);
-    let members = args.members(&own_url).map_err(anyhow::Error::msg)?;
-    let database = Database::open(&args.dir, args.id)?;
-    let machine = Machine::load(database.clone())?;
+    let own_url = args.told_url().map_or(format!("http://{}", listener.local_addr()?), String::from);
+    let peers = args.members(&own_url).map_err(anyhow::Error::msg)?;
+    let database = Database::open(&args.dir, args.id, args.level)?;
+    let own = Identity { id: args.id, folder: database.folder(), level: args.level };
+    let machine = Machine::load(database.clone(), Snapshots::open(&args.dir)?, args.level)?;
     let replicated = machine.replicated();
-    let raft = Raft::new(
-        args.id,
-        Arc::new(raft::config(args.snapshot_every)?),
-        Network::new(members.clone())?,
-        LogStore::new(database),
-        machine,
-    )
-    .await
-    .context("cannot start consensus")?;
-    found_group(&raft, args.id, &members).await?;
+    let network = Network::new(Directory::new(own, replicated.clone(), peers.clone()))?;
+    let log = LogStore::new(database);
+    let config = Arc::new(raft::config(args.snapshot_every)?);
+    let raft = Raft::new(args.id, config, network.clone(), log.clone(), machine).await;
+    let raft = raft.context("cannot start consensus")?;
 
     let (stop, stopping) = watch::channel(false);
     let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_WAIT).tcp_nodelay(true).build()?;
     let app = Arc::new(App::new(
-        args.id,
-        members,
+        own_url.clone(),
+        network,
         args.policy(),
         args.rates(),
         raft.clone(),
@@ -52,34 +48,44 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         http,
         stopping.clone(),
     ));
+    let (contact, fatal) = (Contact::default(), watch::Sender::new(None));
+    tokio::spawn(raft::elect(raft.clone(), app.network.clone(), log.clone(), contact.clone()));
+    start_group(&app, &args, peers, &contact, &fatal);
     tokio::spawn(found_cluster(app.clone()));
     tokio::spawn(repair::run(app.clone()));
     tokio::spawn(history::run(app.clone()));
     tracing::info!("member {} serves {own_url}, data in {}", args.id, args.dir.display());
-    let served = serve(listener, app, stop, stopping).await;
+    let local = raft::Local {
+        raft: raft.clone(),
+        directory: app.directory().clone(),
+        replicated: app.replicated.clone(),
+        contact,
+        barrier: app.barrier.clone(),
+        log,
+        fatal,
+    };
+    let served = serve(listener, app, local, stop, stopping).await;
     // The log is durable whatever happens here.
     let _ = raft.shutdown().await;
     served
 }
 
-/// The member with the lowest id writes the first entry of a new group's log. Elsewhere, and at any
-/// later start, the log says who is in the group.
-async fn found_group(raft: &Raft, id: u64, members: &BTreeMap<u64, String>) -> anyhow::Result<()> {
-    if raft.is_initialized().await? {
-        let recorded: Vec<u64> = raft.metrics().borrow().membership_config.nodes().map(|(id, _)| *id).collect();
-        if !recorded.is_empty() && !recorded.iter().eq(members.keys()) {
-            tracing::warn!(
-                "--peers names members {:?}, the group has {recorded:?}",
-                members.keys().collect::<Vec<_>>()
-            );
-        }
-        return Ok(());
+/// What makes this member one of a group, and the group work.
+fn start_group(
+    app: &Arc<App>,
+    args: &Args,
+    peers: BTreeMap<u64, String>,
+    contact: &Contact,
+    fatal: &watch::Sender<Option<String>>,
+) {
+    tokio::spawn(members::run(app.clone()));
+    tokio::spawn(members::watch_removal(app.clone(), contact.clone(), fatal.clone()));
+    if args.join.is_empty() {
+        tokio::spawn(members::found(app.clone(), peers));
     }
-    if members.keys().next() == Some(&id) {
-        let nodes: BTreeMap<u64, BasicNode> = members.iter().map(|(id, url)| (*id, BasicNode::new(url))).collect();
-        raft.initialize(nodes).await.context("cannot set up the group")?;
+    if !args.join.is_empty() || args.told_url().is_some() {
+        tokio::spawn(members::announce(app.clone(), args.join.clone(), args.told_url().is_some()));
     }
-    Ok(())
 }
 
 /// While this member leads, sees to it that the cluster has an id.
@@ -103,11 +109,13 @@ async fn found_cluster(app: Arc<App>) {
 async fn serve(
     listener: TcpListener,
     app: Arc<App>,
+    local: raft::Local,
     stop: watch::Sender<bool>,
     mut stopping: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
-    let (raft, id) = (app.raft.clone(), app.id);
-    let router = api::router(app, raft::router(raft.clone(), id));
+    let raft = app.raft.clone();
+    let mut failed = local.fatal.subscribe();
+    let router = api::router(app, raft::router(local));
     let listener = listener.tap_io(|socket| {
         // Without it small answers wait for the client's acknowledgement; failing costs only time.
         let _ = socket.set_nodelay(true);
@@ -122,6 +130,7 @@ async fn serve(
     let ended = tokio::select! {
         signal = wait_for_signal() => signal,
         failed = watch_raft(raft.metrics()) => failed,
+        why = failed.wait_for(Option::is_some) => Err(anyhow::Error::msg(why.ok().and_then(|w| w.clone()).unwrap_or_default())),
         served = &mut server => bail!("the HTTP server has ended: {served:?}"),
     };
     stop.send_replace(true);

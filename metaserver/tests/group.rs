@@ -105,29 +105,3 @@ async fn without_a_majority_nothing_is_promised() {
     group.members[others[0]].start();
     patiently("a majority", async || c.get::<Page<VolumeInfo>>("/v1/volumes").await.ok()).await;
 }
-
-#[tokio::test]
-async fn a_member_that_lost_its_folder_is_given_everything_again() {
-    let mut group = Group::start(3, &["--snapshot-every", "10"]).await;
-    let request = node(1, 11);
-    let c = group.client(0);
-    patiently("registering a node", async || c.post::<Registered>("/v1/nodes", &request).await.ok()).await;
-    for i in 0..25 {
-        group.client(i % 3).create_in_the_end(&format!("v{i:02}"), 1).await;
-    }
-    // Each in turn, so that the leader is among them, and the one that sets a new group up.
-    for lost in 0..3 {
-        group.members[lost].kill();
-        std::fs::remove_dir_all(&group.members[lost].dir).expect("the member's folder");
-        let other = group.client((lost + 1) % 3);
-        other.create_in_the_end(&format!("without-{lost}"), 1).await;
-        let goal = applied(&other).await;
-        group.members[lost].start();
-        let back = group.client(lost);
-        patiently("catching up", async || (applied(&back).await >= goal).then_some(())).await;
-    }
-    // The empty member was taken back; nobody ended over it.
-    let page = patiently("listing", async || c.get::<Page<VolumeInfo>>("/v1/volumes").await.ok()).await;
-    assert_eq!(page.items.len(), 28);
-    assert!(group.ready().await);
-}

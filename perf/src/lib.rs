@@ -2,6 +2,7 @@
 //!
 //! - [`torture`]: verified random load over a front end that outlives its daemon: every read is checked.
 //! - [`faults`]: a cluster under torture while faults are done to it, chosen by a seed.
+//! - [`failover`]: how long changes wait when the leader of the meta servers is taken away.
 //! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
 //! - [`api`]: how many changes a second the meta server takes.
 //! - [`repair`]: how fast lost copies are made anew, and what that costs guests.
@@ -12,6 +13,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod failover;
 pub mod faults;
 mod figures;
 mod foreground;

@@ -5,6 +5,7 @@ mod cluster;
 mod guide_tests;
 mod image;
 mod init;
+mod meta;
 mod node;
 mod operate;
 mod snapshot;
@@ -14,6 +15,7 @@ mod transfer;
 pub use cluster::Cluster;
 pub use image::{Image, ImageImport};
 pub use init::{Init, InitCheck, InitCommand, InitPlan};
+pub use meta::Meta;
 pub use node::{Disk, Drain, How, NewDisk, Node};
 pub use operate::{Events, Maintenance, Rebalance};
 pub use snapshot::Snapshot;
@@ -101,6 +103,10 @@ Examples:
     #[command(subcommand)]
     Cluster(Cluster),
     /// Show the storage nodes, empty them, take them out of the cluster
+    /// Show the meta servers, add, remove and replace them
+    #[command(subcommand)]
+    Meta(Meta),
+    /// Show the storage nodes
     #[command(subcommand)]
     Node(Node),
     /// Show the nodes' disks, add, empty, replace and remove them

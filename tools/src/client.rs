@@ -6,6 +6,7 @@
 //! repeated one that finds its work done has succeeded in any case.
 
 mod events;
+mod members;
 mod name;
 mod operate;
 mod versions;

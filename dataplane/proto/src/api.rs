@@ -3,6 +3,7 @@
 //! | method and path | request | answer |
 //! | --- | --- | --- |
 //! | `GET /v1/cluster` | | [`ClusterInfo`] |
+//! | `/v1/members`... | | see [`Members`] |
 //! | `POST /v1/nodes` | [`RegisterNode`] | [`Registered`] |
 //! | `GET /v1/nodes?after=&limit=` | | [`Page`]`<`[`NodeInfo`]`>` |
 //! | `GET /v1/disks?after=&limit=` | | [`Page`]`<`[`DiskInfo`]`>` |
@@ -78,6 +79,7 @@ mod capacity;
 mod events;
 mod load;
 mod maintenance;
+mod members;
 mod placement;
 mod rebalance;
 mod topology;
@@ -91,6 +93,7 @@ pub use capacity::*;
 pub use events::*;
 pub use load::*;
 pub use maintenance::*;
+pub use members::*;
 pub use placement::*;
 pub use rebalance::*;
 pub use topology::*;

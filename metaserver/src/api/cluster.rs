@@ -26,7 +26,7 @@ pub async fn cluster(State(app): State<Arc<App>>) -> Result<Answer<ClusterInfo>,
     };
     let metrics = app.raft.metrics().borrow().clone();
     let members = metrics.membership_config.nodes().map(|(id, node)| {
-        let url = app.members.get(id).unwrap_or(&node.addr).clone();
+        let url = app.directory().url(*id, Some(&node.addr)).unwrap_or_else(|| node.addr.clone());
         MemberInfo { id: *id, url }
     });
     Ok(Answer(ClusterInfo {

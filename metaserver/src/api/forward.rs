@@ -110,7 +110,7 @@ enum Unsent {
 }
 
 async fn send(app: &App, leader: u64, parts: &Parts, body: Bytes) -> Result<Response, Unsent> {
-    let url = app.members.get(&leader).ok_or(Unsent::Again)?;
+    let url = app.directory().url(leader, None).ok_or(Unsent::Again)?;
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let request = app
         .http
@@ -132,8 +132,10 @@ async fn send(app: &App, leader: u64, parts: &Parts, body: Bytes) -> Result<Resp
     let answer = async { request.send().await.map_err(unsent) };
     let response = tokio::select! {
         response = answer => response?,
-        // The old leader may never answer: a read is better off with the new one.
-        () = deposed(app, leader), if parts.method == Method::GET => return Err(Unsent::Again),
+        // The old leader may never answer: a read is better off with the new one, and a change is perhaps done.
+        () = deposed(app, leader) => {
+            return Err(if parts.method == Method::GET { Unsent::Again } else { Unsent::Lost });
+        }
     };
     let status = response.status();
     let headers: HeaderMap =

@@ -12,6 +12,7 @@ mod forward;
 mod limit;
 mod load;
 mod maintenance;
+mod members;
 mod metrics;
 mod nodes;
 mod operate;
@@ -50,10 +51,13 @@ struct Document;
 pub fn router(app: Arc<App>, raft: Router) -> Router {
     let (by_leader, documented) = documented_routes().split_for_parts();
     let (local, mut document) = local_routes().split_for_parts();
+    let (by_any, read) = read_routes().split_for_parts();
     document.merge(documented);
+    document.merge(read);
     let document = document::complete(&document);
     let by_leader = by_leader.route_layer(from_fn_with_state(app.clone(), forward::to_leader));
     by_leader
+        .merge(by_any)
         .merge(local)
         .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
         .route("/", get(dashboard::page))
@@ -77,7 +81,6 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(nodes::register, nodes::list_nodes))
         .routes(routes!(nodes::list_disks))
         .routes(routes!(nodes::heartbeat))
-        .routes(routes!(nodes::intent))
         .routes(routes!(volumes::create, volumes::list))
         .routes(routes!(volumes::show, volumes::delete))
         .routes(routes!(batches::create_volumes))
@@ -88,13 +91,11 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(volumes::change_replicas))
         .routes(routes!(families::create_clones))
         .routes(routes!(families::delete))
-        .routes(routes!(snapshots::create, snapshots::list))
-        .routes(routes!(snapshots::show, snapshots::delete))
+        .routes(routes!(snapshots::create))
+        .routes(routes!(snapshots::delete))
         .routes(routes!(snapshots::rollback))
         .routes(routes!(versions::resize))
         .routes(routes!(versions::flatten))
-        .routes(routes!(versions::show))
-        .routes(routes!(versions::parent))
         .routes(routes!(versions::moved))
         .routes(routes!(versions::sealed))
         .routes(routes!(versions::pruned))
@@ -116,9 +117,22 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(load::show))
         .routes(routes!(load::history))
         .routes(routes!(watch::watch))
+        .routes(routes!(members::list, members::add))
+        .routes(routes!(members::remove))
+        .routes(routes!(members::replace))
 }
 
-/// Answered by the member that is asked.
+/// Answered by any member: the barrier sees to it that it knows all that the leader does.
+fn read_routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(nodes::intent))
+        .routes(routes!(snapshots::list))
+        .routes(routes!(snapshots::show))
+        .routes(routes!(versions::show))
+        .routes(routes!(versions::parent))
+}
+
+/// Answered by the member that is asked, as far as it knows.
 fn local_routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::with_openapi(Document::openapi()).routes(routes!(cluster::cluster))
 }

@@ -133,12 +133,12 @@ pub async fn intent(
     app.replicated.read(|state| state.intent(node)).map(Answer).ok_or_else(|| no_node(node))
 }
 
-/// Returns once the node's intent is another than `after`, the leader is, or the member stops.
+/// Returns once the node's intent is another than `after`, this member knows no leader, or it stops.
 async fn moved(app: &App, node: NodeId, after: Option<u64>) {
     let mut intents = app.replicated.intents();
     let mut raft = app.raft.metrics();
     let mut stopping = app.stopping.clone();
-    let deposed = raft.wait_for(|m| m.current_leader != Some(app.id));
+    let deposed = raft.wait_for(|m| m.current_leader.is_none());
     let changed = async {
         while after.is_some() && app.replicated.read(|state| state.intent_revision(node)) == after {
             if intents.changed().await.is_err() {

@@ -8,9 +8,11 @@
 use super::{Entry, LogId, Meta};
 use crate::limits::{DATABASE_CACHE, MAX_WRITES};
 use anyhow::{Context, bail, ensure};
+use openraft::{BasicNode, CommittedLeaderId, EntryPayload, Membership, Vote};
 use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 /// Log entries (JSON) by index.
 pub const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
@@ -30,6 +33,7 @@ pub const SNAPSHOT_META: &str = "snapshot-meta";
 pub const SNAPSHOT: &str = "snapshot";
 const FORMAT: &str = "format";
 const MEMBER: &str = "member";
+const FOLDER: &str = "folder";
 
 /// Version of what is in the file.
 const FORMAT_NOW: u32 = 1;
@@ -42,12 +46,13 @@ type Job = (Work, oneshot::Sender<Result<(), redb::Error>>);
 pub struct Database {
     file: Arc<redb::Database>,
     jobs: SyncSender<Job>,
+    folder: Uuid,
     _lock: Arc<File>,
 }
 
 impl Database {
-    /// Opens or creates the file of `member` in `dir`.
-    pub fn open(dir: &Path, member: u64) -> anyhow::Result<Database> {
+    /// Opens or creates the file of `member` in `dir`. `level` is the newest that this program knows.
+    pub fn open(dir: &Path, member: u64, level: u32) -> anyhow::Result<Database> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
         let lock = lock(dir)?;
         let file = Arc::new(open_file(dir)?);
@@ -57,10 +62,26 @@ impl Database {
             .name("meta-writer".into())
             .spawn(move || write_loop(&writer, &queue))
             .context("cannot start the writer thread")?;
-        let database = Database { file, jobs, _lock: Arc::new(lock) };
+        let mut database = Database { file, jobs, folder: Uuid::nil(), _lock: Arc::new(lock) };
         database.claim(dir, member)?;
-        database.check().map_err(|error| damaged(dir, &error))?;
+        database.folder = database.number_folder().map_err(|error| damaged(dir, &error))?;
+        let newest = database.check().map_err(|error| damaged(dir, &error))?;
+        ensure!(newest <= level, super::too_old(newest, level));
         Ok(database)
+    }
+
+    /// The number that this folder was given when it was new: a promise made in another one is not known here.
+    pub fn folder(&self) -> Uuid {
+        self.folder
+    }
+
+    fn number_folder(&self) -> anyhow::Result<Uuid> {
+        if let Some(number) = self.get(FOLDER)? {
+            return Ok(number);
+        }
+        let number = Uuid::new_v4();
+        self.blocking_write(move |tx| put(tx, FOLDER, &number))?;
+        Ok(number)
     }
 
     /// Records whose file it is, or refuses another's.
@@ -89,19 +110,21 @@ impl Database {
         }
     }
 
-    /// Decodes everything that will be needed.
-    fn check(&self) -> anyhow::Result<()> {
+    /// Decodes everything that will be needed; answers the newest level in the log.
+    fn check(&self) -> anyhow::Result<u32> {
         let _: Option<openraft::Vote<u64>> = self.get(VOTE)?;
         let _: Option<Meta> = self.get(SNAPSHOT_META)?;
         let purged: Option<LogId> = self.get(PURGED)?;
         let first = purged.map_or(0, |id| id.index + 1);
+        let mut level = 0;
         for (expected, row) in (first..).zip(self.file.begin_read()?.open_table(LOG)?.iter()?) {
             let (index, bytes) = row?;
             ensure!(index.value() == expected, "entry {expected} of the log is missing");
             let entry: Entry = serde_json::from_slice(bytes.value())?;
             ensure!(entry.log_id.index == expected, "entry {expected} of the log holds another");
+            level = level.max(super::entry_level(&entry));
         }
-        Ok(())
+        Ok(level)
     }
 
     /// The value under `name`, if there is one.
@@ -123,9 +146,43 @@ impl Database {
         table.range(range)?.map(|row| Ok(serde_json::from_slice(row?.1.value())?)).collect()
     }
 
+    /// The first of them, up to so many bytes; one at least, if there is one.
+    pub fn some_entries(&self, range: std::ops::Range<u64>, bytes: usize) -> anyhow::Result<Vec<Entry>> {
+        let table = self.file.begin_read()?.open_table(LOG)?;
+        let (mut entries, mut length) = (Vec::new(), 0);
+        for row in table.range(range)? {
+            let (_, entry) = row?;
+            length += entry.value().len();
+            if length > bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(serde_json::from_slice(entry.value())?);
+        }
+        Ok(entries)
+    }
+
     pub fn last_entry(&self) -> anyhow::Result<Option<Entry>> {
         let table = self.file.begin_read()?.open_table(LOG)?;
         table.last()?.map(|(_, bytes)| serde_json::from_slice(bytes.value()).map_err(Into::into)).transpose()
+    }
+
+    /// Ends the log with a membership of `id` alone, in a term above all that it has seen.
+    pub fn begin_alone(&self, id: u64, url: &str) -> anyhow::Result<()> {
+        let seen: Option<Vote<u64>> = self.get(VOTE)?;
+        let last = self.last_entry()?.map(|entry| entry.log_id).or(self.get(PURGED)?).context("the log is empty")?;
+        let term = seen.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
+        let vote = Vote::new(term, id);
+        let nodes = BTreeMap::from([(id, BasicNode::new(url))]);
+        let entry = Entry {
+            log_id: LogId::new(CommittedLeaderId::new(term, id), last.index + 1),
+            payload: EntryPayload::Membership(Membership::new(vec![BTreeSet::from([id])], nodes)),
+        };
+        let bytes = serde_json::to_vec(&entry)?;
+        self.blocking_write(move |tx| {
+            put(tx, VOTE, &vote)?;
+            tx.open_table(LOG)?.insert(entry.log_id.index, bytes.as_slice())?;
+            Ok(())
+        })
     }
 
     /// Makes a change durable, or fails without it.
@@ -208,8 +265,8 @@ fn open_file(dir: &Path) -> anyhow::Result<redb::Database> {
 
 fn damaged(dir: &Path, error: &anyhow::Error) -> anyhow::Error {
     anyhow::anyhow!(
-        "the database in {} is damaged ({error:#}): put back a copy of the folder, or let this member start with an \
-         empty one while the others still are a majority",
+        "the database in {} is damaged ({error:#}): put back a copy of the folder, or empty it and have the \
+         others replace this member (`levee meta replace`)",
         dir.display()
     )
 }

@@ -5,6 +5,7 @@
 
 use super::database::{self, Database};
 use super::{Entry, LogId, NodeError, Types};
+use crate::limits::MAX_MESSAGE;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
 use std::fmt::Debug;
@@ -19,6 +20,12 @@ pub struct LogStore {
 impl LogStore {
     pub fn new(database: Database) -> LogStore {
         LogStore { database }
+    }
+
+    /// The newest entry, as far as it can be read.
+    pub fn last(&self) -> Option<LogId> {
+        let newest = self.database.last_entry().ok().flatten().map(|entry| entry.log_id);
+        newest.or_else(|| self.database.get(database::PURGED).ok().flatten())
     }
 }
 
@@ -40,6 +47,11 @@ impl RaftLogReader<Types> for LogStore {
         range: RB,
     ) -> Result<Vec<Entry>, NodeError> {
         self.database.entries((range.start_bound().cloned(), range.end_bound().cloned())).map_err(read_error)
+    }
+
+    /// What one message to another member takes: it must arrive between two heartbeats.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, NodeError> {
+        self.database.some_entries(start..end, MAX_MESSAGE).map_err(read_error)
     }
 }
 

@@ -3,14 +3,15 @@
 use super::batch::Batch;
 use super::database::{self, Database};
 use super::log::any;
+use super::snapshots::{SnapshotFile, Snapshots};
 use super::{Entry, LogId, Membership, Meta, NodeError, Types};
-use crate::changes::{self, Ring};
+use crate::changes::{self, Ring, Thing};
 use anyhow::Context;
-use levee_meta_state::{Command, Outcome, State};
+use levee_meta_state::{Command, Frozen, Outcome, State};
 use levee_proto::api::{Changes, ThingKind};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError};
-use std::io::Cursor;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
@@ -20,8 +21,8 @@ pub struct Replicated {
     inner: Arc<RwLock<Inner>>,
     /// Moves when an intent may have changed.
     intents: watch::Sender<()>,
-    /// Moves when anything was applied.
-    moves: watch::Sender<()>,
+    /// Log index that the state has reached.
+    reached: watch::Sender<u64>,
     changes: Arc<Mutex<Ring>>,
 }
 
@@ -35,6 +36,44 @@ struct Inner {
 impl Inner {
     fn empty() -> Inner {
         Inner { state: State::before_the_log(), applied: None, membership: Membership::default() }
+    }
+
+    fn at(meta: &Meta, state: State) -> Inner {
+        Inner { state, applied: meta.last_log_id, membership: meta.last_membership.clone() }
+    }
+
+    /// What a snapshot of this moment is called.
+    fn meta(&self) -> Meta {
+        let id = |id: LogId| format!("{}-{}-{}", id.leader_id.term, id.leader_id.node_id, id.index);
+        Meta {
+            last_log_id: self.applied,
+            last_membership: self.membership.clone(),
+            snapshot_id: self.applied.map_or_else(|| "0".to_string(), id),
+        }
+    }
+
+    /// Refuses to guess what later programs mean.
+    fn check_level(&self, needed: u32, known: u32) -> Result<(), String> {
+        if needed <= known { Ok(()) } else { Err(super::too_old(needed, known)) }
+    }
+
+    /// Answers with what came of its commands, and what they changed.
+    fn enter(&mut self, entry: Entry) -> (Vec<Outcome>, Vec<Thing>) {
+        let entered = match entry.payload {
+            EntryPayload::Blank => Default::default(),
+            EntryPayload::Normal(batch) => {
+                let outcomes = self.apply(&batch);
+                let pairs = batch.commands.iter().zip(&outcomes);
+                let things = pairs.flat_map(|(command, outcome)| changes::of(command, outcome, &self.state)).collect();
+                (outcomes, things)
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = Membership::new(Some(entry.log_id), membership);
+                Default::default()
+            }
+        };
+        self.applied = Some(entry.log_id);
+        entered
     }
 
     fn apply(&mut self, batch: &Batch) -> Vec<Outcome> {
@@ -61,13 +100,35 @@ impl Replicated {
     }
 
     /// Wakes whenever something was applied.
-    pub fn moves(&self) -> watch::Receiver<()> {
-        self.moves.subscribe()
+    pub fn moves(&self) -> watch::Receiver<u64> {
+        self.reached.subscribe()
     }
 
     // An entry's changes are noted whole or not at all.
     fn changes(&self) -> MutexGuard<'_, Ring> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who is in the group by the newest committed word, and that word's log index.
+    pub fn membership(&self) -> Membership {
+        self.lock().membership.clone()
+    }
+
+    /// Returns once the state shows the log up to this index.
+    pub fn reach(&self, index: u64) -> impl Future<Output = ()> + use<> {
+        let mut reached = self.reached.subscribe();
+        async move {
+            // The sender lives as long as the state does.
+            let _ = reached.wait_for(|now| *now >= index).await;
+        }
+    }
+
+    fn changed(&self, intents: bool) {
+        let index = self.lock().applied.map_or(0, |id| id.index);
+        self.reached.send_replace(index);
+        if intents {
+            self.intents.send_replace(());
+        }
     }
 
     // The state machine does not panic half-way through a command: a poisoned lock guards a whole state.
@@ -80,28 +141,56 @@ impl Replicated {
     }
 }
 
+/// What a member's log comes to.
+pub struct Replay {
+    pub state: State,
+    pub last: LogId,
+    pub membership: Membership,
+}
+
 /// What openraft drives.
 pub struct Machine {
     shared: Replicated,
     database: Database,
+    snapshots: Snapshots,
+    /// The newest level that this member knows.
+    level: u32,
 }
 
 impl Machine {
     /// Starts from the newest snapshot; openraft applies the log behind it.
-    pub fn load(database: Database) -> anyhow::Result<Machine> {
+    pub fn load(database: Database, snapshots: Snapshots, level: u32) -> anyhow::Result<Machine> {
         let mut inner = Inner::empty();
-        if let Some(meta) = database.get::<Meta>(database::SNAPSHOT_META)? {
-            let bytes = database.get_bytes(database::SNAPSHOT)?.context("the snapshot is missing")?;
-            inner = decode(&meta, &bytes).context("the snapshot cannot be read")?;
+        let newest = database.get::<Meta>(database::SNAPSHOT_META)?;
+        if let Some(meta) = &newest {
+            let state = match database.get_bytes(database::SNAPSHOT)? {
+                // Earlier versions kept it in the database.
+                Some(bytes) => serde_json::from_slice(&bytes).context("the snapshot cannot be read")?,
+                None => snapshots.read(meta).context(DAMAGED)?,
+            };
+            inner = Inner::at(meta, state);
+            inner.check_level(inner.state.level(), level).map_err(anyhow::Error::msg)?;
         }
-        let revision = inner.applied.map_or(0, |id| id.index);
+        snapshots.tidy(newest.as_ref(), true).context("cannot remove old snapshots")?;
+        let reached = inner.applied.map_or(0, |id| id.index);
         let shared = Replicated {
             inner: Arc::new(RwLock::new(inner)),
             intents: watch::Sender::new(()),
-            moves: watch::Sender::new(()),
-            changes: Arc::new(Mutex::new(Ring::begin(revision))),
+            reached: watch::Sender::new(reached),
+            changes: Arc::new(Mutex::new(Ring::begin(reached))),
         };
-        Ok(Machine { shared, database })
+        Ok(Machine { shared, database, snapshots, level })
+    }
+
+    /// The state with all of the log applied, committed or not.
+    pub fn replay(&self) -> anyhow::Result<Replay> {
+        let mut inner = self.shared.lock().clone();
+        let first = inner.applied.map_or(0, |id| id.index + 1);
+        for entry in self.database.entries(first..)? {
+            inner.enter(entry);
+        }
+        let last = inner.applied.context("its log is empty")?;
+        Ok(Replay { state: inner.state, last, membership: inner.membership })
     }
 
     pub fn replicated(&self) -> Replicated {
@@ -109,18 +198,21 @@ impl Machine {
     }
 }
 
-fn decode(meta: &Meta, bytes: &[u8]) -> anyhow::Result<Inner> {
-    let state = serde_json::from_slice(bytes)?;
-    Ok(Inner { state, applied: meta.last_log_id, membership: meta.last_membership.clone() })
-}
+const DAMAGED: &str = "the folder is damaged: put back a copy of it, or empty it and have the others replace this member \
+                       (`levee meta replace`)";
 
-async fn save(database: &Database, meta: Meta, bytes: Arc<Vec<u8>>) -> anyhow::Result<()> {
-    let saved = database.write(move |tx| {
-        database::put(tx, database::SNAPSHOT_META, &meta)?;
-        tx.open_table(database::META)?.insert(database::SNAPSHOT, bytes.as_slice())?;
-        Ok(())
-    });
-    saved.await
+/// Makes a snapshot whose file is written the newest one.
+async fn publish(database: &Database, snapshots: &Snapshots, meta: &Meta) -> anyhow::Result<()> {
+    let named = meta.clone();
+    database
+        .write(move |tx| {
+            database::put(tx, database::SNAPSHOT_META, &named)?;
+            tx.open_table(database::META)?.remove(database::SNAPSHOT)?;
+            Ok(())
+        })
+        .await?;
+    snapshots.tidy(Some(meta), false)?;
+    Ok(())
 }
 
 fn moves_intents(command: &Command) -> bool {
@@ -133,6 +225,8 @@ fn moves_intents(command: &Command) -> bool {
         command,
         Found { .. }
             | SetLevel { .. }
+            | PinMember { .. }
+            | ReleaseMember { .. }
             | CreateVolume(_)
             | CreateVolumes(_)
             | CreateClones(_)
@@ -159,80 +253,90 @@ impl RaftStateMachine<Types> for Machine {
         {
             let mut inner = self.shared.lock_mut();
             for entry in entries {
-                inner.applied = Some(entry.log_id);
-                answers.push(match entry.payload {
-                    EntryPayload::Blank => Vec::new(),
-                    EntryPayload::Normal(batch) => {
-                        wake |= batch.commands.iter().any(moves_intents);
-                        let outcomes = inner.apply(&batch);
-                        let pairs = batch.commands.iter().zip(&outcomes);
-                        let things = pairs.flat_map(|(c, o)| changes::of(c, o, &inner.state)).collect();
-                        self.shared.changes().note(entry.log_id.index, things);
-                        outcomes
-                    }
-                    EntryPayload::Membership(membership) => {
-                        inner.membership = Membership::new(Some(entry.log_id), membership);
-                        Vec::new()
-                    }
-                });
+                if let EntryPayload::Normal(batch) = &entry.payload {
+                    inner
+                        .check_level(batch.level, self.level)
+                        .map_err(|e| StorageIOError::apply(entry.log_id, any(anyhow::Error::msg(e))))?;
+                    wake |= batch.commands.iter().any(moves_intents);
+                }
+                let index = entry.log_id.index;
+                let (outcomes, things) = inner.enter(entry);
+                self.shared.changes().note(index, things);
+                answers.push(outcomes);
             }
         }
-        if wake {
-            self.shared.intents.send_replace(());
-        }
-        self.shared.moves.send_replace(());
+        self.shared.changed(wake);
         Ok(answers)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { inner: self.shared.lock().clone(), database: self.database.clone() }
+        let inner = self.shared.lock();
+        Builder {
+            frozen: Some(inner.state.freeze()),
+            meta: inner.meta(),
+            database: self.database.clone(),
+            snapshots: self.snapshots.clone(),
+        }
     }
 
-    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, NodeError> {
-        Ok(Box::default())
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotFile>, NodeError> {
+        let file = self.snapshots.receive().await;
+        file.map(Box::new).map_err(|e| StorageIOError::write_snapshot(None, any(e.into())).into())
     }
 
-    async fn install_snapshot(&mut self, meta: &Meta, snapshot: Box<Cursor<Vec<u8>>>) -> Result<(), NodeError> {
-        let bytes = Arc::new(snapshot.into_inner());
-        let inner = decode(meta, &bytes).map_err(|e| StorageIOError::read_snapshot(Some(meta.signature()), any(e)))?;
-        save(&self.database, meta.clone(), bytes)
-            .await
-            .map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), any(e)))?;
+    async fn install_snapshot(&mut self, meta: &Meta, snapshot: Box<SnapshotFile>) -> Result<(), NodeError> {
+        let failed = |e| StorageIOError::write_snapshot(Some(meta.signature()), any(e));
+        let (snapshots, named) = (self.snapshots.clone(), meta.clone());
+        let read = tokio::task::spawn_blocking(move || snapshots.install(&snapshot, &named)).await;
+        let state = read.map_err(|e| failed(e.into()))?.map_err(failed)?;
+        let inner = Inner::at(meta, state);
+        inner.check_level(inner.state.level(), self.level).map_err(|e| failed(anyhow::Error::msg(e)))?;
+        publish(&self.database, &self.snapshots, meta).await.map_err(failed)?;
         *self.shared.changes() = Ring::begin(meta.last_log_id.map_or(0, |id| id.index));
         *self.shared.lock_mut() = inner;
-        self.shared.moves.send_replace(());
-        self.shared.intents.send_replace(());
+        self.shared.changed(true);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, NodeError> {
-        let read = || -> anyhow::Result<_> {
-            let Some(meta) = self.database.get::<Meta>(database::SNAPSHOT_META)? else { return Ok(None) };
-            let bytes = self.database.get_bytes(database::SNAPSHOT)?.context("the snapshot is missing")?;
-            Ok(Some(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
-        };
-        read().map_err(|e| StorageIOError::read_snapshot(None, any(e)).into())
+        let failed = |e| StorageIOError::read_snapshot(None, any(e));
+        let Some(meta) = self.database.get::<Meta>(database::SNAPSHOT_META).map_err(failed)? else { return Ok(None) };
+        match self.snapshots.open_file(&meta).await {
+            Ok(file) => Ok(Some(Snapshot { meta, snapshot: Box::new(file) })),
+            // It is still where earlier versions kept it: the next one will be a file.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error.into()).into()),
+        }
     }
 }
 
-/// A copy of the state at one moment, on its way into a snapshot.
+/// The state at one moment, on its way into a snapshot.
 pub struct Builder {
-    inner: Inner,
+    frozen: Option<Frozen>,
+    meta: Meta,
     database: Database,
+    snapshots: Snapshots,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, NodeError> {
-        let Inner { state, applied, membership } = self.inner.clone();
-        let snapshot_id = applied.map_or_else(|| "0".to_string(), |id| format!("{}-{}", id.leader_id, id.index));
-        let meta = Meta { last_log_id: applied, last_membership: membership, snapshot_id };
+        let meta = self.meta.clone();
         let build = async {
-            let bytes = Arc::new(tokio::task::spawn_blocking(move || serde_json::to_vec(&state)).await??);
-            save(&self.database, meta.clone(), bytes.clone()).await?;
-            anyhow::Ok(bytes)
+            let frozen = self.frozen.take().context("this snapshot was built already")?;
+            let (snapshots, named) = (self.snapshots.clone(), meta.clone());
+            tokio::task::spawn_blocking(move || snapshots.write(&named, &frozen)).await??;
+            // One that the leader sent meanwhile may be newer.
+            let newest = self.database.get::<Meta>(database::SNAPSHOT_META)?;
+            let meta = match newest.filter(|newest| newest.last_log_id > meta.last_log_id) {
+                Some(newest) => newest,
+                None => {
+                    publish(&self.database, &self.snapshots, &meta).await?;
+                    meta.clone()
+                }
+            };
+            let snapshot = Box::new(self.snapshots.open_file(&meta).await?);
+            Ok(Snapshot { meta, snapshot })
         };
-        let bytes = build.await.map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), any(e)))?;
-        let bytes = Arc::try_unwrap(bytes).unwrap_or_else(|shared| shared.to_vec());
-        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+        build.await.map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), any(e)).into())
     }
 }

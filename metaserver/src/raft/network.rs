@@ -1,33 +1,65 @@
 //! Messages to the other members.
 
-use super::{TO_HEADER, Types};
-use crate::limits::CONNECT_WAIT;
+use super::directory::Directory;
+use super::routes::Canvass;
+use super::{EXPECTED_HEADER, FOLDER_HEADER, FROM_HEADER, LEVEL_HEADER, TO_HEADER, Types};
+use crate::limits::*;
+use levee_proto::api::Hello;
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
-use openraft::network::{RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
     VoteResponse,
 };
 use openraft::{AnyError, BasicNode};
+use reqwest::header::HeaderMap;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 type Failure<E> = RPCError<u64, BasicNode, E>;
 
-/// Knows where the members are.
+/// Makes connections to members.
 #[derive(Clone)]
 pub struct Network {
     http: reqwest::Client,
-    /// From the command line: a member that has moved is found there, not at its recorded address.
-    members: Arc<BTreeMap<u64, String>>,
+    pub directory: Directory,
 }
 
 impl Network {
-    pub fn new(members: BTreeMap<u64, String>) -> anyhow::Result<Network> {
+    pub fn new(directory: Directory) -> anyhow::Result<Network> {
         let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_WAIT).tcp_nodelay(true).build()?;
-        Ok(Network { http, members: Arc::new(members) })
+        Ok(Network { http, directory })
+    }
+
+    /// `url`: where it is if nothing else is known.
+    pub fn peer(&self, target: u64, url: &str) -> Peer {
+        Peer { target, recorded: url.into(), http: self.http.clone(), directory: self.directory.clone() }
+    }
+
+    /// Asks whoever listens there who it is.
+    pub async fn hello(&self, url: &str) -> Result<Hello, String> {
+        let request = self.http.get(format!("{}/raft/hello", url.trim_end_matches('/'))).timeout(HELLO_WAIT);
+        let mut response = request.send().await.map_err(|e| said(&e))?;
+        if !response.status().is_success() {
+            return Err(format!("it is no meta server of this version (status {})", response.status()));
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|e| said(&e))? {
+            if body.len() + piece.len() > MAX_HELLO {
+                return Err("its answer is too long".into());
+            }
+            body.extend_from_slice(&piece);
+        }
+        serde_json::from_slice(&body).map_err(|_| "its answer is not understood".into())
+    }
+}
+
+fn said(error: &reqwest::Error) -> String {
+    match (error.is_connect(), error.is_timeout()) {
+        (true, _) => "nothing listens there".into(),
+        (_, true) => "it does not answer".into(),
+        _ => error.to_string(),
     }
 }
 
@@ -35,19 +67,50 @@ impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        let url = self.members.get(&target).unwrap_or(&node.addr).clone();
-        Peer { target, url, http: self.http.clone() }
+        self.peer(target, &node.addr)
     }
 }
 
 /// One other member.
 pub struct Peer {
     target: u64,
-    url: String,
+    recorded: String,
     http: reqwest::Client,
+    directory: Directory,
 }
 
 impl Peer {
+    fn request(&self, method: reqwest::Method, path: &str, ttl: Duration) -> reqwest::RequestBuilder {
+        let url = self.directory.url(self.target, Some(&self.recorded)).unwrap_or_else(|| self.recorded.clone());
+        let own = self.directory.own;
+        let mut request = self
+            .http
+            .request(method, format!("{url}{path}"))
+            .header(TO_HEADER, self.target)
+            .header(FROM_HEADER, own.id)
+            .header(FOLDER_HEADER, own.folder.to_string())
+            .header(LEVEL_HEADER, own.level)
+            .timeout(ttl);
+        if let Some(folder) = self.directory.pinned(self.target) {
+            request = request.header(EXPECTED_HEADER, folder.to_string());
+        }
+        request
+    }
+
+    /// Notes who has answered; an error if what it says must not count.
+    fn recognise(&self, headers: &HeaderMap) -> Result<(), String> {
+        let Some((folder, level)) = identity(headers) else { return Ok(()) };
+        let stranger = self.directory.stranger(self.target, folder);
+        self.directory.trouble(self.target, stranger.clone());
+        match stranger {
+            Some(stranger) => Err(stranger),
+            None => {
+                self.directory.heard(self.target, folder, level);
+                Ok(())
+            }
+        }
+    }
+
     async fn call<T, E>(
         &self,
         path: &str,
@@ -59,26 +122,57 @@ impl Peer {
         E: std::error::Error + DeserializeOwned,
     {
         let body = body.map_err(|e| NetworkError::new(&e))?;
-        let request =
-            self.http.post(format!("{}{path}", self.url)).header(TO_HEADER, self.target).timeout(ttl).body(body);
-        let response = request.send().await.map_err(transport)?;
+        let sent = self.request(reqwest::Method::POST, path, ttl).body(body).send().await;
+        let response = sent.map_err(|e| self.transport(e))?;
         let status = response.status();
-        let bytes = response.bytes().await.map_err(transport)?;
+        let known = self.recognise(response.headers());
+        let bytes = response.bytes().await.map_err(|e| self.transport(e))?;
         if !status.is_success() {
+            self.directory.failed(self.target);
             let text: String = String::from_utf8_lossy(&bytes).chars().take(300).collect();
             return Err(RPCError::Unreachable(Unreachable::from(AnyError::error(format!("{status}: {text}")))));
         }
+        known.map_err(|stranger| RPCError::Unreachable(Unreachable::from(AnyError::error(stranger))))?;
         let answer: Result<T, E> = serde_json::from_slice(&bytes).map_err(|e| NetworkError::new(&e))?;
         answer.map_err(|e| RPCError::RemoteError(RemoteError::new(self.target, e)))
     }
+
+    fn transport<E: std::error::Error>(&self, error: reqwest::Error) -> Failure<E> {
+        self.directory.failed(self.target);
+        if error.is_connect() {
+            RPCError::Unreachable(Unreachable::new(&error))
+        } else {
+            RPCError::Network(NetworkError::new(&error))
+        }
+    }
+
+    /// Up to where a read must have applied the log, if it leads.
+    pub async fn read_index(&self) -> Option<u64> {
+        let response = self.request(reqwest::Method::GET, "/raft/read-index", COMMIT_WAIT).send().await;
+        let Ok(response) = response else {
+            self.directory.failed(self.target);
+            return None;
+        };
+        self.recognise(response.headers()).ok()?;
+        response.error_for_status().ok()?.json().await.ok()
+    }
+
+    /// Whether it hears a leader; none if it does not answer, or must not count.
+    pub async fn canvass(&self) -> Option<Canvass> {
+        let response = self.request(reqwest::Method::GET, "/raft/canvass", CANVASS_WAIT).send().await;
+        let Ok(response) = response else {
+            self.directory.failed(self.target);
+            return None;
+        };
+        self.recognise(response.headers()).ok()?;
+        response.error_for_status().ok()?.json().await.ok()
+    }
 }
 
-fn transport<E: std::error::Error>(error: reqwest::Error) -> Failure<E> {
-    if error.is_connect() {
-        RPCError::Unreachable(Unreachable::new(&error))
-    } else {
-        RPCError::Network(NetworkError::new(&error))
-    }
+/// Folder and level that a message's headers name.
+pub(super) fn identity(headers: &HeaderMap) -> Option<(Uuid, u32)> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    Some((text(FOLDER_HEADER)?.parse().ok()?, text(LEVEL_HEADER)?.parse().ok()?))
 }
 
 impl RaftNetwork<Types> for Peer {
@@ -104,6 +198,10 @@ impl RaftNetwork<Types> for Peer {
         option: RPCOption,
     ) -> Result<VoteResponse<u64>, Failure<RaftError<u64>>> {
         self.call("/raft/vote", serde_json::to_vec(&rpc), option.hard_ttl()).await
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(UNREACHABLE_PAUSE))
     }
 }
 

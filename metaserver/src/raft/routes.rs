@@ -1,38 +1,107 @@
 //! Messages from the other members.
 
-use super::network::unpack_snapshot;
-use super::{Raft, TO_HEADER};
+use super::network::{identity, unpack_snapshot};
+use super::{
+    Contact, Directory, EXPECTED_HEADER, FOLDER_HEADER, FROM_HEADER, LEVEL_HEADER, LogId, LogStore, Raft, Replicated,
+    TO_HEADER, Types, entry_level, too_old,
+};
 use crate::api::Failure;
-use crate::limits::MAX_RAFT_BODY;
+use crate::barrier::Barrier;
+use crate::limits::{LEASE_MS, MAX_RAFT_BODY};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use levee_proto::api::ProblemKind;
+use levee_proto::api::{Hello, ProblemKind};
+use openraft::raft::AppendEntriesRequest;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tokio::sync::watch;
 
-/// `/raft/...` of the member `id`.
-pub fn router(raft: Raft, id: u64) -> Router {
-    Router::new()
+/// What the routes work with.
+#[derive(Clone)]
+pub struct Local {
+    pub raft: Raft,
+    pub directory: Directory,
+    pub replicated: Replicated,
+    pub contact: Contact,
+    pub barrier: Barrier,
+    pub log: LogStore,
+    /// Why this member cannot go on, once it cannot.
+    pub fatal: watch::Sender<Option<String>>,
+}
+
+/// A member's answer to one that would like to lead.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Canvass {
+    /// It hears no leader.
+    pub silent: bool,
+    /// The newest entry of its log.
+    pub last: Option<LogId>,
+}
+
+/// `/raft/...` of this member.
+pub fn router(local: Local) -> Router {
+    let addressed_only = Router::new()
         .route("/raft/append", post(append))
         .route("/raft/vote", post(vote))
         .route("/raft/snapshot", post(snapshot))
-        .with_state(raft)
-        .layer(from_fn_with_state(id, addressed))
+        .route("/raft/canvass", get(canvass))
+        .route("/raft/read-index", get(read_index))
+        .with_state(local.clone())
+        .layer(from_fn_with_state(local.clone(), addressed));
+    Router::new()
+        .route("/raft/hello", get(hello))
+        .with_state(local)
+        .merge(addressed_only)
         .layer(DefaultBodyLimit::max(MAX_RAFT_BODY))
 }
 
-/// Refuses what is meant for another member.
-async fn addressed(State(id): State<u64>, request: Request, next: Next) -> Response {
-    let to = request.headers().get(TO_HEADER).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    if to == Some(id) {
-        return next.run(request).await;
+/// Refuses what is meant for another member, or comes from one that must not count.
+async fn addressed(State(local): State<Local>, request: Request, next: Next) -> Response {
+    let mut response = match check(&local, request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(why) => Failure::new(ProblemKind::Conflict, why).into_response(),
+    };
+    let own = local.directory.own;
+    if let Ok(folder) = HeaderValue::from_str(&own.folder.to_string()) {
+        response.headers_mut().insert(FOLDER_HEADER, folder);
     }
-    Failure::new(ProblemKind::Conflict, format!("this is member {id}, the message is for another: check --peers"))
-        .into_response()
+    response.headers_mut().insert(LEVEL_HEADER, HeaderValue::from(own.level));
+    response
+}
+
+fn check(local: &Local, headers: &HeaderMap) -> Result<(), String> {
+    let own = local.directory.own;
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    if text(TO_HEADER).and_then(|v| v.parse().ok()) != Some(own.id) {
+        return Err(format!("this is member {}, the message is for another: check --peers", own.id));
+    }
+    if let Some(expected) = text(EXPECTED_HEADER) {
+        let trouble = (expected != own.folder.to_string()).then(|| {
+            let id = own.id;
+            format!(
+                "the folder of this meta server is not the one that the group knows: what meta server {id} had promised is \
+                 lost, so it does not count. Put the old folder back, or start this one with an empty folder and run \
+                 `levee meta replace {id}`"
+            )
+        });
+        local.directory.trouble(own.id, trouble.clone());
+        trouble.map_or(Ok(()), Err)?;
+    }
+    let from = text(FROM_HEADER).and_then(|v| v.parse::<u64>().ok());
+    if let (Some(from), Some((folder, level))) = (from, identity(headers)) {
+        let stranger = local.directory.stranger(from, folder);
+        local.directory.trouble(from, stranger.clone());
+        stranger.map_or(Ok(()), Err)?;
+        local.directory.heard(from, folder, level);
+    }
+    Ok(())
 }
 
 /// A body that arrived whole.
@@ -47,16 +116,66 @@ fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
         .map_err(|e| Failure::new(ProblemKind::Invalid, format!("malformed message: {e}")))
 }
 
-async fn append(State(raft): State<Raft>, body: Body) -> Result<Response, Failure> {
-    Ok(Json(raft.append_entries(parse(body)?).await).into_response())
+async fn append(State(local): State<Local>, body: Body) -> Result<Response, Failure> {
+    let rpc: AppendEntriesRequest<Types> = parse(body)?;
+    let needed = rpc.entries.iter().map(entry_level).max().unwrap_or(0);
+    if needed > local.directory.own.level {
+        let why = too_old(needed, local.directory.own.level);
+        local.fatal.send_replace(Some(why.clone()));
+        return Err(Failure::new(ProblemKind::Conflict, why));
+    }
+    let leads = rpc.vote >= local.raft.metrics().borrow().vote;
+    if leads {
+        local.contact.touch();
+    }
+    let answer = local.raft.append_entries(rpc).await;
+    if leads {
+        // A slow disk is not a silent leader.
+        local.contact.touch();
+    }
+    Ok(Json(answer).into_response())
 }
 
-async fn vote(State(raft): State<Raft>, body: Body) -> Result<Response, Failure> {
-    Ok(Json(raft.vote(parse(body)?).await).into_response())
+async fn vote(State(local): State<Local>, body: Body) -> Result<Response, Failure> {
+    Ok(Json(local.raft.vote(parse(body)?).await).into_response())
 }
 
-async fn snapshot(State(raft): State<Raft>, body: Body) -> Result<Response, Failure> {
+async fn snapshot(State(local): State<Local>, body: Body) -> Result<Response, Failure> {
     let rpc = unpack_snapshot(&whole(body)?)
         .ok_or_else(|| Failure::new(ProblemKind::Invalid, "malformed snapshot message"))?;
-    Ok(Json(raft.install_snapshot(rpc).await).into_response())
+    local.contact.touch();
+    let answer = local.raft.install_snapshot(rpc).await;
+    local.contact.touch();
+    Ok(Json(answer).into_response())
+}
+
+/// For a member that answers a read itself. One that leads asks nobody else.
+async fn read_index(State(local): State<Local>) -> Result<Json<u64>, Failure> {
+    if local.raft.metrics().borrow().current_leader != Some(local.directory.own.id) {
+        return Err(Failure::new(ProblemKind::Unavailable, "this member does not lead"));
+    }
+    Ok(Json(local.barrier.pass().await?))
+}
+
+async fn canvass(State(local): State<Local>) -> Json<Canvass> {
+    let leads = local.raft.metrics().borrow().state == openraft::ServerState::Leader;
+    let silent = !leads && local.contact.silence() >= Duration::from_millis(LEASE_MS);
+    Json(Canvass { silent, last: local.log.last() })
+}
+
+async fn hello(State(local): State<Local>) -> Json<Hello> {
+    let own = local.directory.own;
+    let membership = local.replicated.membership();
+    let leader = local.raft.metrics().borrow().current_leader;
+    let hears = leader == Some(own.id) || local.contact.silence() < Duration::from_millis(LEASE_MS);
+    Json(Hello {
+        id: own.id,
+        folder: own.folder,
+        level: own.level,
+        cluster: local.replicated.read(|state| state.cluster()),
+        fresh: !local.raft.is_initialized().await.unwrap_or(true),
+        leader: leader.filter(|_| hears),
+        members: membership.membership().nodes().map(|(id, _)| *id).collect(),
+        members_at: membership.log_id().map_or(0, |id| id.index),
+    })
 }

@@ -163,6 +163,15 @@ pub enum Command {
         key: Key,
         command: Box<Command>,
     },
+    /// Notes which folder a meta server has.
+    PinMember {
+        id: u64,
+        folder: Uuid,
+    },
+    /// Forgets it: the meta server begins anew, or has left.
+    ReleaseMember {
+        id: u64,
+    },
 }
 
 /// Who says that a disk is dead. One can only take back what itself or a lesser one said.

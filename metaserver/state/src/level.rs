@@ -40,6 +40,7 @@ impl Command {
         use Command::*;
         match self {
             SetLevel { level } => *level,
+            Keyed { command, .. } => command.level().max(2),
             RegisterNode(request) if names_more_than_level_1(request) => 2,
             CreateVolume(request) if request.class.is_some() => 2,
             Allocate { full, .. } | ChangeReplicas { full, .. } if !full.is_empty() => 2,

@@ -40,6 +40,7 @@ mod keys;
 mod level;
 pub mod limits;
 mod maintenance;
+mod members;
 mod mirrors;
 mod nodes;
 mod placement;

@@ -160,6 +160,8 @@ impl State {
             Command::Note(notes) => self.add_notes(notes),
             Command::CreateVolumes(request) => self.create_volumes(request),
             Command::Keyed { key, command } => self.apply_keyed(key, command),
+            Command::PinMember { id, folder } => self.pin_member(*id, *folder),
+            Command::ReleaseMember { id } => self.release_member(*id),
         }
     }
 

@@ -66,6 +66,40 @@ impl Member {
         Member { url: format!("http://127.0.0.1:{port}"), dir, args, log: base.join(format!("m{id}.log")), child: None }
     }
 
+    /// One that is not in the group yet.
+    pub fn joining(group: &Group, id: u64, extra: &[&str]) -> Member {
+        let port = free_port();
+        let mut member = Member::new(group.base.path(), 1, &[port], &[]);
+        member.dir = group.base.path().join(format!("m{id}"));
+        member.log = group.base.path().join(format!("m{id}.log"));
+        let at: Vec<&str> = group.members.iter().map(|m| m.url.as_str()).collect();
+        member.args = ["--id".to_string(), id.to_string(), "--listen".into(), format!("127.0.0.1:{port}")].to_vec();
+        member.args.extend(["--dir".into(), member.dir.display().to_string(), "--join".into(), at.join(",")]);
+        member.args.extend(extra.iter().map(|a| a.to_string()));
+        member
+    }
+
+    /// Takes an option and its value away, and others on.
+    pub fn change_args(&mut self, without: &str, with: &[&str]) {
+        if let Some(at) = self.args.iter().position(|a| a == without) {
+            self.args.drain(at..at + 2);
+        }
+        self.args.extend(with.iter().map(|a| a.to_string()));
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("a running member");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a signal");
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = self.child.as_mut().expect("a started member");
+        let status = patiently("ending", async || child.try_wait().expect("a child")).await;
+        self.child = None;
+        status
+    }
+
     pub fn start(&mut self) {
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
@@ -173,6 +207,11 @@ impl Client {
     pub async fn delete(&self, path: &str) -> Result<(), Problem> {
         let response = self.http.delete(format!("{}{path}", self.url)).send().await.map_err(lost)?;
         if response.status() == 204 { Ok(()) } else { decode(response).await }
+    }
+
+    /// Deletes, and answers what is left.
+    pub async fn delete_for<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
+        decode(self.http.delete(format!("{}{path}", self.url)).send().await.map_err(lost)?).await
     }
 
     pub async fn create(&self, name: &str, copies: u8) -> Result<VolumeInfo, Problem> {

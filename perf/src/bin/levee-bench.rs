@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use levee_perf::api::{self, ApiOptions};
+use levee_perf::failover::{self, FailoverOptions};
 use levee_perf::load::{self, LoadOptions, Pattern, Until};
 use levee_perf::repair::{self, RepairOptions};
 use levee_perf::snapshots::{self, SnapshotOptions};
@@ -24,6 +25,7 @@ use levee_proto::units::parse_size;
   levee-bench --socket vol.sock --rw write --bs 128K --qd 8    OVERWRITES the volume
   levee-bench suite --time 5                                   compare with the raw disk and its peers
   levee-bench repair --size 2G                                 give a disk up, and see how fast its copies are made anew
+  levee-bench failover --rounds 100                            take the meta servers' leader away again and again
   levee-bench api                                              create volumes as fast as a meta server takes them
   levee-bench snapshots                                        take and delete a thousand snapshots beside a load"
 )]
@@ -44,6 +46,26 @@ enum Command {
     Snapshots(Snapshots),
     /// Measure how many volumes a second a meta server creates, one by one and in batches
     Api(Api),
+    /// Kill, stop and cut off the meta servers' leader, and measure how long changes wait
+    Failover(Failover),
+}
+
+#[derive(clap::Args)]
+struct Failover {
+    /// How often the leader is taken away
+    #[arg(long, default_value_t = 30)]
+    rounds: u32,
+    /// Clients that create and delete volumes
+    #[arg(long, default_value_t = 8)]
+    clients: usize,
+    /// Folder for the cluster
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 18900, value_name = "PORT")]
+    base_port: u16,
+    /// Where the figures go, as JSON
+    #[arg(long, default_value = "target/bench/failover.json", value_name = "FILE")]
+    out: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -185,6 +207,7 @@ fn bench(args: Args) -> Result<()> {
         Some(Command::Repair(options)) => measure_repair(options),
         Some(Command::Snapshots(options)) => measure_snapshots(options),
         Some(Command::Api(options)) => measure_api(options),
+        Some(Command::Failover(options)) => measure_failover(options),
         None => measure(args.load),
     }
 }
@@ -246,6 +269,20 @@ fn measure_api(options: Api) -> Result<()> {
     std::fs::write(&options.out, serde_json::to_string_pretty(&figures)?)
         .with_context(|| format!("cannot write {}", options.out.display()))?;
     show(&figures.table(), &options.out);
+    Ok(())
+}
+
+fn measure_failover(options: Failover) -> Result<()> {
+    let report = failover::run(&FailoverOptions {
+        dir: options.dir,
+        base_port: options.base_port,
+        rounds: options.rounds,
+        clients: options.clients,
+        out: options.out.clone(),
+        progress: |line| eprintln!("{line}"),
+    })?;
+    show(&report.table(), &options.out);
+    anyhow::ensure!(report.ok(), "acknowledged changes were lost, or the guest's data are wrong");
     Ok(())
 }
 

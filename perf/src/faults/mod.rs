@@ -12,7 +12,7 @@ mod inject;
 pub mod interrupt;
 pub mod kind;
 mod mend;
-mod network;
+pub(crate) mod network;
 mod report;
 mod rot;
 mod schedule;

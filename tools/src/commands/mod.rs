@@ -13,6 +13,7 @@ mod gateway;
 mod image;
 mod lists;
 mod maintenance;
+mod meta;
 mod node;
 mod placement;
 mod qemu;
@@ -56,6 +57,7 @@ pub async fn run(cli: Cli, out: &Output) -> anyhow::Result<()> {
             placement::placement(&cluster::connect(global)?, change.change().as_ref(), out).await
         }
         Command::Node(command) => run_node(command, &cli, out).await,
+        Command::Meta(command) => meta::run(command, &cluster::connect(global)?, out).await,
         Command::Disk(command) => run_disk(command, &cli, out).await,
         Command::Rebalance(command) => run_rebalance(command, &cli, out).await,
         Command::Maintenance(command) => run_maintenance(command, &cli, out).await,
