@@ -12,6 +12,7 @@ mod init;
 mod metas;
 mod mirrors;
 mod node_loss;
+mod operations;
 mod readers;
 mod repair;
 mod resize;
