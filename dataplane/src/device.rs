@@ -6,7 +6,11 @@ use levee_core::gateway::{Cluster, Gateway, Stopped};
 use levee_core::ports::Runtime;
 use levee_vhost::{BlockDevice, IoError};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tracing::debug;
+
+/// A request that takes longer is worth a line to those who look for it.
+const SLOW: Duration = Duration::from_millis(50);
 
 /// The gateway of a volume behind a vhost-user device.
 pub struct VolumeDevice<R: Runtime, C: Cluster> {
@@ -29,7 +33,11 @@ impl<R: Runtime, C: Cluster> VolumeDevice<R, C> {
     ) -> Result<T, IoError> {
         let begin = Instant::now();
         let done = io.await.map_err(|_| IoError::Stopped)?;
-        self.stats.record(kind, bytes, begin.elapsed());
+        let took = begin.elapsed();
+        self.stats.record(kind, bytes, took);
+        if took >= SLOW {
+            debug!(disk = %self.serial, ?kind, bytes, "a request took {} ms", took.as_millis());
+        }
         Ok(done)
     }
 }

@@ -5,10 +5,14 @@
 //! bounded share of it. The pause is bounded, too: with steps of 1 ms it makes about 80 MB/s, with steps of 10 ms still 13,
 //! as a volume that is not repaired for days is worse than a slow one. On top comes the rate that the meta server gives out, so that many gateways
 //! together do not become a storm.
+//!
+//! While a replica set is being changed, each write waits for the slowest of the members that stay, one of which may just have been
+//! filled: for that moment nothing is copied, so that a disk that others are still copied to does not hold guests up. The moment is
+//! bounded: repair goes on while no meta server answers.
 
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
-use crate::sync::Event;
+use crate::sync::{Event, timeout};
 use std::cell::Cell;
 use std::time::Duration;
 
@@ -16,6 +20,9 @@ use std::time::Duration;
 const MAX_STEPS: u32 = 16;
 /// And while one does.
 const BUSY_STEPS: u32 = 2;
+/// Nothing is copied for so long at most while a replica set is being changed; and what is being copied then is waited for so long.
+const MAX_STILL: Duration = Duration::from_millis(250);
+const SETTLE: Duration = Duration::from_millis(100);
 /// Blocks in one step, at most: while no guest works, and while one does. A few short of a megabyte: what one step copies is one
 /// batch of the newcomer's log, and with its header's two blocks a segment of 2^n MiB then holds 2^n of them. With whole
 /// megabytes the last place of each segment stays empty, a quarter of the disk where segments have 4 MiB.
@@ -42,7 +49,19 @@ pub(super) struct Background {
     rate: Cell<Option<u64>>,
     /// When the rate allows the next step.
     next: Cell<Duration>,
+    /// Until then no step begins.
+    still_until: Cell<Duration>,
     freed: Event,
+}
+
+/// No step begins while it lives, within bounds.
+pub(super) struct Still<'a>(&'a Background);
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        self.0.still_until.set(Duration::ZERO);
+        self.0.freed.notify();
+    }
 }
 
 /// A step under way.
@@ -82,12 +101,31 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.0.background.rate.set(rate.filter(|r| *r > 0));
     }
 
+    /// Has background work make way for a moment, if a guest works.
+    pub(super) async fn hold_still(&self) -> Option<Still<'_>> {
+        let (b, now) = (&self.0.background, self.0.rt.now());
+        if !b.is_busy(now) {
+            return None;
+        }
+        b.still_until.set(now + MAX_STILL);
+        let still = Still(b);
+        while b.running.get() > 0 && self.0.rt.now() < now + SETTLE {
+            self.0.rt.sleep(Duration::from_millis(1)).await;
+        }
+        Some(still)
+    }
+
     /// Waits until a step may be made.
     pub(super) async fn begin_step(&self) -> Step<'_> {
         let b = &self.0.background;
         loop {
             let freed = b.freed.listen();
             let now = self.0.rt.now();
+            let still = b.still_until.get().saturating_sub(now);
+            if !still.is_zero() {
+                timeout(&self.0.rt, still, freed).await;
+                continue;
+            }
             let is_busy = b.is_busy(now);
             let most = if is_busy { BUSY_STEPS } else { MAX_STEPS };
             if b.running.get() < most {

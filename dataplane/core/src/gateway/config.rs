@@ -25,7 +25,7 @@ use levee_proto::{ConfigNo, DiskId, Epoch, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// How often chunks are looked at when nothing is heard.
 const LOOK: Duration = Duration::from_secs(1);
@@ -200,10 +200,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.0.rt.spawn(async move {
             while !this.is_stopped() {
                 let changed = this.0.changed.listen();
-                let plans = this.plans();
-                if plans.is_empty() {
+                if this.plans().is_empty() {
                     timeout(&this.0.rt, LOOK, changed).await;
-                } else if !this.carry_out(plans).await {
+                } else if !this.change_what_can_be().await {
                     this.pause(REFUSED_RETRY).await;
                 }
             }
@@ -236,8 +235,16 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         plans
     }
 
+    /// Has background work make way, and then makes changes as they are right by then.
+    async fn change_what_can_be(&self) -> bool {
+        let _still = self.hold_still().await;
+        let plans = self.plans();
+        self.carry_out(plans).await
+    }
+
     /// Has changes made; whether anything came of it.
     async fn carry_out(&self, plans: Vec<Plan>) -> bool {
+        let begun = self.0.rt.now();
         plans.iter().for_each(|p| p.chunk.attest(p.stay));
         let plans = self.until_attested(plans).await;
         if plans.is_empty() {
@@ -259,6 +266,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
             self.end_attest(&plan.chunk);
         }
+        let took = (self.0.rt.now() - begun).as_millis();
+        debug!(volume = %self.0.volume.name, "{changed} chunks changed; their writes waited for all copies for {took} ms");
         self.0.changed.notify();
         changed == plans.len()
     }

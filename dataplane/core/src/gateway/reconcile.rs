@@ -164,15 +164,32 @@ pub(super) fn differences(
     let is_there = |e: &&BlockEntry| e.kind != BlockKind::Absent;
     let entries = |list: &[BlockEntry]| -> Entries { list.iter().filter(is_there).map(|e| (key(e), *e)).collect() };
     let (theirs, ours) = (entries(theirs), entries(ours));
-    let mut all = theirs.clone();
-    all.extend(&ours);
-    let differs = |key: &Key| theirs.get(key) != ours.get(key);
-    if !all.keys().any(differs) {
+    let pairs = pairs(&theirs, &ours);
+    if pairs.iter().all(|(_, theirs, ours)| theirs == ours) {
         return vec![];
     }
+    let all = pairs.iter().filter_map(|(key, theirs, ours)| Some((*key, *ours.or(*theirs)?))).collect();
     let spare = spare(&all, keep, |e| ours.get(&key(e)) == Some(e) && is_settled(e));
-    let different = all.keys().filter(|key| differs(key) && !spare.contains(key));
-    different.map(|(block, version)| (*block, version.0)).collect()
+    let different = pairs.iter().filter(|(key, theirs, ours)| theirs != ours && !spare.contains(key));
+    different.map(|((block, version), ..)| (*block, version.0)).collect()
+}
+
+type Pair<'a> = (Key, Option<&'a BlockEntry>, Option<&'a BlockEntry>);
+
+/// What each of two has at every key that either has, in order. One walk: a chunk has thousands of entries, and guests wait
+/// for the core that compares them.
+fn pairs<'a>(theirs: &'a Entries, ours: &'a Entries) -> Vec<Pair<'a>> {
+    let (mut left, mut right) = (theirs.iter().peekable(), ours.iter().peekable());
+    let mut pairs = Vec::with_capacity(theirs.len().max(ours.len()));
+    loop {
+        let key = match (left.peek(), right.peek()) {
+            (Some((a, _)), Some((b, _))) => *(*a).min(*b),
+            (Some((key, _)), None) | (None, Some((key, _))) => **key,
+            (None, None) => return pairs,
+        };
+        let theirs = left.next_if(|(k, _)| **k == key).map(|(_, e)| e);
+        pairs.push((key, theirs, right.next_if(|(k, _)| **k == key).map(|(_, e)| e)));
+    }
 }
 
 #[cfg(test)]

@@ -124,7 +124,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn take_step(&self, step: Step, chunk: &Rc<Chunk>, i: usize, session: &Rc<Session>, generation: u64) -> bool {
         match step {
             Step::Create => self.make(chunk, i, session, generation).await,
-            Step::Compare => self.compare(chunk, i, session, generation).await,
+            Step::Compare => {
+                // Lists of thousands of entries: few at a time while guests work, unless they wait for this very chunk.
+                let pace = if chunk.is_served() { Some(self.begin_step().await) } else { None };
+                let compared = self.compare(chunk, i, session, generation).await;
+                if let Some(pace) = pace {
+                    self.end_step(pace, 0).await;
+                }
+                compared
+            }
             Step::Copy => self.copy(chunk, i, session, generation).await,
             Step::Adopt => {
                 let place = chunk.place(i);

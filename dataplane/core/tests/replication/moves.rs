@@ -36,8 +36,10 @@ fn sorted(world: &World) -> Vec<NodeId> {
     members
 }
 
+/// Waits until chunk 0 is on these nodes, all is whole, and the gateway knows.
 async fn until_at(world: &World, gateway: &TestGateway, nodes: &[NodeId]) {
-    until(world, "the members", || sorted(world) == nodes && gateway.health().degraded == 0).await;
+    let is_done = || gateway.health().degraded == 0 && gateway.leaving_replicas() == 0;
+    until(world, "the members", || sorted(world) == nodes && is_done()).await;
 }
 
 #[test]
