@@ -23,7 +23,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deps test lint format unit faults-short guest-short images-short demo faults kill bench bench-repair bench-failover bench-snapshots sim model mutants clean
+.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short fuzz-api fuzz-short dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api bench-failover sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -33,6 +33,12 @@ help: ## This list
 
 build: ## Build the daemons and the tools (target/release)
 	$(CARGO) build --release --workspace --exclude levee-sim
+
+deb: build ## Make the Debian package out of them (target/deb)
+	@scripts/deb
+
+deb-check: build ## Build it twice, compare, read with lintian, install, upgrade and purge on an overlay
+	@scripts/deb-check
 
 deps: ## Install what tests, demo and benchmarks need (Debian, apt)
 	@scripts/deps
@@ -55,6 +61,15 @@ faults-short: build deps
 
 images-short: build deps
 	scripts/demo-images
+
+fuzz-api: build deps ## Ask a meta server all that its OpenAPI description allows, and use a generated client (5 minutes)
+	EXAMPLES=200 scripts/fuzz-api 300
+
+fuzz-short: build deps
+	scripts/fuzz-api 30
+
+dashboard-test: build deps ## Look at the dashboard of a small cluster with a headless browser
+	scripts/dashboard-test
 
 guest-short: build deps
 	scripts/demo --quick
@@ -92,6 +107,9 @@ bench-failover: build ## Take the meta servers' leader away ROUNDS times under l
 
 bench-snapshots: build ## Measure what snapshots and clones take, and what they cost guests
 	$(BIN)/levee-bench snapshots --dir $(TARGET)/bench --out $(TARGET)/bench/snapshots.json
+
+bench-api: build ## Measure how many volumes a second a meta server creates, one by one and in batches
+	$(BIN)/levee-bench api --dir $(TARGET)/bench --out $(TARGET)/bench/api.json
 
 clean: ## Remove everything built, downloaded or left by a failed run
 	$(CARGO) clean

@@ -1,9 +1,11 @@
 //! The command line of `levee-stored`.
 
 use clap::{Args, Parser, Subcommand};
+use levee_proto::api::{DiskClass, MAX_NAME, is_valid_name};
 use levee_proto::units::parse_size;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// Levee's storage daemon: keeps replicas on this host's disks, and serves volumes to its VMs.
 #[derive(Debug, Parser)]
@@ -52,15 +54,22 @@ pub struct RunArgs {
     /// Name of this node, the same at every start.
     #[arg(long)]
     pub name: String,
-    /// Meta servers: URLs, separated by commas.
+    /// Meta servers: URLs, separated by commas. One that answers is enough: it names the others, and the daemon remembers them.
     #[arg(long, value_delimiter = ',', required = true, env = "LEVEE_CLUSTER")]
     pub meta: Vec<String>,
     /// Folder for the daemon's own state.
     #[arg(long)]
     pub dir: PathBuf,
-    /// A formatted disk; repeat for several. None: the node only serves volumes.
-    #[arg(long)]
-    pub disk: Vec<PathBuf>,
+    /// A formatted disk, such as /dev/sdb or /dev/sdb,class=hdd; repeat for several. The class, ssd or hdd, is found out if it is not
+    /// given. Disks that were added while the daemon ran need not be named. None: the node only serves volumes.
+    #[arg(long, value_name = "PATH[,class=ssd|hdd]")]
+    pub disk: Vec<DiskArg>,
+    /// The zone (building, power supply) that this node stands in: copies are put in different ones.
+    #[arg(long, value_parser = domain)]
+    pub zone: Option<String>,
+    /// The rack that this node stands in.
+    #[arg(long, value_parser = domain)]
+    pub rack: Option<String>,
     /// Where the admin endpoint listens.
     #[arg(long)]
     pub admin: SocketAddr,
@@ -79,4 +88,58 @@ pub struct RunArgs {
     /// Memory for what clones have read of their images and snapshots, shared by all volumes of the host; 0 for none.
     #[arg(long, default_value = "256M", value_parser = parse_size)]
     pub shared_cache: u64,
+}
+
+/// A disk as the command line names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskArg {
+    pub path: PathBuf,
+    /// `None`: to be found out.
+    pub class: Option<DiskClass>,
+}
+
+impl FromStr for DiskArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DiskArg, String> {
+        let (path, class) = match text.rsplit_once(",class=") {
+            Some((path, "ssd")) => (path, Some(DiskClass::Ssd)),
+            Some((path, "hdd")) => (path, Some(DiskClass::Hdd)),
+            Some((_, other)) => return Err(format!("'{other}' is no class of disk: write class=ssd or class=hdd")),
+            None => (text, None),
+        };
+        match path.is_empty() {
+            true => Err("a disk needs a path".into()),
+            false => Ok(DiskArg { path: path.into(), class }),
+        }
+    }
+}
+
+/// The name of a failure domain.
+fn domain(text: &str) -> Result<String, String> {
+    match is_valid_name(text) {
+        true => Ok(text.to_string()),
+        false => Err(format!("use letters, digits, '.', '_' and '-', at most {MAX_NAME} of them")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_may_say_its_class() {
+        let disk = |path: &str, class| Ok(DiskArg { path: path.into(), class });
+        assert_eq!("/dev/sdb".parse(), disk("/dev/sdb", None));
+        assert_eq!("/a,b,class=hdd".parse(), disk("/a,b", Some(DiskClass::Hdd)));
+        assert_eq!("d,class=ssd".parse(), disk("d", Some(DiskClass::Ssd)));
+        for bad in ["", ",class=ssd", "/d,class=tape", "/d,class="] {
+            assert!(bad.parse::<DiskArg>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn domains_are_named_like_volumes() {
+        assert!(domain("row-3.b").is_ok() && domain("a b").is_err() && domain("").is_err());
+    }
 }

@@ -7,12 +7,12 @@ use crate::disks::{DiskShare, PROBE_EVERY, Shards};
 use crate::links::Links;
 use crate::ports::GlommioRuntime;
 use crate::service::{ReplicaLink, Replicas};
-use crate::volume::{Background, ServeOptions, Volume, VolumeStatus};
+use crate::volume::{Background, Leaving, ServeOptions, Volume, VolumeStatus};
 use levee_core::shared::SharedBlocks;
 use levee_core::store::Superblock;
 use levee_proto::api::{
-    DiffEvent, DiffVolume, DiskState, OpenedVolume, PeerInfo, ReplicaRef, ScrubEvent, UsageEvent, VerifyEvent,
-    VolumeVersions,
+    DiffEvent, DiffVolume, LinkReport, OpenedVolume, PeerInfo, ReplicaRef, ReplicaSize, ScrubEvent, UsageEvent,
+    VerifyEvent, VolumeVersions,
 };
 use levee_proto::{DiskId, NodeId, VolumeId};
 use levee_rdma::{Identity, Server, ServerLimits};
@@ -36,8 +36,31 @@ pub enum Command {
     Join {
         cluster: [u8; 16],
         node: NodeId,
-        disks: Vec<DiskId>,
+        /// By position.
+        disks: BTreeMap<usize, DiskId>,
         done: Reply<Result<(), String>>,
+    },
+    /// One more disk: recover the core's shards of it. The bytes that they may hold.
+    AddDisk {
+        position: usize,
+        path: PathBuf,
+        superblock: Box<Superblock>,
+        done: Reply<Result<u64, String>>,
+    },
+    /// The cluster knows the disk: answer for its replicas.
+    ServeDisk {
+        position: usize,
+        disk: DiskId,
+        done: Reply<()>,
+    },
+    /// Let go of a disk.
+    RemoveDisk {
+        position: usize,
+        done: Reply<()>,
+    },
+    /// What each replica on the core's disks takes.
+    Replicas {
+        done: Reply<Vec<ReplicaSize>>,
     },
     Peers(Arc<Vec<PeerInfo>>),
     Open {
@@ -57,8 +80,8 @@ pub enum Command {
         replicas: Vec<ReplicaRef>,
         done: Reply<Vec<ReplicaRef>>,
     },
-    /// Disks whose replicas are to be put elsewhere.
-    Evacuate(Arc<BTreeMap<DiskId, DiskState>>),
+    /// Replicas that are to be put elsewhere.
+    Leave(Arc<Leaving>),
     /// Background work allowed to each volume, bytes per second; `None`: no limit.
     BackgroundRate(Option<u64>),
     Report {
@@ -91,8 +114,10 @@ pub enum Command {
 #[derive(Default)]
 pub struct CoreReport {
     pub volumes: Vec<VolumeStatus>,
-    /// Per disk, in the order of the command line: this core's share.
-    pub disks: Vec<DiskShare>,
+    /// By position of the disk: this core's share.
+    pub disks: BTreeMap<usize, DiskShare>,
+    /// How the core sees other nodes.
+    pub links: Vec<LinkReport>,
 }
 
 /// What a core is started with.
@@ -112,7 +137,8 @@ pub struct CoreConfig {
 /// What a core has once the cluster knows it.
 struct Joined {
     node: NodeId,
-    disks: Vec<DiskId>,
+    /// By position.
+    disks: RefCell<BTreeMap<usize, DiskId>>,
     replicas: Replicas,
     links: Links,
     server: Server,
@@ -138,7 +164,7 @@ pub async fn run(config: CoreConfig, ready: async_channel::Sender<()>) {
         background: RefCell::default(),
     });
     let watcher = core.clone();
-    glommio::spawn_local(async move { watcher.watch_disks().await }).detach();
+    glommio::spawn_local(async move { watcher.watch().await }).detach();
     let _ = ready.send(()).await;
     while let Ok(command) = commands.recv().await {
         if let Command::Stop { done } = command {
@@ -154,7 +180,7 @@ impl Core {
     async fn carry_out(self: Rc<Self>, command: Command) {
         match command {
             Command::Join { cluster, node, disks, done } => {
-                let joined = self.join(cluster, node, &disks).await;
+                let joined = self.join(cluster, node, disks).await;
                 let _ = done.send(joined).await;
             }
             Command::Peers(peers) => {
@@ -178,10 +204,28 @@ impl Core {
                 })
                 .detach();
             }
+            Command::AddDisk { position, path, superblock, done } => {
+                let add = async move { done.send(self.add_disk(position, path, *superblock).await).await };
+                glommio::spawn_local(add).detach();
+            }
+            Command::ServeDisk { position, disk, done } => {
+                self.serve_disk(position, disk);
+                let _ = done.send(()).await;
+            }
+            Command::RemoveDisk { position, done } => {
+                let remove = async move {
+                    self.remove_disk(position).await;
+                    done.send(()).await
+                };
+                glommio::spawn_local(remove).detach();
+            }
+            Command::Replicas { done } => {
+                let _ = done.send(self.replica_sizes()).await;
+            }
             Command::Delete { replicas, done } => {
                 glommio::spawn_local(async move { self.delete(replicas, done).await }).detach();
             }
-            Command::Evacuate(disks) => self.change_background(|b| b.evacuate = disks),
+            Command::Leave(leaving) => self.change_background(|b| b.leaving = leaving),
             Command::BackgroundRate(rate) => self.change_background(|b| b.rate = rate),
             Command::Report { done } => {
                 let _ = done.send(self.report()).await;
@@ -206,8 +250,8 @@ impl Core {
         }
     }
 
-    async fn join(&self, cluster: [u8; 16], node: NodeId, ids: &[DiskId]) -> Result<(), String> {
-        let replicas = Replicas::new(GlommioRuntime::new(), self.shards.in_service(ids));
+    async fn join(&self, cluster: [u8; 16], node: NodeId, ids: BTreeMap<usize, DiskId>) -> Result<(), String> {
+        let replicas = Replicas::new(GlommioRuntime::new(), self.shards.in_service(&ids));
         let service = Rc::new(ReplicaLink(replicas.clone()));
         let core = self.config.core;
         let listen = self.config.listen.to_string();
@@ -215,7 +259,8 @@ impl Core {
         let server = Server::listen(&listen, identity, service.clone(), ServerLimits::default());
         let server = server.await.map_err(|e| e.to_string())?;
         let links = Links::new(cluster, node, core, service, self.config.asks.clone(), self.config.shared.clone());
-        *self.joined.borrow_mut() = Some(Joined { node, disks: ids.to_vec(), replicas, links, server });
+        let disks = RefCell::new(ids);
+        *self.joined.borrow_mut() = Some(Joined { node, disks, replicas, links, server });
         Ok(())
     }
 
@@ -259,14 +304,50 @@ impl Core {
         CoreReport {
             volumes: self.volumes.borrow().values().map(Volume::status).collect(),
             disks: self.shards.report(),
+            links: self.joined.borrow().as_ref().map(|j| j.links.report()).unwrap_or_default(),
         }
     }
 
-    /// Notices disks that fail, and takes those back into service that work again.
-    async fn watch_disks(self: Rc<Self>) {
-        let mut probed = Instant::now();
+    /// Recovers the core's shards of one more disk.
+    async fn add_disk(&self, position: usize, path: PathBuf, superblock: Superblock) -> Result<u64, String> {
+        self.shards.add(position, path, superblock).await
+    }
+
+    fn serve_disk(&self, position: usize, id: DiskId) {
+        if let Some(joined) = &*self.joined.borrow() {
+            joined.disks.borrow_mut().insert(position, id);
+        }
+        self.put_back(position);
+    }
+
+    /// Answers for a disk's replicas no more, and closes its shards.
+    async fn remove_disk(&self, position: usize) {
+        if let Some(joined) = &*self.joined.borrow()
+            && let Some(id) = joined.disks.borrow_mut().remove(&position)
+        {
+            joined.replicas.remove_disk(id);
+        }
+        self.shards.remove(position).await;
+    }
+
+    fn replica_sizes(&self) -> Vec<ReplicaSize> {
+        let joined = self.joined.borrow();
+        let disks = joined.iter().flat_map(|j| j.disks.borrow().clone());
+        let of = |(position, disk): (usize, DiskId)| {
+            let sizes = self.shards.replica_sizes(position).into_iter();
+            sizes.map(move |r| ReplicaSize { disk, chunk: r.chunk, replica: r.replica, bytes: r.bytes })
+        };
+        disks.flat_map(of).collect()
+    }
+
+    /// Notices disks that fail, and takes those back into service that work again. Samples what disks and volumes do.
+    async fn watch(self: Rc<Self>) {
+        let (mut probed, mut sampled) = (Instant::now(), Instant::now());
         loop {
             glommio::timer::sleep(LOOK).await;
+            self.shards.sample(sampled.elapsed());
+            sampled = Instant::now();
+            self.volumes.borrow().values().for_each(Volume::sample);
             if probed.elapsed() >= PROBE_EVERY {
                 self.shards.probe();
                 probed = Instant::now();
@@ -289,7 +370,7 @@ impl Core {
     /// Serves a disk again, one of whose shards has been recovered. Gateways have to fence it anew.
     fn put_back(&self, position: usize) {
         if let Some(joined) = &*self.joined.borrow()
-            && let Some(id) = joined.disks.get(position)
+            && let Some(id) = joined.disks.borrow().get(&position)
             && let Some(shards) = self.shards.of_disk(position)
         {
             joined.replicas.replace_disk(*id, shards);

@@ -45,7 +45,7 @@ pub fn run(mut args: RunArgs) -> Result<()> {
     let shared = SharedBlocks::new(args.shared_cache);
     let (cores, from_cores, threads) = start_cores(&args, &disks, &shared)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(control::run(args, Disks { all: disks, known }, cores, from_cores, shared));
+    let done = runtime.block_on(control::run(args, Disks::new(disks, known), cores, from_cores, shared));
     for thread in threads {
         let _ = thread.join();
     }
@@ -54,7 +54,7 @@ pub fn run(mut args: RunArgs) -> Result<()> {
 
 /// Paths are told to others: virtual machines' owners, operators.
 fn make_absolute(args: &mut RunArgs) -> Result<()> {
-    for path in args.disk.iter_mut().chain([&mut args.sockets]) {
+    for path in args.disk.iter_mut().map(|d| &mut d.path).chain([&mut args.sockets]) {
         *path = std::path::absolute(&*path).with_context(|| format!("'{}' is no path", path.display()))?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::asks::Asks;
 use bytes::Bytes;
 use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, LinkDown};
 use levee_core::shared::SharedBlocks;
-use levee_proto::api::{ChangedReplicas, ChunkInfo, ParentInfo, PeerInfo, ReplicaChange, VolumeVersions};
+use levee_proto::api::{ChangedReplicas, ChunkInfo, LinkReport, ParentInfo, PeerInfo, ReplicaChange, VolumeVersions};
 use levee_proto::wire::Request;
 use levee_proto::{ChunkId, DiskId, Epoch, NodeId};
 use levee_rdma::{Client, ClientConfig, ClientLimits, Service};
@@ -17,6 +17,10 @@ use std::time::Duration;
 
 /// Before a call to a node without a known address fails.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(1);
+
+/// The core that keeps a link to every node that stores data, and which core of theirs it is to.
+const WATCHING_CORE: u16 = 0;
+const WATCHED_CORE: u16 = 0;
 
 /// Links of one core. A cheap handle.
 #[derive(Clone)]
@@ -51,11 +55,35 @@ impl Links {
     /// The nodes and where their cores listen, as the meta server says now.
     pub fn set_peers(&self, peers: &[PeerInfo]) {
         *self.0.peers.borrow_mut() = peers.iter().map(|p| (p.node, p.clone())).collect();
+        // A node that the cluster has forgotten holds nothing that anybody asks for.
+        let gone = |node: &NodeId| *node != self.0.node && !self.0.peers.borrow().contains_key(node);
+        self.0.clients.borrow_mut().retain(|(node, _), _| !gone(node));
         for ((node, core), client) in self.0.clients.borrow().iter() {
             if let Some(address) = self.address(*node, *core) {
                 client.set_address(address);
             }
         }
+    }
+
+    /// Nodes that store data, beside this one.
+    fn watched(&self) -> Vec<NodeId> {
+        let stores = |p: &&PeerInfo| p.node != self.0.node && !p.disks.is_empty();
+        self.0.peers.borrow().values().filter(stores).map(|p| p.node).collect()
+    }
+
+    /// How this core sees the other nodes that store data: those that it has links to. The first core keeps one to each of them,
+    /// used or not; an idle link asks for a sign of life once a second.
+    pub fn report(&self) -> Vec<LinkReport> {
+        let watched = self.watched();
+        if self.0.core == WATCHING_CORE {
+            watched.iter().filter_map(|node| self.client(*node, WATCHED_CORE)).for_each(|client| client.connect());
+        }
+        let clients = self.0.clients.borrow();
+        let of = |node: &NodeId| {
+            let links = clients.range((*node, 0)..=(*node, u16::MAX)).map(|(_, client)| client);
+            sight(*node, links.map(|client| (client.is_up(), client.latency())))
+        };
+        watched.iter().filter_map(of).collect()
     }
 
     fn address(&self, node: NodeId, core: u16) -> Option<String> {
@@ -135,6 +163,20 @@ impl Cluster for VolumeLinks {
     fn shared(&self) -> Option<&SharedBlocks> {
         self.links.0.shared.as_ref()
     }
+}
+
+/// What several links to one node come to: it is up if one of them is. `None`: there is no link.
+fn sight(node: NodeId, links: impl Iterator<Item = (bool, Option<Duration>)>) -> Option<LinkReport> {
+    let sights = links.map(|(up, latency)| {
+        let latency_us = latency.filter(|_| up).map_or(0, |l| (l.as_micros() as u64).max(1));
+        LinkReport { node, up, latency_us }
+    });
+    sights.reduce(|a, b| merge(&a, &b))
+}
+
+/// Two sights of the same node: it is up if one says so. Of two latencies the longer one counts.
+pub fn merge(a: &LinkReport, b: &LinkReport) -> LinkReport {
+    LinkReport { node: a.node, up: a.up || b.up, latency_us: a.latency_us.max(b.latency_us) }
 }
 
 /// The core that owns a shard, on a node with so many cores.

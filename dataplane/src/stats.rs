@@ -1,8 +1,12 @@
 //! What a volume's requests took, counted by the core that serves it.
+//!
+//! Latencies are kept twice: since the volume was opened, by kind, and of the last seconds, of all requests together.
 
 use hdrhistogram::Histogram;
+use levee_core::load::{Rates, Totals};
+use levee_proto::api::{ChunkLoad, VolumeLoad};
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Kinds of requests that are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub enum IoKind {
 pub const KINDS: [&str; 3] = ["read", "write", "discard"];
 /// Longest time told apart, microseconds.
 const MAX_US: u64 = 60_000_000;
+/// Recent latencies are of the last one to two of these.
+const GENERATION: Duration = Duration::from_secs(5);
 
 struct Kind {
     bytes: u64,
@@ -23,8 +29,46 @@ struct Kind {
     latency: Histogram<u64>,
 }
 
+/// Latencies of reads and writes of the last seconds: of a generation that is being filled, and the one before.
+struct Recent {
+    filling: Histogram<u32>,
+    before: Histogram<u32>,
+    since: Instant,
+}
+
+impl Recent {
+    fn new() -> Recent {
+        let empty = || Histogram::new_with_max(MAX_US, 2).expect("constant bounds are valid");
+        Recent { filling: empty(), before: empty(), since: Instant::now() }
+    }
+
+    /// The latencies that half, and 99 of 100, requests were answered within, microseconds; 0: there were none.
+    fn quantiles(&mut self) -> (u64, u64) {
+        if self.since.elapsed() >= GENERATION {
+            std::mem::swap(&mut self.filling, &mut self.before);
+            self.filling.reset();
+            self.since = Instant::now();
+        }
+        if self.filling.is_empty() && self.before.is_empty() {
+            return (0, 0);
+        }
+        let mut both = self.filling.clone();
+        // Cannot fail: both have the same bounds.
+        let _ = both.add(&self.before);
+        (both.value_at_quantile(0.5).max(1), both.value_at_quantile(0.99).max(1))
+    }
+}
+
 /// Counters of one volume.
-pub struct IoStats(RefCell<Vec<Kind>>);
+pub struct IoStats(RefCell<Inner>);
+
+struct Inner {
+    kinds: Vec<Kind>,
+    recent: Recent,
+    rates: Rates,
+    sampled: Instant,
+    load: VolumeLoad,
+}
 
 /// The counters at one moment.
 #[derive(Clone, Debug, Default)]
@@ -40,13 +84,24 @@ impl IoStats {
     pub fn new() -> IoStats {
         let kind =
             || Kind { bytes: 0, latency: Histogram::new_with_max(MAX_US, 2).expect("constant bounds are valid") };
-        IoStats(RefCell::new(KINDS.iter().map(|_| kind()).collect()))
+        IoStats(RefCell::new(Inner {
+            kinds: KINDS.iter().map(|_| kind()).collect(),
+            recent: Recent::new(),
+            rates: Rates::default(),
+            sampled: Instant::now(),
+            load: VolumeLoad::default(),
+        }))
     }
 
     pub fn record(&self, kind: IoKind, bytes: u64, took: Duration) {
-        let kind = &mut self.0.borrow_mut()[kind as usize];
+        let us = (took.as_micros() as u64).min(MAX_US);
+        let inner = &mut *self.0.borrow_mut();
+        if kind != IoKind::Discard {
+            inner.recent.filling.saturating_record(us);
+        }
+        let kind = &mut inner.kinds[kind as usize];
         kind.bytes += bytes;
-        kind.latency.saturating_record((took.as_micros() as u64).min(MAX_US));
+        kind.latency.saturating_record(us);
     }
 
     /// One snapshot per kind, in the order of [`KINDS`].
@@ -58,6 +113,56 @@ impl IoStats {
             p99_us: k.latency.value_at_quantile(0.99),
             p999_us: k.latency.value_at_quantile(0.999),
         };
-        self.0.borrow().iter().map(of).collect()
+        self.0.borrow().kinds.iter().map(of).collect()
+    }
+
+    /// Looks at what was done since the last look: about once a second. `hot`: the busiest chunks.
+    pub fn sample(&self, hot: Vec<ChunkLoad>) {
+        let inner = &mut *self.0.borrow_mut();
+        let of = |kind: IoKind| &inner.kinds[kind as usize];
+        let totals = Totals {
+            reads: of(IoKind::Read).latency.len(),
+            writes: of(IoKind::Write).latency.len(),
+            read_bytes: of(IoKind::Read).bytes,
+            write_bytes: of(IoKind::Write).bytes,
+        };
+        inner.rates.sample(totals, inner.sampled.elapsed());
+        inner.sampled = Instant::now();
+        let (p50_us, p99_us) = inner.recent.quantiles();
+        inner.load = VolumeLoad { load: inner.rates.load(), p50_us, p99_us, hot };
+    }
+
+    /// As last sampled.
+    pub fn load(&self) -> VolumeLoad {
+        self.0.borrow().load.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_latencies_are_of_what_was_asked_for_lately() {
+        let stats = IoStats::new();
+        stats.sample(vec![]);
+        assert_eq!(stats.load(), VolumeLoad::default());
+        for us in 1..=1000 {
+            stats.record(IoKind::Write, 4096, Duration::from_micros(us));
+        }
+        stats.record(IoKind::Discard, 4096, Duration::from_secs(10));
+        stats.sample(vec![]);
+        let load = stats.load();
+        assert!((490..=510).contains(&load.p50_us) && (980..=1000).contains(&load.p99_us), "{load:?}");
+        assert!(load.load.writes > 0 && load.load.reads == 0 && load.load.write_bytes >= load.load.writes * 4000);
+        // Two generations later nothing of it is left.
+        let later = |stats: &IoStats| stats.0.borrow_mut().recent.since -= GENERATION;
+        later(&stats);
+        stats.sample(vec![]);
+        assert!(stats.load().p50_us > 0);
+        later(&stats);
+        stats.sample(vec![]);
+        assert_eq!((stats.load().p50_us, stats.load().p99_us), (0, 0));
+        assert_eq!(stats.snapshot()[IoKind::Write as usize].requests, 1000);
     }
 }

@@ -11,10 +11,10 @@ use levee_core::gateway::{Gateway, GatewayReport, Options};
 use levee_proto::api::{
     DiskState, OpenedVolume, ScrubEvent, ScrubReport, ServeState, VerifyEvent, VolumeReport, VolumeVersions,
 };
-use levee_proto::{DiskId, NodeId, VolumeId};
+use levee_proto::{DiskId, NodeId, ReplicaId, VolumeId};
 use levee_vhost::{ServerConfig, ServerHandle};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,10 +38,18 @@ pub struct ServeOptions {
 /// What is done with volumes beside serving them.
 #[derive(Clone, Debug, Default)]
 pub struct Background {
-    /// Disks whose replicas are to be put elsewhere.
-    pub evacuate: Arc<BTreeMap<DiskId, DiskState>>,
+    pub leaving: Arc<Leaving>,
     /// Bytes per second that one volume may copy; `None`: no limit.
     pub rate: Option<u64>,
+}
+
+/// Replicas that are to be put elsewhere, of all volumes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    /// All that are on these disks.
+    pub disks: BTreeMap<DiskId, DiskState>,
+    /// Single ones.
+    pub replicas: BTreeMap<VolumeId, BTreeSet<ReplicaId>>,
 }
 
 /// A volume that this core serves, or tries to. A cheap handle.
@@ -225,7 +233,7 @@ impl Volume {
             copied_bytes: gateway.copied_bytes,
             versions_progress: self.0.gateway.versions_progress(),
             degraded: gateway.degraded,
-            load: levee_proto::api::VolumeLoad::default(),
+            load: self.0.stats.load(),
         };
         let counts = Counts {
             hedged_reads: gateway.hedged_reads,
@@ -237,9 +245,16 @@ impl Volume {
         VolumeStatus { name: self.name().to_string(), report, counts, io: self.0.stats.snapshot() }
     }
 
+    /// Looks at what its guest does: to be called about once a second.
+    pub fn sample(&self) {
+        self.0.stats.sample(self.0.gateway.hot_chunks());
+    }
+
     /// Changes what is done beside serving guests.
     pub fn set_background(&self, background: &Background) {
-        self.0.gateway.evacuate((*background.evacuate).clone());
+        self.0.gateway.evacuate(background.leaving.disks.clone());
+        let moves = background.leaving.replicas.get(&self.0.id).cloned();
+        self.0.gateway.move_replicas(moves.unwrap_or_default());
         self.0.gateway.set_background_rate(background.rate);
     }
 

@@ -1,6 +1,7 @@
 //! What request handlers work with.
 
 use crate::barrier::Barrier;
+use crate::history::History;
 use crate::members::Changes;
 use crate::meters::Requests;
 use crate::observe::Observed;
@@ -32,6 +33,7 @@ pub struct App {
     pub limiter: Limiter,
     pub requests: Requests,
     observed: Mutex<Observed>,
+    history: Mutex<History>,
     /// Why disks that should count as lost do not, if so.
     held: Mutex<Option<String>>,
 }
@@ -66,6 +68,7 @@ impl App {
             limiter: Limiter::new(rates),
             requests: Requests::default(),
             held: Mutex::default(),
+            history: Mutex::default(),
             observed: Mutex::new(Observed::new(0, Instant::now(), policy.down_after)),
         }
     }
@@ -98,6 +101,12 @@ impl App {
             _ => {}
         }
         *held = why;
+    }
+
+    /// Works with what is remembered of volumes' loads.
+    pub fn history<T>(&self, work: impl FnOnce(&mut History) -> T) -> T {
+        // A moment is added whole or not at all.
+        work(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Works with the observations of this term. `work` must be quick.

@@ -58,6 +58,14 @@ pub const OPEN_WAIT: Duration = Duration::from_secs(5);
 /// Pause between two looks at whether they are.
 pub const OPEN_LOOK: Duration = Duration::from_millis(10);
 
+/// Time between two moments of volumes' loads that are remembered, how many of them, and of how many volumes each.
+pub const HISTORY_STEP: Duration = Duration::from_secs(10);
+pub const HISTORY_LENGTH: usize = 60;
+pub const MAX_HISTORY_VOLUMES: usize = 200;
+
+/// Changes that are remembered for those who follow them.
+pub const MAX_CHANGES_KEPT: usize = 50_000;
+
 /// Pause between two looks at what has to be repaired.
 pub const REPAIR_TICK: Duration = Duration::from_secs(1);
 /// Unused volumes that are repaired at a time, in the whole cluster.
@@ -119,3 +127,28 @@ pub const SNAPSHOT_CHUNK_MS: u64 = 10_000;
 
 /// Bytes of database pages kept in memory.
 pub const DATABASE_CACHE: usize = 8 << 20;
+
+/// A node that came back so often within [`FLAP_WINDOW`] flaps, until it has stayed for [`FLAP_REST`].
+pub const FLAPS: usize = 3;
+pub const FLAP_WINDOW: Duration = Duration::from_secs(600);
+pub const FLAP_REST: Duration = Duration::from_secs(120);
+/// Returns of a node that are remembered.
+pub const MAX_FLAPS: usize = 32;
+/// For how long a node's word about its links counts.
+pub const LINK_WORD: Duration = Duration::from_secs(5);
+/// A node is slow when half of the others wait so long for it,
+pub const SLOW_LINK: Duration = Duration::from_millis(200);
+/// or when one of its disks has not answered for so long.
+pub const SLOW_DISK: Duration = Duration::from_secs(3);
+/// A node whose disks were given up is given more time each time it happens again within this; up to so many doublings.
+pub const GIVEN_UP_WINDOW: Duration = Duration::from_secs(3600);
+pub const MAX_DOUBLINGS: u32 = 4;
+
+/// How long daemons may take to say how large their replicas are.
+pub const SIZES_WAIT: Duration = Duration::from_secs(20);
+/// How far above the mean a disk may stay if the request does not say, percent.
+pub const DEFAULT_TOLERANCE: u8 = 3;
+/// A move that is under way for so long gets nowhere.
+pub const MOVE_STALL: Duration = Duration::from_secs(1800);
+/// Moves of one command; larger plans are cut off.
+pub const MAX_PLAN: usize = 20_000;

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// Where members reach each other.
+const BETWEEN_MEMBERS: &str = "/raft/";
+
 /// Upper ends of a histogram's buckets, microseconds; above the last there is one more.
 const BOUNDS_US: [u64; 12] =
     [500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000];
@@ -66,8 +69,12 @@ impl Requests {
     }
 }
 
-/// Counts a request once it is answered; those that fit no route are counted as one.
+/// Counts a request of the API once it is answered, refused ones included; those that fit no route are counted as one. What
+/// the members say to each other is not counted.
 pub async fn count(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.uri().path().starts_with(BETWEEN_MEMBERS) {
+        return next.run(request).await;
+    }
     let method = known(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_string();
     let response = next.run(request).await;

@@ -1,9 +1,14 @@
 //! What daemons report: kept by the leader in memory, begun anew in every term.
+//!
+//! Whether a node is up is told from its heartbeats alone; what more is known of it is its [condition](crate::condition).
 
+use crate::limits::MAX_FLAPS;
 use levee_meta_state::State;
-use levee_proto::api::{DiskInfo, DiskUsage, Heartbeat, NodeState, VolumeInfo, VolumeReport};
+use levee_proto::api::{
+    DiskInfo, DiskUsage, Heartbeat, LinkReport, NodeCondition, NodeInfo, NodeState, VolumeInfo, VolumeReport,
+};
 use levee_proto::{DiskId, NodeId, VolumeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// The observations of one term.
@@ -12,19 +17,32 @@ pub struct Observed {
     since: Instant,
     /// A node that was not heard for this long is down.
     down_after: Duration,
-    nodes: BTreeMap<NodeId, Heard>,
+    pub(crate) nodes: BTreeMap<NodeId, Heard>,
+    /// When nodes came back that had been away, the newest last.
+    pub(crate) returns: BTreeMap<NodeId, VecDeque<Instant>>,
+    /// Nodes in bad condition, as of the last look: nothing new is put there if it can be helped.
+    troubled: BTreeSet<NodeId>,
 }
 
 /// The last word of one node.
-struct Heard {
-    at: Instant,
-    disks: BTreeMap<DiskId, DiskUsage>,
+pub(crate) struct Heard {
+    pub at: Instant,
+    pub disks: BTreeMap<DiskId, DiskUsage>,
     volumes: BTreeMap<VolumeId, VolumeReport>,
+    /// How it sees the others.
+    pub links: BTreeMap<NodeId, LinkReport>,
 }
 
 impl Observed {
     pub fn new(term: u64, now: Instant, down_after: Duration) -> Observed {
-        Observed { term, since: now, down_after, nodes: BTreeMap::new() }
+        Observed {
+            term,
+            since: now,
+            down_after,
+            nodes: BTreeMap::new(),
+            returns: BTreeMap::new(),
+            troubled: BTreeSet::new(),
+        }
     }
 
     /// Forgets what was heard in an earlier term: another leader has heard more since.
@@ -36,8 +54,8 @@ impl Observed {
 
     /// A process of the node has registered; it serves nothing yet.
     pub fn registered(&mut self, node: NodeId, now: Instant) {
-        let heard = Heard { at: now, disks: BTreeMap::new(), volumes: BTreeMap::new() };
-        self.nodes.insert(node, heard);
+        let heard = Heard { at: now, disks: BTreeMap::new(), volumes: BTreeMap::new(), links: BTreeMap::new() };
+        self.hear(node, heard, now);
     }
 
     pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Instant) {
@@ -45,8 +63,45 @@ impl Observed {
             at: now,
             disks: beat.disks.into_iter().map(|d| (d.disk, d)).collect(),
             volumes: beat.volumes.into_iter().map(|v| (v.volume, v)).collect(),
+            links: beat.links.into_iter().map(|link| (link.node, link)).collect(),
         };
-        self.nodes.insert(node, heard);
+        self.hear(node, heard, now);
+    }
+
+    fn hear(&mut self, node: NodeId, heard: Heard, now: Instant) {
+        let before = self.nodes.insert(node, heard);
+        if before.is_some_and(|before| now.saturating_duration_since(before.at) >= self.down_after) {
+            let returns = self.returns.entry(node).or_default();
+            returns.push_back(now);
+            if returns.len() > MAX_FLAPS {
+                returns.pop_front();
+            }
+        }
+    }
+
+    /// Looks at all nodes' condition anew; answers with those in bad condition.
+    pub fn look(&mut self, now: Instant) -> &BTreeSet<NodeId> {
+        let is_troubled = |id: &NodeId| self.condition(*id, now).0 != NodeCondition::Fine;
+        self.troubled = self.nodes.keys().copied().filter(is_troubled).collect();
+        &self.troubled
+    }
+
+    pub fn fill_node(&self, node: &mut NodeInfo, now: Instant) {
+        node.state = self.node_state(node.id, now);
+        let (condition, detail) = self.condition(node.id, now);
+        node.condition = condition;
+        node.detail = detail.or(node.detail.take());
+    }
+
+    /// Disks in service that are so full, by what they report, that nothing is to be put on them.
+    pub fn full_disks(&self, state: &State) -> BTreeSet<DiskId> {
+        // Older members know of no such thing.
+        let Some(percent) = state.limits().full_percent.filter(|_| state.level() >= 2) else { return BTreeSet::new() };
+        let is_full = |id: DiskId, disk: &levee_meta_state::Disk| {
+            let used = self.used(disk.node, id).unwrap_or(0);
+            u128::from(used) * 100 >= u128::from(disk.capacity) * u128::from(percent)
+        };
+        state.disks().filter(|(id, disk)| is_full(*id, disk)).map(|(id, _)| id).collect()
     }
 
     pub fn node_state(&self, node: NodeId, now: Instant) -> NodeState {
@@ -63,15 +118,22 @@ impl Observed {
         state.node_ids().filter(|id| self.node_state(*id, now) != NodeState::Down).collect()
     }
 
-    /// The nodes that are up; those that may be if none is.
+    /// The nodes that are up and in good condition; those that are up, or may be, if there are too few.
     pub fn best(&self, state: &State, now: Instant) -> BTreeSet<NodeId> {
         let up: BTreeSet<NodeId> = state.node_ids().filter(|id| self.node_state(*id, now) == NodeState::Up).collect();
-        if up.is_empty() { self.alive(state, now) } else { up }
+        let fine: BTreeSet<NodeId> = up.difference(&self.troubled).copied().collect();
+        match () {
+            // Where most are in trouble, it is no reason to leave copies unmade.
+            () if fine.len() * 2 > up.len() => fine,
+            () if !up.is_empty() => up,
+            () => self.alive(state, now),
+        }
     }
 
     pub fn fill_disk(&self, disk: &mut DiskInfo) {
         let usage = self.usage(disk.node, disk.id);
         disk.used = usage.map(|u| u.used);
+        disk.load = usage.map(|u| u.load).unwrap_or_default();
         if disk.reason.is_none() {
             disk.reason = usage.and_then(|u| u.failed.clone());
         }
@@ -82,7 +144,8 @@ impl Observed {
         Some(self.usage(node, disk)?.used)
     }
 
-    fn usage(&self, node: NodeId, disk: DiskId) -> Option<&DiskUsage> {
+    /// The last word of the disk's node about it.
+    pub fn usage(&self, node: NodeId, disk: DiskId) -> Option<&DiskUsage> {
         self.nodes.get(&node)?.disks.get(&disk)
     }
 

@@ -2,7 +2,6 @@
 //!
 //! Only requests that were given an idempotency key have one. A task that works for nobody, such as the repair's, has none.
 
-use crate::clock::now_ms;
 use levee_meta_state::{Command, Key};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -45,7 +44,6 @@ pub fn keyed(command: Command) -> Command {
         key: request.key.clone(),
         part: request.parts.fetch_add(1, Ordering::Relaxed),
         fingerprint: request.fingerprint.clone(),
-        now_ms: now_ms(),
     });
     match key {
         Ok(key) => Command::Keyed { key, command: Box::new(command) },

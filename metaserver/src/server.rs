@@ -3,6 +3,7 @@
 use crate::api;
 use crate::app::{App, RaftWatch};
 use crate::args::Args;
+use crate::history;
 use crate::limits::{CONNECT_WAIT, LEADER_RETRY, STOP_WAIT};
 use crate::members;
 use crate::raft::{self, Contact, Database, Directory, Identity, LogStore, Machine, Network, Raft, Snapshots};
@@ -52,6 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     start_group(&app, &args, peers, &contact, &fatal);
     tokio::spawn(found_cluster(app.clone()));
     tokio::spawn(repair::run(app.clone()));
+    tokio::spawn(history::run(app.clone()));
     tracing::info!("member {} serves {own_url}, data in {}", args.id, args.dir.display());
     let local = raft::Local {
         raft: raft.clone(),

@@ -44,7 +44,6 @@ async fn everything_wrong_is_a_problem() {
     };
     let huge = format!(r#"{{"name":"{}"}}"#, "x".repeat(3 << 20));
     for (method, path, body, status) in [
-        ("GET", "/", "", 404),
         ("GET", "/v1/nope", "", 404),
         ("PATCH", "/v1/volumes", "", 405),
         ("POST", "/v1/cluster", "", 405),
@@ -71,6 +70,11 @@ async fn everything_wrong_is_a_problem() {
         ("GET", "/v1/volumes/%ff", "", 400),
         ("GET", "/v1/volumes/none", "", 404),
         ("GET", "/v1/nodes?after=x", "", 400),
+        ("GET", "/v1/watch?kinds=volume,x", "", 400),
+        ("GET", "/v1/watch?after=-1", "", 400),
+        ("GET", "/v1/load?limit=0", "", 400),
+        ("GET", "/v1/load?by=x", "", 400),
+        ("GET", "/v1/history?limit=1001", "", 400),
         ("GET", "/v1/nodes/x/intent", "", 400),
         ("GET", "/v1/nodes/7/intent?wait_ms=-1", "", 400),
         ("GET", "/v1/nodes/7/intent?after=1&wait_ms=1", "", 404),
@@ -168,6 +172,9 @@ async fn the_openapi_document_has_every_path() {
         "get /v1/nodes/{id}/intent",
         "post /v1/nodes/{id}/heartbeat",
         "get /v1/repair",
+        "get /v1/watch",
+        "get /v1/load",
+        "get /v1/history",
         "get /v1/volumes",
         "post /v1/volumes",
         "post /v1/volumes/batch",
@@ -180,6 +187,12 @@ async fn the_openapi_document_has_every_path() {
         "post /v1/volumes/{name}/replicas",
     ];
     assert_eq!(operations, expected.iter().map(|s| s.to_string()).collect());
+    let mut ids = BTreeSet::new();
+    let all = document["paths"].as_object().unwrap().values().flat_map(|m| m.as_object().unwrap().values());
+    for operation in all {
+        assert!(ids.insert(operation["operationId"].as_str().unwrap()), "an operation id is there twice: {operation}");
+        assert!(operation["responses"]["503"].is_object() && operation["tags"][0].is_string(), "{operation}");
+    }
     let text = document.to_string();
     let schemas = document["components"]["schemas"].as_object().unwrap();
     for reference in text.split("\"#/components/schemas/").skip(1) {

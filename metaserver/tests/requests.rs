@@ -138,6 +138,36 @@ async fn batches_answer_for_each_volume() {
 }
 
 #[tokio::test]
+async fn what_changes_is_told_to_those_who_watch() {
+    let group = Group::start(1, &PATIENT).await;
+    let c = group.client(0);
+    let begin: Changes = c.get("/v1/watch").await.unwrap();
+    assert!(begin.reset && begin.changes.is_empty());
+    let watched = tokio::spawn({
+        let (c, path) = (c.clone(), format!("/v1/watch?after={}&wait_ms=30000&kinds=volume", begin.revision));
+        async move { c.get::<Changes>(&path).await.unwrap() }
+    });
+    c.register(1, 11).await;
+    c.create("v", 1).await.unwrap();
+    let seen = watched.await.unwrap();
+    let names = |changes: &Changes| -> Vec<(ThingKind, String, ChangeKind)> {
+        changes.changes.iter().map(|c| (c.kind, c.name.clone(), c.change)).collect()
+    };
+    assert_eq!(names(&seen), [(ThingKind::Volume, "v".to_string(), ChangeKind::Created)]);
+    c.delete("/v1/volumes/v").await.unwrap();
+    let after = |revision, kinds| format!("/v1/watch?after={revision}&kinds={kinds}");
+    let gone: Changes = c.get(&after(seen.revision, "volume,node")).await.unwrap();
+    assert_eq!(names(&gone), [(ThingKind::Volume, "v".to_string(), ChangeKind::Deleted)]);
+    let all: Changes = c.get(&after(begin.revision, "node,disk")).await.unwrap();
+    let kinds: Vec<ThingKind> = all.changes.iter().map(|c| c.kind).collect();
+    assert_eq!(kinds, [ThingKind::Disk, ThingKind::Node]);
+    let nothing: Changes = c.get(&after(gone.revision, "volume")).await.unwrap();
+    assert!(!nothing.reset && nothing.changes.is_empty());
+    let future: Changes = c.get(&after(u64::MAX, "volume")).await.unwrap();
+    assert!(future.reset);
+}
+
+#[tokio::test]
 async fn clients_that_ask_too_often_are_told_to_wait() {
     let group = Group::start(1, &["--client-rate", "1", "--change-rate", "0", "--down-after", "3600"]).await;
     let c = group.client(0);

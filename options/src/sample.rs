@@ -13,14 +13,13 @@ pub fn complaints(command: &Command, sample: &str) -> Vec<String> {
     keys(command).filter(shown).filter_map(|arg| complaint(arg, &lines)).collect()
 }
 
-/// The sample with every option set: what [`crate::try_parse_from`] must accept.
-pub fn all_set(sample: &str) -> String {
-    let set = |line: &str| match line.strip_prefix('#') {
-        Some(rest) if key(line).is_some() => rest.to_string(),
-        Some(_) => String::new(),
-        None => line.to_string(),
-    };
-    sample.lines().map(|line| set(line) + "\n").collect()
+/// The sample, and the sample with each of its options set that are not: what [`crate::try_parse_from`] must accept. One at
+/// a time, for some exclude each other.
+pub fn variants(sample: &str) -> Vec<String> {
+    let unset = |line: &&str| line.starts_with('#') && key(line).is_some();
+    let with =
+        |set: &str| sample.lines().map(|line| if line == set { &line[1..] } else { line }.to_string() + "\n").collect();
+    std::iter::once(sample.to_string()).chain(sample.lines().filter(unset).map(with)).collect()
 }
 
 /// The key that a line sets, or would set without its `#`.
@@ -97,7 +96,10 @@ mod tests {
     fn complete_samples_are_not_complained_about() {
         let sample = "# Number.\nid = 1\n\n# Time.\n#after = 600\n# Joins.\n#join = true\n";
         assert_eq!(complaints(&command(), sample), [""; 0]);
-        assert_eq!(all_set(sample), "\nid = 1\n\n\nafter = 600\n\njoin = true\n");
+        let all = variants(sample);
+        assert_eq!((all.len(), all[0].as_str()), (3, sample));
+        assert!(all[1].contains("\nafter = 600\n") && all[1].contains("\n#join"));
+        assert!(all[2].contains("\njoin = true\n") && all[2].contains("\n# Number.\n"));
     }
 
     #[test]

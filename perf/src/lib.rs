@@ -4,12 +4,14 @@
 //! - [`faults`]: a cluster under torture while faults are done to it, chosen by a seed.
 //! - [`failover`]: how long changes wait when the leader of the meta servers is taken away.
 //! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
+//! - [`api`]: how many changes a second the meta server takes.
 //! - [`repair`]: how fast lost copies are made anew, and what that costs guests.
 //! - [`snapshots`]: what snapshots and clones cost those who take them, and those who go on working.
 //! - [`suite`]: Levee beside raw disks and qemu-storage-daemon, in one run.
 //!
 //! Nothing here links to the daemons: they are driven through their sockets and the `levee` command.
 
+pub mod api;
 pub mod cluster;
 pub mod failover;
 pub mod faults;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use levee_proto::NodeId;
 use levee_proto::wire::{MAX_DATA, Request};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Whom a [`Client`] calls, and as whom.
 #[derive(Clone, Debug)]
@@ -80,6 +81,14 @@ impl Client {
         match &*self.0 {
             Handle::Tcp(peer) => peer.is_up(),
             Handle::Loopback(_) => true,
+        }
+    }
+
+    /// Time from a request to its answer, smoothed; `None` while nothing has been answered over the present connection.
+    pub fn latency(&self) -> Option<Duration> {
+        match &*self.0 {
+            Handle::Tcp(peer) => peer.latency(),
+            Handle::Loopback(_) => None,
         }
     }
 

@@ -35,6 +35,7 @@ mod client;
 mod credits;
 mod errors;
 mod frame;
+mod latency;
 mod later;
 mod limits;
 mod link;

@@ -8,6 +8,7 @@ use crate::client::ClientConfig;
 use crate::credits::{Credits, cost};
 use crate::errors::{LinkError, Reason};
 use crate::frame::{Frame, Label};
+use crate::latency::Latency;
 use crate::later::Later;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, MAX_FRAME, MAX_HELLO_FRAME};
 use crate::link::{Link, receive, receive_one, transmit};
@@ -36,6 +37,7 @@ pub(crate) struct Peer {
     /// Failures found inside `call` are delivered from here.
     later: Rc<Later>,
     pinging: Cell<bool>,
+    latency: Latency,
 }
 
 struct State {
@@ -78,12 +80,19 @@ impl Peer {
             waiting_bytes: 0,
         };
         let address = RefCell::new(config.address.clone());
-        Rc::new(Peer { config, address, state: RefCell::new(state), later: Rc::default(), pinging: Cell::new(false) })
+        Rc::new(Peer {
+            config,
+            address,
+            state: RefCell::new(state),
+            later: Rc::default(),
+            pinging: Cell::new(false),
+            latency: Latency::default(),
+        })
     }
 
     pub fn call(self: &Rc<Self>, request: Request, data: Bytes, done: Done) {
         let cost = cost(&request, data.len());
-        let refused = self.state.borrow_mut().submit(&self.config, Waiting { request, data, cost, done });
+        let refused = self.state.borrow_mut().submit(self, Waiting { request, data, cost, done });
         if let Err((done, error)) = refused {
             self.fail_later(done, error);
         }
@@ -96,6 +105,10 @@ impl Peer {
 
     pub fn is_up(&self) -> bool {
         matches!(self.state.borrow().phase, Phase::Up(_))
+    }
+
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency.smoothed()
     }
 
     pub fn set_address(&self, address: String) {
@@ -148,7 +161,7 @@ impl Peer {
 
     /// Sends what waits, as far as the credits go.
     fn pump(&self) {
-        let failed = self.state.borrow_mut().pump();
+        let failed = self.state.borrow_mut().pump(&self.latency);
         for (done, error) in failed {
             done(Err(error));
         }
@@ -161,6 +174,7 @@ impl Peer {
         if !frame.header.is_reply() {
             return Err("malformed frame: a request where a reply was due".into());
         }
+        self.latency.answered(id);
         if id == PING_ID {
             return Ok(());
         }
@@ -198,6 +212,7 @@ impl Peer {
             let label = Label { kind: Request::Ping.kind(), id: PING_ID, status: Status::Ok };
             // An empty message always fits.
             let _ = link.send(label, |out| Request::Ping.encode(out), Bytes::new());
+            self.latency.sent(PING_ID);
             if !owing {
                 link.silence().reset();
             }
@@ -211,16 +226,16 @@ impl Peer {
 
 impl State {
     /// Sends a request or queues it; what can be neither comes back with the reason.
-    fn submit(&mut self, config: &ClientConfig, call: Waiting) -> Result<(), (Done, LinkError)> {
+    fn submit(&mut self, peer: &Peer, call: Waiting) -> Result<(), (Done, LinkError)> {
         match &self.phase {
             Phase::Down(reason) => return Err((call.done, LinkError::Down(reason.clone()))),
             Phase::Closed => return Err((call.done, dropped())),
             Phase::Up(link) if self.waiting.is_empty() && self.credits.take(call.cost) => {
-                return transmit_call(link, &mut self.table, &mut self.credits, call);
+                return transmit_call(link, &mut self.table, &mut self.credits, &peer.latency, call);
             }
             _ => {}
         }
-        let limits = &config.limits;
+        let limits = &peer.config.limits;
         let bytes = self.waiting_bytes + call.cost;
         if self.waiting.len() >= limits.queue_requests || bytes > limits.queue_bytes {
             return Err((call.done, LinkError::Overloaded));
@@ -230,7 +245,7 @@ impl State {
         Ok(())
     }
 
-    fn pump(&mut self) -> Failed {
+    fn pump(&mut self, latency: &Latency) -> Failed {
         let mut failed = Failed::new();
         let Phase::Up(link) = &self.phase else { return failed };
         while let Some(call) = self.waiting.front() {
@@ -239,7 +254,7 @@ impl State {
             }
             self.waiting_bytes -= call.cost;
             let Some(call) = self.waiting.pop_front() else { break };
-            failed.extend(transmit_call(link, &mut self.table, &mut self.credits, call).err());
+            failed.extend(transmit_call(link, &mut self.table, &mut self.credits, latency, call).err());
         }
         failed
     }
@@ -258,12 +273,14 @@ fn transmit_call(
     link: &Link,
     table: &mut Table,
     credits: &mut Credits,
+    latency: &Latency,
     call: Waiting,
 ) -> Result<(), (Done, LinkError)> {
     let Waiting { request, data, cost, done } = call;
     let kind = request.kind();
     let id = table.insert(Pending { kind, cost, done });
     let label = Label { kind, id, status: Status::Ok };
+    latency.sent(id);
     if link.send(label, |out| request.encode(out), data).is_err() {
         credits.release(cost);
         if let Some(pending) = table.remove(id, kind) {
@@ -308,6 +325,7 @@ async fn drive(peer: Rc<Peer>) {
 /// Serves one connection to its end.
 async fn run(peer: &Rc<Peer>, link: Rc<Link>, grant: Credits, mut buf: RecvBuffer) -> Reason {
     peer.pinging.set(false);
+    peer.latency.reset();
     peer.state.borrow_mut().credits = grant;
     if !peer.enter(Phase::Up(link.clone())) {
         link.close("the client was dropped".into());

@@ -1,17 +1,25 @@
 //! The command line's grammar and its help.
 
 mod cluster;
+#[cfg(test)]
+mod guide_tests;
 mod image;
 mod init;
 mod meta;
+mod node;
+mod operate;
 mod snapshot;
+mod top;
 mod transfer;
 
 pub use cluster::Cluster;
 pub use image::{Image, ImageImport};
 pub use init::{Init, InitCheck, InitCommand, InitPlan};
 pub use meta::Meta;
+pub use node::{Disk, Drain, How, NewDisk, Node};
+pub use operate::{Events, Maintenance, Rebalance};
 pub use snapshot::Snapshot;
+pub use top::Top;
 pub use transfer::{FileFormat, Place, SourceFile, TargetFile};
 
 use crate::limits::{MAX_CORES, MAX_DISKS_PER_NODE, MAX_NODES};
@@ -80,6 +88,8 @@ Examples:
   levee doctor
   levee doctor --json")]
     Doctor,
+    /// Show the busiest volumes, chunks, disks and nodes
+    Top(Top),
     /// Create, show, attach and check volumes
     #[command(subcommand)]
     Volume(Volume),
@@ -92,15 +102,24 @@ Examples:
     /// Show and set what the whole cluster may promise and take
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Show the storage nodes, empty them, take them out of the cluster
     /// Show the meta servers, add, remove and replace them
     #[command(subcommand)]
     Meta(Meta),
     /// Show the storage nodes
     #[command(subcommand)]
     Node(Node),
-    /// Show the nodes' disks, take them out of service and put them back
+    /// Show the nodes' disks, add, empty, replace and remove them
     #[command(subcommand)]
     Disk(Disk),
+    /// Move copies so that disks are used alike
+    #[command(subcommand)]
+    Rebalance(Rebalance),
+    /// Have nothing repaired while somebody works on the machines
+    #[command(subcommand)]
+    Maintenance(Maintenance),
+    /// Show what happened
+    Events(Events),
     /// Print, or run, the QEMU command that uses a volume
     Qemu(Qemu),
 }
@@ -362,6 +381,9 @@ pub struct Create {
     /// Copies that must be durable before a write is answered [default: 2, or 1 with a single copy]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub min_copies: Option<u8>,
+    /// Only on disks of this class [default: on all]
+    #[arg(long, conflicts_with = "from")]
+    pub class: Option<node::Class>,
     /// Snapshot or image to continue from
     #[arg(long, value_name = "VOLUME@NAME|IMAGE", value_parser = values::origin)]
     pub from: Option<SnapshotName>,
@@ -392,51 +414,6 @@ impl Measure {
 
 fn count() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(MAX_FAMILY))
-}
-
-#[derive(Subcommand)]
-pub enum Node {
-    /// List all nodes
-    #[command(after_help = "Example:
-  levee node list")]
-    List,
-}
-
-#[derive(Subcommand)]
-pub enum Disk {
-    /// List all disks
-    #[command(after_help = "Example:
-  levee disk list")]
-    List,
-    /// Put everything on a disk elsewhere, before it is taken out
-    #[command(after_help = "\
-Copies are made elsewhere first: no volume has fewer than before. `levee disk list` shows how many are left.
-
-Examples:
-  levee disk drain 3
-  levee disk drain 3 --reason 'SMART says it will fail'")]
-    Drain(DiskChange),
-    /// Put a disk back into service, whatever it was taken out for
-    #[command(after_help = "Example:
-  levee disk undrain 3")]
-    Undrain(DiskChange),
-    /// Give a disk up: everything on it counts as lost, and is made anew from the other copies
-    #[command(after_help = "\
-Disks that report a failure, and those of a node that is not heard of for long, are given up without this.
-
-Example:
-  levee disk fail 3")]
-    Fail(DiskChange),
-}
-
-#[derive(Args)]
-pub struct DiskChange {
-    /// Number of the disk, as `levee disk list` shows it
-    #[arg(value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
-    pub id: u32,
-    /// Why, for those who look later
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
 }
 
 #[derive(Args)]

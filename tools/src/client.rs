@@ -8,6 +8,7 @@
 mod events;
 mod members;
 mod name;
+mod operate;
 mod versions;
 
 use crate::limits::*;
@@ -137,6 +138,11 @@ impl MetaClient {
 
     pub async fn capacity(&self) -> Result<CapacityInfo> {
         self.call(Method::GET, "/v1/capacity", None::<&()>).await
+    }
+
+    /// The busiest, at most `limit` of each kind; `by`: requests, bytes or latency.
+    pub async fn load(&self, limit: u16, by: &str) -> Result<ClusterLoad> {
+        self.call(Method::GET, &format!("/v1/load?limit={limit}&by={by}"), None::<&()>).await
     }
 
     pub async fn set_limits(&self, change: &ChangeLimits) -> Result<CapacityInfo> {

@@ -26,6 +26,8 @@ pub const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
 pub const USAGE_SILENCE: Duration = Duration::from_secs(15);
 /// The same where other things are to be shown as well, soon.
 pub const USAGE_GLANCE: Duration = Duration::from_secs(3);
+/// Most lines of each kind that `levee top` shows.
+pub const MAX_TOP: u16 = 1000;
 /// Most pages of a list that are followed.
 pub const MAX_PAGES: usize = 100_000;
 

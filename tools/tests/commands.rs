@@ -79,11 +79,12 @@ fn wrong_usage_is_told_from_failure() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    let commands: [&[&str]; 33] = [
+    let commands: [&[&str]; 34] = [
         &[],
         &["up"],
         &["down"],
         &["status"],
+        &["top"],
         &["volume", "create"],
         &["volume", "list"],
         &["volume", "show"],
@@ -394,6 +395,30 @@ fn status_nodes_and_disks_are_shown() {
     assert_eq!(server.run(&["node", "list", "--json"]).expect(0).json()[0]["name"], "node-1");
     assert_eq!(server.run(&["disk", "list", "--json"]).expect(0).json()[0]["replicas"], 12);
     assert!(server.run(&["disk", "list"]).expect(0).stdout.contains("16 GiB"));
+}
+
+#[test]
+fn top_shows_who_is_busy() {
+    let load = json!({"reads": 10, "writes": 20, "read_bytes": 40960, "write_bytes": 81920});
+    let server = Server::start([(
+        "GET /v1/load?limit=8&by=requests",
+        ok(json!({
+            "guests": load, "disk_load": load,
+            "redundancy": {"volumes": 1, "healthy_chunks": 3, "degraded_chunks": 2, "waiting_chunks": 1,
+                           "leaving_replicas": 0, "copied_bytes": 0},
+            "volumes": [{"volume": "vm1", "node": 1, "node_name": "node-1", "load": load, "p50_us": 150, "p99_us": 12000}],
+            "chunks": [{"volume": "vm1", "index": 7, "load": load}],
+            "disks": [{"disk": 1, "node": 1, "node_name": "node-1", "path": "/d", "state": "in-service",
+                       "capacity": 100, "used": 25, "load": {"load": load, "oldest_io_us": 0}}],
+            "nodes": [{"node": 1, "name": "node-1", "state": "up", "guests": load, "disks": load, "volumes": 1}],
+        })),
+    )]);
+    let text = server.run(&["top", "--once"]).expect(0).stdout;
+    for part in ["10 reads/s, 20 writes/s, 120 KiB/s", "2 chunks lack copies", "vm1", "150 µs", "12 ms", "25 %"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(server.run(&["top", "--json"]).expect(0).json()["chunks"][0]["index"], 7);
+    assert!(server.run(&["top", "--limit", "0"]).expect(2).stderr.contains("--limit"));
 }
 
 #[test]

@@ -22,8 +22,14 @@ fn init(args: &[&str]) -> Ran {
 fn write(out: &Path, more: &[&str]) -> Ran {
     let out = out.to_str().unwrap();
     let mut args = vec!["--meta", "10.0.0.1,10.0.0.2,10.0.0.9", "--out", out, "--cores", "2"];
-    args.extend(["--node", "host-1=10.0.0.1:/dev/nvme1n1,/dev/nvme2n1", "--node", "host-2=10.0.0.2:/srv/levee/disk"]);
+    args.extend([
+        "--node",
+        "host-1=10.0.0.1:/dev/nvme1n1,class=hdd,/dev/nvme2n1",
+        "--node",
+        "host-2=10.0.0.2:/srv/levee/disk",
+    ]);
     args.extend(["--node", "host-3=10.0.0.3", "--disk-size", "100G", "--json"]);
+    args.extend(["--zone", "host-1=z1", "--rack", "host-1=r7", "--zone", "host-2=z2"]);
     args.extend(more);
     init(&args)
 }
@@ -61,7 +67,8 @@ fn every_host_gets_its_files() {
     let peers = ["1=http://10.0.0.1:7400", "2=http://10.0.0.2:7400", "3=http://10.0.0.9:7400"];
     assert_eq!(value(&meta, "peers"), many(&peers));
     let node = out.join("host-1/levee-stored.toml");
-    assert_eq!(value(&node, "disk"), many(&["/dev/nvme1n1", "/dev/nvme2n1"]));
+    assert_eq!(value(&node, "disk"), many(&["/dev/nvme1n1,class=hdd", "/dev/nvme2n1"]));
+    assert_eq!((value(&node, "zone"), value(&node, "rack")), (Text::One("z1".into()), Text::One("r7".into())));
     assert_eq!(value(&node, "data"), many(&["10.0.0.1:7501", "10.0.0.1:7502"]));
     assert_eq!(value(&node, "admin"), Text::One("10.0.0.1:7500".into()));
     assert!(!file::read(&out.join("host-3/levee-stored.toml")).unwrap().iter().any(|given| given.key == "disk"));
@@ -101,6 +108,7 @@ fn clusters_that_cannot_work_are_refused() {
         (&["--meta", "10.0.0.1", node[0], node[1], "--meta-port", "7501"], "choose others"),
         (&["--meta", "10.0.0.1", node[0], node[1], "--node-port", "65535"], "choose others"),
         (&["--meta", "10.0.0.1", "--node", "a=host:/dev/x"], "no IP address"),
+        (&["--meta", "10.0.0.1", node[0], node[1], "--zone", "b=z"], "no --node is called b"),
         (&["--meta", "10.0.0.1"], "--node"),
     ] {
         let ran = init(&[args, &["--out", out.to_str().unwrap()]].concat()).expect(2);
@@ -160,7 +168,7 @@ fn disks_are_looked_at() {
     for (head, part) in [
         (vec![], "not formatted yet"),
         (b"MBR".to_vec(), "something that is not Levee's"),
-        (superblock(2), "formatted for 2 cores, and `data` has 1"),
+        (superblock(2), "formatted for 2 core(s), and `data` has 1"),
     ] {
         let disk = disk_with(dir.path(), &head);
         let before = std::fs::read(&disk).unwrap();

@@ -5,6 +5,7 @@
 
 mod bitmap;
 pub mod gateway;
+pub mod load;
 pub mod ports;
 pub mod probe;
 pub mod replica;

@@ -35,7 +35,25 @@
 //! | `GET /v1/volumes/{name}/snapshots/{snapshot}` | | [`SnapshotInfo`] |
 //! | `DELETE /v1/volumes/{name}/snapshots/{snapshot}` | | [`SnapshotInfo`] as it was, or as it stays |
 //! | `POST /v1/disks/{id}/state` | [`SetDiskState`] | [`DiskInfo`] |
+//! | `POST /v1/disks/{id}/weight` | [`SetDiskWeight`] | [`DiskInfo`] |
+//! | `DELETE /v1/disks/{id}?force=` | | [`DiskInfo`] as it was, or as it stays until it is empty |
+//! | `POST /v1/nodes/{id}/state` | [`SetNodeState`] | [`NodeInfo`] |
+//! | `DELETE /v1/nodes/{id}?force=` | | [`NodeInfo`] as it was, or as it stays until it is empty |
 //! | `GET /v1/repair` | | [`RepairInfo`] |
+//! | `GET /v1/placement` | | [`PlacementPolicy`] |
+//! | `POST /v1/placement` | [`ChangePlacement`] | [`PlacementPolicy`] |
+//! | `POST /v1/what-if` | [`WhatIf`] | [`Forecast`] |
+//! | `POST /v1/rebalance/plan` | [`RebalanceRequest`] | [`RebalancePlan`]; nothing is changed |
+//! | `POST /v1/rebalance` | [`RebalanceRequest`] | [`RebalanceStatus`] |
+//! | `GET /v1/rebalance` | | [`RebalanceStatus`] |
+//! | `DELETE /v1/rebalance` | | [`RebalanceStatus`] |
+//! | `GET /v1/maintenance` | | [`MaintenanceInfo`] |
+//! | `POST /v1/maintenance` | [`StartMaintenance`] | [`MaintenanceInfo`] |
+//! | `DELETE /v1/maintenance?node=` | | [`MaintenanceInfo`] |
+//! | `GET /v1/events?after=&wait_ms=&limit=` | | [`EventPage`] |
+//! | `GET /v1/load?limit=&by=` | | [`ClusterLoad`] |
+//! | `GET /v1/history?limit=` | | [`LoadHistory`] |
+//! | `GET /v1/watch?after=REV&wait_ms=N&kinds=` | | [`Changes`] |
 //!
 //! `attach`, `detach` and `GET` take `VOLUME@NAME` as well: a snapshot is attached for reading.
 //!
@@ -56,25 +74,38 @@
 //! Errors are RFC 9457 problem details: [`Problem`].
 
 mod batches;
+mod busy;
 mod capacity;
+mod events;
 mod load;
+mod maintenance;
 mod members;
+mod placement;
+mod rebalance;
 mod topology;
 mod usage;
 mod versions;
+mod watch;
 
 pub use batches::*;
+pub use busy::*;
 pub use capacity::*;
+pub use events::*;
 pub use load::*;
+pub use maintenance::*;
 pub use members::*;
+pub use placement::*;
+pub use rebalance::*;
 pub use topology::*;
 pub use usage::*;
 pub use versions::*;
+pub use watch::*;
 
 use crate::ids::*;
 use crate::units::Geometry;
 use crate::view::View;
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -287,6 +318,38 @@ pub struct NodeInfo {
     pub admin_url: String,
     pub cores: Vec<String>,
     pub disks: Vec<DiskId>,
+    #[serde(default)]
+    pub zone: Option<String>,
+    #[serde(default)]
+    pub rack: Option<String>,
+    /// The nodes of a group share chunks, and with no others; absent: no scatter width is set.
+    #[serde(default)]
+    pub group: Option<u32>,
+    /// It is being emptied, and takes nothing new.
+    #[serde(default)]
+    pub draining: bool,
+    /// It leaves the cluster as soon as it holds nothing any more.
+    #[serde(default)]
+    pub removed: bool,
+    #[serde(default)]
+    pub condition: NodeCondition,
+    /// What is the matter with it, if something is: one line for a person.
+    #[serde(default)]
+    pub detail: Option<String>,
+}
+
+/// What is known about a node beside whether it is heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeCondition {
+    #[default]
+    Fine,
+    /// It answers, but late: other nodes wait for it, or its disks do not answer.
+    Slow,
+    /// The meta servers and other nodes do not agree on whether it is there: a link is cut, not the node.
+    Partitioned,
+    /// It went away and came back several times: nothing new is put there until it has stayed for a while.
+    Flapping,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -307,6 +370,20 @@ pub struct DiskInfo {
     /// Why it is dead or being drained: one line for a person.
     #[serde(default)]
     pub reason: Option<String>,
+    #[serde(default)]
+    pub class: DiskClass,
+    /// As [`SetDiskWeight`].
+    #[serde(default = "full_weight")]
+    pub weight: u32,
+    /// It leaves the cluster as soon as it holds nothing any more.
+    #[serde(default)]
+    pub removed: bool,
+    #[serde(default)]
+    pub load: DiskLoad,
+}
+
+fn full_weight() -> u32 {
+    FULL_WEIGHT
 }
 
 /// What becomes of the replicas on a disk.
@@ -389,7 +466,7 @@ pub struct VolumeReport {
     /// Of the degraded ones: those that lack a quorum and are not served.
     #[serde(default)]
     pub waiting_chunks: u32,
-    /// Replicas on disks that are dead or being drained.
+    /// Replicas that are to be put elsewhere: on disks that are dead or being drained, or named in [`Intent::moves`].
     #[serde(default)]
     pub leaving_replicas: u32,
     /// Writes wait because disks are full.
@@ -486,6 +563,17 @@ pub struct Intent {
     pub moves: Vec<MoveReplica>,
 }
 
+impl Intent {
+    /// Each volume's replicas that are to be put elsewhere.
+    pub fn moves_by_volume(&self) -> BTreeMap<VolumeId, BTreeSet<ReplicaId>> {
+        let mut moves: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for MoveReplica { volume, replica } in &self.moves {
+            moves.entry(*volume).or_default().insert(*replica);
+        }
+        moves
+    }
+}
+
 /// A replica that is to be put elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct MoveReplica {
@@ -541,6 +629,9 @@ pub struct CreateVolume {
     /// Copies that must be durable before a write is answered (m), 1 to `copies`.
     #[serde(default = "default_min_copies")]
     pub min_copies: u8,
+    /// On which disks; absent: on all.
+    #[serde(default)]
+    pub class: Option<DiskClass>,
 }
 
 fn default_copies() -> u8 {
@@ -590,6 +681,9 @@ pub struct VolumeInfo {
     /// It is a snapshot, attached for reading under the name `VOLUME@NAME`; while it is not attached, its `id` is 0.
     #[serde(default)]
     pub read_only: bool,
+    /// On which disks it is; absent: on all.
+    #[serde(default)]
+    pub class: Option<DiskClass>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -1,4 +1,7 @@
-//! The daemon's admin endpoint: status, verification, scrubbing, differences between snapshots, space used, metrics.
+//! The daemon's admin endpoint: status, verification, scrubbing, differences between snapshots, space used, disks, metrics.
+
+mod disks;
+mod log;
 
 use super::Control;
 use crate::core::Command;
@@ -10,10 +13,11 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use levee_proto::VolumeId;
 use levee_proto::api::{
-    DaemonStatus, DiffEvent, DiffVolume, Problem, ProblemKind, ScrubEvent, UsageEvent, VerifyEvent,
+    AddDisk, AddedDisk, DaemonStatus, DiffEvent, DiffVolume, Problem, ProblemKind, RemovedDisk, ReplicaSizes,
+    ScrubEvent, UsageEvent, VerifyEvent,
 };
+use levee_proto::{DiskId, VolumeId};
 use serde::Serialize;
 use std::future::Future;
 use std::rc::Rc;
@@ -32,6 +36,9 @@ enum Ask {
     Scrub { volume: String, answer: oneshot::Sender<Started<ScrubEvent>> },
     Diff { volume: String, what: DiffVolume, answer: oneshot::Sender<Started<DiffEvent>> },
     Usage { volume: String, answer: oneshot::Sender<Started<UsageEvent>> },
+    AddDisk { disk: AddDisk, answer: oneshot::Sender<Result<AddedDisk, Problem>> },
+    RemoveDisk { disk: DiskId, answer: oneshot::Sender<Result<RemovedDisk, Problem>> },
+    Replicas(oneshot::Sender<ReplicaSizes>),
 }
 
 /// What a core tells while it works; `None`: the volume is not served here.
@@ -51,18 +58,24 @@ pub async fn listen(control: Rc<Control>) -> Result<impl Future<Output = Result<
         .route("/v1/volumes/{name}/scrub", post(scrub))
         .route("/v1/volumes/{name}/diff", post(diff))
         .route("/v1/volumes/{name}/usage", post(usage))
+        .route("/v1/disks", post(disks::add))
+        .route("/v1/disks/{id}/remove", post(disks::remove))
+        .route("/v1/replicas", get(disks::replicas))
         .route("/metrics", get(metrics))
         .fallback(async || problem(ProblemKind::NotFound, "no such page: see /v1/status and /metrics"))
+        .layer(axum::middleware::from_fn(log::log))
         .with_state(asks);
     Ok(async move {
         let serve = async move { axum::serve(listener, router).await.context("the admin endpoint failed") };
+        let local = tokio::task::LocalSet::new();
         tokio::select! {
             done = serve => done,
-            () = answer(control, questions) => Ok(()),
+            () = local.run_until(answer(control, questions)) => Ok(()),
         }
     })
 }
 
+/// Runs in a [`tokio::task::LocalSet`]: what takes long does not hold up other questions.
 async fn answer(control: Rc<Control>, mut questions: mpsc::Receiver<Ask>) {
     while let Some(ask) = questions.recv().await {
         match ask {
@@ -87,6 +100,17 @@ async fn answer(control: Rc<Control>, mut questions: mpsc::Receiver<Ask>) {
             Ask::Usage { volume, answer } => {
                 let begin = |volume, events| Command::Usage { volume, events };
                 let _ = answer.send(start(&control, &volume, begin).await);
+            }
+            Ask::AddDisk { disk, answer } => {
+                let control = control.clone();
+                tokio::task::spawn_local(async move { answer.send(control.add_disk(disk).await) });
+            }
+            Ask::RemoveDisk { disk, answer } => {
+                let control = control.clone();
+                tokio::task::spawn_local(async move { answer.send(control.remove_disk(disk).await) });
+            }
+            Ask::Replicas(answer) => {
+                let _ = answer.send(ReplicaSizes { replicas: control.cores.replicas().await });
             }
         }
     }

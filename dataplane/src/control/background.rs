@@ -2,10 +2,9 @@
 
 use super::Control;
 use crate::core::Command;
-use levee_proto::DiskId;
-use levee_proto::api::{DiskState, EvacuateDisk, Intent, VolumeReport};
+use crate::volume::Leaving;
+use levee_proto::api::{EvacuateDisk, Intent, VolumeReport};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The least that a volume may copy, bytes per second: a limit slows repair down, it does not stop it.
@@ -14,7 +13,7 @@ const MIN_RATE: u64 = 64 << 10;
 /// What the cores were told last.
 #[derive(Default)]
 pub(super) struct Background {
-    evacuate: RefCell<Arc<BTreeMap<DiskId, DiskState>>>,
+    leaving: RefCell<Arc<Leaving>>,
     /// For the whole node, as the meta server wants it, bytes per second.
     node_rate: RefCell<Option<u64>>,
     /// What that leaves for each volume.
@@ -22,17 +21,17 @@ pub(super) struct Background {
 }
 
 impl Control {
-    /// Passes on which disks are to be emptied, and keeps the limit for [`Control::share_background_rate`].
+    /// Passes on which replicas are to be put elsewhere, and keeps the limit for [`Control::share_background_rate`].
     pub(super) async fn follow_background(&self, intent: &Intent) {
         *self.background.node_rate.borrow_mut() = intent.background_rate;
-        let wanted: BTreeMap<_, _> =
-            intent.evacuate.iter().map(|EvacuateDisk { disk, state }| (*disk, *state)).collect();
-        if **self.background.evacuate.borrow() == wanted {
+        let disks = intent.evacuate.iter().map(|EvacuateDisk { disk, state }| (*disk, *state)).collect();
+        let wanted = Leaving { disks, replicas: intent.moves_by_volume() };
+        if **self.background.leaving.borrow() == wanted {
             return;
         }
         let wanted = Arc::new(wanted);
-        *self.background.evacuate.borrow_mut() = wanted.clone();
-        self.cores.tell_all(|| Command::Evacuate(wanted.clone())).await;
+        *self.background.leaving.borrow_mut() = wanted.clone();
+        self.cores.tell_all(|| Command::Leave(wanted.clone())).await;
     }
 
     /// Divides the node's limit among the volumes that have something to copy.

@@ -2,7 +2,7 @@
 
 use crate::core::{Command, CoreReport};
 use levee_proto::VolumeId;
-use levee_proto::api::{PeerInfo, ReplicaRef};
+use levee_proto::api::{PeerInfo, ReplicaRef, ReplicaSize};
 use std::sync::Arc;
 
 /// Commands that may wait for a core.
@@ -60,6 +60,11 @@ impl Cores {
 
     pub async fn report(&self) -> Vec<CoreReport> {
         self.ask_all(|done| Command::Report { done }).await
+    }
+
+    /// What each replica on the node takes.
+    pub async fn replicas(&self) -> Vec<ReplicaSize> {
+        self.ask_all(|done| Command::Replicas { done }).await.concat()
     }
 
     /// Deletes replicas on whichever core has them; returns those that are gone from all.

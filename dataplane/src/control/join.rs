@@ -4,52 +4,40 @@ use super::{Complaint, Control, Joined, JoinedDisk, MetaError, RETRY};
 use crate::core::{Command, CoreReport};
 use crate::disks::{Disk, DiskState, KnownDisk, KnownDisks};
 use anyhow::{Result, bail};
+use levee_proto::DiskId;
 use levee_proto::api::*;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-/// The disks of the command line, and those that were here before.
+/// The daemon's disks, by position, and those that were here before. Holds their locks.
 pub struct Disks {
-    pub all: Vec<Disk>,
-    pub known: KnownDisks,
+    all: BTreeMap<usize, Disk>,
+    known: KnownDisks,
+    /// Positions are not used again.
+    next: usize,
 }
 
 impl Control {
-    /// Registers with the cluster, claims the disks for it, and opens the cores to other daemons. What is
-    /// returned holds the disks' locks.
-    pub(super) async fn join(&self, mut disks: Disks) -> Result<Disks> {
-        let described = disks.describe(&self.cores.report().await)?;
-        let registered = self.register(&disks, described.clone()).await?;
-        if registered.disks.len() != disks.all.len() {
-            bail!("the meta server named {} disks for {}", registered.disks.len(), disks.all.len());
-        }
-        for (disk, id) in disks.all.iter_mut().zip(&registered.disks) {
-            if let DiskState::Owned(owned) = &mut disk.state {
-                owned.claim(&disk.path, registered.cluster, registered.node, *id)?;
-            }
-        }
+    /// Registers with the cluster, claims the disks for it, and opens the cores to other daemons.
+    pub(super) async fn join(&self) -> Result<()> {
+        let cores = self.cores.report().await;
+        let described = self.disks.borrow().describe(&cores)?;
+        let registered = self.register(&described).await?;
+        let joined = self.disks.borrow_mut().settle(&registered, &described)?;
         let (cluster, node) = (*registered.cluster.as_bytes(), registered.node);
-        let join = |done| Command::Join { cluster, node, disks: registered.disks.clone(), done };
+        let join = |done| Command::Join { cluster, node, disks: joined.ids(), done };
         for outcome in self.cores.ask_all(join).await {
             outcome.map_err(|why| anyhow::anyhow!("cannot serve other daemons: {why}"))?;
         }
         info!("node {} ({}) of cluster {}", registered.node, self.args.name, registered.cluster);
-        disks.remember(&registered, described);
-        *self.node.borrow_mut() = Some(Joined { node, disks: disks.joined(&registered) });
-        Ok(disks)
+        *self.node.borrow_mut() = Some(joined);
+        Ok(())
     }
 
-    async fn register(&self, disks: &Disks, described: Vec<RegisterDisk>) -> Result<Registered> {
-        let request = RegisterNode {
-            name: self.args.name.clone(),
-            incarnation: self.incarnation,
-            admin_url: format!("http://{}", self.args.admin),
-            cores: self.args.data.iter().map(ToString::to_string).collect(),
-            cluster: disks.cluster()?,
-            disks: described,
-            zone: None,
-            rack: None,
-        };
+    async fn register(&self, described: &Described) -> Result<Registered> {
+        let request = self.introduction(described)?;
         let mut complaint = Complaint::new();
         loop {
             match self.meta.register(&request).await {
@@ -60,11 +48,61 @@ impl Control {
             tokio::time::sleep(RETRY).await;
         }
     }
+
+    /// What the cluster is told of this node.
+    pub(super) fn introduction(&self, described: &Described) -> Result<RegisterNode> {
+        Ok(RegisterNode {
+            name: self.args.name.clone(),
+            incarnation: self.incarnation,
+            admin_url: format!("http://{}", self.args.admin),
+            cores: self.args.data.iter().map(ToString::to_string).collect(),
+            cluster: self.disks.borrow().cluster()?,
+            disks: described.values().cloned().collect(),
+            zone: self.args.zone.clone(),
+            rack: self.args.rack.clone(),
+        })
+    }
 }
 
+/// Disks as the cluster is told of them, by position.
+pub(super) type Described = BTreeMap<usize, RegisterDisk>;
+
 impl Disks {
+    pub fn new(all: Vec<Disk>, known: KnownDisks) -> Disks {
+        let next = all.len();
+        Disks { all: all.into_iter().enumerate().collect(), known, next }
+    }
+
+    /// The position of the next disk that is added.
+    pub(super) fn next_position(&mut self) -> usize {
+        self.next += 1;
+        self.next - 1
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn insert(&mut self, position: usize, disk: Disk) {
+        self.all.insert(position, disk);
+    }
+
+    /// Lets go of a disk, and of its lock.
+    pub(super) fn remove(&mut self, position: usize) -> Option<Disk> {
+        self.all.remove(&position)
+    }
+
+    pub(super) fn get(&self, position: usize) -> Option<&Disk> {
+        self.all.get(&position)
+    }
+
+    /// Where each disk is, by position.
+    pub(super) fn paths(&self) -> BTreeMap<usize, PathBuf> {
+        self.all.iter().map(|(position, disk)| (*position, disk.path.clone())).collect()
+    }
+
     fn cluster(&self) -> Result<Option<Uuid>> {
-        let claimed: Vec<Uuid> = self.all.iter().filter_map(Disk::cluster).collect();
+        let claimed: Vec<Uuid> = self.all.values().filter_map(Disk::cluster).collect();
         if claimed.windows(2).any(|w| w[0] != w[1]) {
             bail!("the disks belong to different clusters: start one daemon for each");
         }
@@ -72,58 +110,80 @@ impl Disks {
     }
 
     /// Every disk, also those that cannot be used: the cluster is to know that they are not.
-    fn describe(&self, cores: &[CoreReport]) -> Result<Vec<RegisterDisk>> {
-        let one = |(i, disk): (usize, &Disk)| {
+    pub(super) fn describe(&self, cores: &[CoreReport]) -> Result<Described> {
+        let one = |(i, disk): (&usize, &Disk)| {
             let shares = || cores.iter().filter_map(move |c| c.disks.get(i));
             let failed = shares().find_map(|s| s.failed.as_deref());
-            disk.describe(self.known.at(&disk.path), shares().map(|s| s.capacity).sum(), failed)
+            let described = disk.describe(self.known.at(&disk.path), shares().map(|s| s.capacity).sum(), failed)?;
+            Ok((*i, described))
         };
-        self.all.iter().enumerate().map(one).collect()
+        self.all.iter().map(one).collect()
     }
 
-    /// So that a disk that cannot be read at a later start can be named.
-    fn remember(&mut self, registered: &Registered, described: Vec<RegisterDisk>) {
-        let one = |((disk, id), described): ((&Disk, _), RegisterDisk)| KnownDisk {
-            path: disk.path.clone(),
-            cluster: registered.cluster,
-            uuid: described.uuid,
-            disk: id,
-            capacity: described.capacity,
-            shards: described.shards,
+    /// The cluster has taken the node with these disks: claims them for it, and remembers them.
+    pub(super) fn settle(&mut self, registered: &Registered, described: &Described) -> Result<Joined> {
+        if registered.disks.len() != described.len() {
+            bail!("the meta server named {} disks for {}", registered.disks.len(), described.len());
+        }
+        let ids: BTreeMap<usize, DiskId> = described.keys().copied().zip(registered.disks.iter().copied()).collect();
+        for (position, disk) in &mut self.all {
+            if let (DiskState::Owned(owned), Some(id)) = (&mut disk.state, ids.get(position)) {
+                owned.claim(&disk.path, registered.cluster, registered.node, *id)?;
+            }
+        }
+        self.remember(registered.cluster, &ids, described);
+        let joined = |(position, id): (&usize, &DiskId)| {
+            let missing = match &self.all.get(position)?.state {
+                DiskState::Missing { why, .. } => Some(why.clone()),
+                DiskState::Owned(_) => None,
+            };
+            Some((*position, JoinedDisk { id: *id, missing }))
         };
-        let disks = self.all.iter().zip(registered.disks.iter().copied()).zip(described).map(one).collect();
+        let disks = ids.iter().filter_map(joined).collect();
+        Ok(Joined { cluster: registered.cluster, node: registered.node, disks })
+    }
+
+    /// So that a disk that cannot be read at a later start can be named, and one that was added is taken again.
+    fn remember(&mut self, cluster: Uuid, ids: &BTreeMap<usize, DiskId>, described: &Described) {
+        let one = |(position, disk): (&usize, &Disk)| {
+            let described = described.get(position)?;
+            Some(KnownDisk {
+                path: disk.path.clone(),
+                cluster,
+                uuid: described.uuid,
+                disk: *ids.get(position)?,
+                capacity: described.capacity,
+                shards: described.shards,
+                added: disk.added,
+                class: disk.class,
+            })
+        };
+        let disks = self.all.iter().filter_map(one).collect();
         if let Err(e) = self.known.replace(disks) {
             warn!("{e:#}; a disk that fails before the next start will stop the daemon then");
         }
     }
 
-    fn joined(&self, registered: &Registered) -> Vec<JoinedDisk> {
-        let missing = |disk: &Disk| match &disk.state {
-            DiskState::Missing { why, .. } => Some(why.clone()),
-            DiskState::Owned(_) => None,
-        };
-        registered
-            .disks
-            .iter()
-            .zip(&self.all)
-            .map(|(id, disk)| JoinedDisk { id: *id, missing: missing(disk) })
-            .collect()
+    /// Does not take a disk again at the next start.
+    pub(super) fn forget(&mut self, disk: &Disk) -> Result<()> {
+        self.known.forget(&disk.path)
+    }
+}
+
+impl Joined {
+    /// The disks' ids, by position.
+    pub(super) fn ids(&self) -> BTreeMap<usize, DiskId> {
+        self.disks.iter().map(|(position, disk)| (*position, disk.id)).collect()
     }
 }
 
 impl Disk {
     fn describe(&self, known: Option<&KnownDisk>, capacity: u64, failed: Option<&str>) -> Result<RegisterDisk> {
-        let path = self.path.display().to_string();
+        let (path, class) = (self.path.display().to_string(), self.class);
         match &self.state {
             DiskState::Missing { known, .. } => {
                 error!("disk {path} (disk {}) is not served", known.disk);
-                Ok(RegisterDisk {
-                    uuid: known.uuid,
-                    path,
-                    capacity: known.capacity,
-                    shards: known.shards,
-                    class: DiskClass::default(),
-                })
+                Ok(RegisterDisk { uuid: known.uuid, path, capacity: known.capacity, shards: known.shards, class })
             }
             DiskState::Owned(owned) => {
                 let uuid = Uuid::from_bytes(owned.superblock.disk_uuid);
@@ -133,7 +193,7 @@ impl Disk {
                     (Some(_), Some(known)) => known.capacity,
                     (Some(why), None) => bail!("disk {path}: {why}"),
                 };
-                Ok(RegisterDisk { uuid, path, capacity, shards: owned.superblock.shards, class: DiskClass::default() })
+                Ok(RegisterDisk { uuid, path, capacity, shards: owned.superblock.shards, class })
             }
         }
     }

@@ -1,11 +1,17 @@
-//! The meta server as the daemon calls it.
+//! The meta servers as the daemon calls them.
+//!
+//! Which ones there are is learned from themselves: the command line's URLs are only where that begins. What was learned is
+//! remembered in the daemon's folder, so that a group all of whose members were replaced meanwhile is found again.
 
-use levee_proto::NodeId;
+use super::members::Members;
+use super::request_id;
 use levee_proto::api::*;
+use levee_proto::{DiskId, NodeId};
+use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::cell::Cell;
 use std::time::Duration;
+use tracing::debug;
 
 /// An answer has to come within this, beside what the call itself waits for.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,19 +36,24 @@ impl std::fmt::Display for MetaError {
 
 type Result<T> = std::result::Result<T, MetaError>;
 
+/// One request, whichever meta server answers it.
+struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<Vec<u8>>,
+    timeout: Duration,
+}
+
 /// Calls whichever meta server answers.
 pub struct MetaClient {
     http: reqwest::Client,
-    urls: Vec<String>,
-    /// The one that answered last.
-    current: Cell<usize>,
+    pub members: Members,
 }
 
 impl MetaClient {
-    pub fn new(urls: &[String]) -> MetaClient {
-        let urls = urls.iter().map(|u| u.trim_end_matches('/').to_string()).collect();
+    pub fn new(members: Members) -> MetaClient {
         let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(1)).no_proxy();
-        MetaClient { http: http.build().expect("a plain HTTP client needs nothing"), urls, current: Cell::new(0) }
+        MetaClient { http: http.build().expect("a plain HTTP client needs nothing"), members }
     }
 
     pub async fn register(&self, node: &RegisterNode) -> Result<Registered> {
@@ -56,7 +67,17 @@ impl MetaClient {
     /// Waits at most `wait` for an intent newer than `after`.
     pub async fn intent(&self, node: NodeId, after: u64, wait: Duration) -> Result<Intent> {
         let path = format!("/v1/nodes/{node}/intent?after={after}&wait_ms={}", wait.as_millis());
-        self.call(|url| self.http.get(format!("{url}{path}")).timeout(wait + TIMEOUT)).await
+        self.call(Call { method: Method::GET, path: &path, body: None, timeout: wait + TIMEOUT }).await
+    }
+
+    /// A disk as the cluster knows it; `None`: it does not.
+    pub async fn disk(&self, id: DiskId) -> Result<Option<DiskInfo>> {
+        let page: Page<DiskInfo> = self.get(&format!("/v1/disks?after={}&limit=1", id.0.saturating_sub(1))).await?;
+        Ok(page.items.into_iter().find(|d| d.id == id))
+    }
+
+    pub async fn set_disk_state(&self, id: DiskId, state: &SetDiskState) -> Result<DiskInfo> {
+        self.post(&format!("/v1/disks/{id}/state"), state).await
     }
 
     pub async fn open(&self, volume: &str, open: &OpenVolume) -> Result<OpenedVolume> {
@@ -96,28 +117,53 @@ impl MetaClient {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
-        self.call(|url| self.http.get(format!("{url}{path}")).timeout(TIMEOUT)).await
+        self.call(Call { method: Method::GET, path, body: None, timeout: TIMEOUT }).await
     }
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        self.call(|url| self.http.post(format!("{url}{path}")).timeout(TIMEOUT).json(body)).await
+        let body =
+            serde_json::to_vec(body).map_err(|e| MetaError::Unreachable(format!("cannot ask for {path}: {e}")))?;
+        self.call(Call { method: Method::POST, path, body: Some(body), timeout: TIMEOUT }).await
     }
 
     /// Tries each meta server once, the last good one first.
-    async fn call<T: DeserializeOwned>(&self, request: impl Fn(&str) -> reqwest::RequestBuilder) -> Result<T> {
-        let first = self.current.get();
+    async fn call<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T> {
+        let id = request_id::fresh();
         let mut last = MetaError::Unreachable("no meta server is named".into());
-        for i in 0..self.urls.len() {
-            let n = (first + i) % self.urls.len();
-            match answer(&self.urls[n], request(&self.urls[n])).await {
-                Err(e @ MetaError::Unreachable(_)) => last = e,
+        for url in self.members.in_order() {
+            match self.ask(&url, &call, &id).await {
+                Err(e @ MetaError::Unreachable(_)) => {
+                    self.members.failed();
+                    last = e;
+                }
                 done => {
-                    self.current.set(n);
+                    self.members.answered(&url);
                     return done;
                 }
             }
         }
         Err(last)
+    }
+
+    /// What one meta server knows of all.
+    pub async fn cluster_at(&self, url: &str) -> Result<ClusterInfo> {
+        let call = Call { method: Method::GET, path: "/v1/cluster", body: None, timeout: TIMEOUT };
+        self.ask(url, &call, &request_id::fresh()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, url: &str, call: &Call<'_>, id: &str) -> Result<T> {
+        let Call { method, path, body, timeout } = call;
+        let mut request = self.http.request(method.clone(), format!("{url}{path}")).timeout(*timeout);
+        request = request.header(REQUEST_ID_HEADER, id);
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.clone());
+        }
+        let answer = answer(url, request).await;
+        match &answer {
+            Ok(_) => debug!(request_id = id, meta = url, "{method} {path}: done"),
+            Err(e) => debug!(request_id = id, meta = url, "{method} {path}: {e}"),
+        }
+        answer
     }
 }
 

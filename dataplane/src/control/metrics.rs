@@ -6,19 +6,24 @@ use crate::disks::ShardReport;
 use crate::stats::{IoSnapshot, KINDS};
 use crate::volume::VolumeStatus;
 use levee_core::shared::{SharedBlocks, SharedReport};
+use levee_proto::api::{ChunkLoad, LinkReport, VolumeLoad};
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::path::PathBuf;
 
 /// All metrics of the daemon.
 pub async fn render(control: &Control) -> String {
     let cores = control.cores.report().await;
-    let failed: Vec<bool> = control.disk_usage(&cores).iter().map(|d| d.failed.is_some()).collect();
+    let paths = control.disks.borrow().paths();
+    let failed = control.disk_usage(&cores).iter().map(|d| d.failed.is_some()).collect::<Vec<_>>();
     let mut out = Text::default();
     let volumes: Vec<&VolumeStatus> = cores.iter().flat_map(|c| &c.volumes).collect();
     requests(&mut out, &volumes);
     copies(&mut out, &volumes);
-    disks(&mut out, &control.args.disk, &cores, &failed);
-    shards(&mut out, &control.args.disk, &cores);
+    load(&mut out, &volumes);
+    disks(&mut out, &paths, &cores, &failed);
+    shards(&mut out, &paths, &cores);
+    links(&mut out, &super::report::seen(&cores));
     shared(&mut out, control.shared.as_ref().map(SharedBlocks::report).unwrap_or_default());
     out.0
 }
@@ -112,25 +117,69 @@ fn copies(out: &mut Text, volumes: &[&VolumeStatus]) {
     }
 }
 
-fn disks(out: &mut Text, paths: &[PathBuf], cores: &[CoreReport], failed: &[bool]) {
+type Paths = BTreeMap<usize, PathBuf>;
+
+fn disks(out: &mut Text, paths: &Paths, cores: &[CoreReport], failed: &[bool]) {
     let sum = |value: fn(&crate::disks::DiskShare) -> u64| {
-        let of = |(i, path): (usize, &PathBuf)| {
+        let of = |(i, path): (&usize, &PathBuf)| {
             (disk_label(path), cores.iter().filter_map(|c| c.disks.get(i)).map(value).sum::<u64>())
         };
-        paths.iter().enumerate().map(of).collect::<Vec<_>>()
+        paths.iter().map(of).collect::<Vec<_>>()
     };
     out.gauge("levee_disk_used_bytes", "Live data on a disk.", sum(|d| d.used));
     out.gauge("levee_disk_capacity_bytes", "What a disk may hold.", sum(|d| d.capacity));
-    let failed = paths.iter().zip(failed).map(|(path, failed)| (disk_label(path), u8::from(*failed)));
+    let failed = paths.values().zip(failed).map(|(path, failed)| (disk_label(path), u8::from(*failed)));
     out.gauge("levee_disk_failed", "1 if a disk cannot be used any more.", failed);
     let errors = sum(|d| d.shards.iter().map(|s| u64::from(s.read_errors)).sum());
     out.counter("levee_disk_read_errors_total", "Reads that the disk answered with an error.", errors);
+    let both = |read: Samples, write: Samples| {
+        let of = |kind: &str, samples: Samples| {
+            samples.into_iter().map(|(label, n)| (format!("{label},kind=\"{kind}\""), n)).collect::<Vec<_>>()
+        };
+        [of("read", read), of("write", write)].concat()
+    };
+    let help = "Operations of the disk, since its shards were last recovered.";
+    out.counter("levee_disk_operations_total", help, both(sum(|d| d.totals.reads), sum(|d| d.totals.writes)));
+    let help = "Bytes that the disk read and wrote, since its shards were last recovered.";
+    out.counter("levee_disk_bytes_total", help, both(sum(|d| d.totals.read_bytes), sum(|d| d.totals.write_bytes)));
 }
 
-fn shards(out: &mut Text, paths: &[PathBuf], cores: &[CoreReport]) {
+/// Labels and values.
+type Samples = Vec<(String, u64)>;
+
+/// What guests do, over about ten seconds.
+fn load(out: &mut Text, volumes: &[&VolumeStatus]) {
+    let of = |value: fn(&VolumeLoad) -> f64| volumes.iter().map(move |v| (volume_label(v), value(&v.report.load)));
+    let gauges: [Metric<VolumeLoad, f64>; 4] = [
+        ("requests_per_second", "Reads and writes a second, over about ten seconds.", |l| l.load.requests() as f64),
+        ("bytes_per_second", "Bytes read and written a second, over about ten seconds.", |l| l.load.bytes() as f64),
+        ("recent_latency_p50_seconds", "Time to answer half of the last seconds' requests.", |l| l.p50_us as f64 / 1e6),
+        ("recent_latency_p99_seconds", "Time to answer 99 of 100 of them.", |l| l.p99_us as f64 / 1e6),
+    ];
+    for (name, help, value) in gauges {
+        out.gauge(&format!("levee_volume_{name}"), help, of(value));
+    }
+    let hot = |v: &&VolumeStatus| {
+        let label = volume_label(v);
+        let of = |c: &ChunkLoad| (format!("{label},chunk=\"{}\"", c.index), c.load.requests());
+        v.report.load.hot.iter().map(of).collect::<Vec<_>>()
+    };
+    let help = "Requests a second to the volume's busiest chunks.";
+    out.gauge("levee_volume_hot_chunk_requests_per_second", help, volumes.iter().flat_map(hot));
+}
+
+/// How this node sees the others.
+fn links(out: &mut Text, links: &[LinkReport]) {
+    let label = |l: &LinkReport| format!("node=\"{}\"", l.node);
+    let up = links.iter().map(|l| (label(l), u8::from(l.up)));
+    out.gauge("levee_link_up", "1 while another node that stores data answers over a data link.", up);
+    let latency = links.iter().filter(|l| l.latency_us > 0).map(|l| (label(l), l.latency_us as f64 / 1e6));
+    out.gauge("levee_link_latency_seconds", "Time to its answers, smoothed.", latency);
+}
+
+fn shards(out: &mut Text, paths: &Paths, cores: &[CoreReport]) {
     let all: Vec<(String, &ShardReport)> = paths
         .iter()
-        .enumerate()
         .flat_map(|(i, path)| cores.iter().filter_map(move |c| c.disks.get(i)).map(move |share| (path, share)))
         .flat_map(|(path, share)| share.shards.iter().map(move |s| (path, s)))
         .map(|(path, s)| (format!("{},shard=\"{}\"", disk_label(path), s.number), s))
@@ -166,6 +215,38 @@ fn shared(out: &mut Text, report: SharedReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use levee_core::load::Totals;
+    use levee_proto::api::{DiskLoad, Load};
+    use std::collections::BTreeSet;
+
+    /// All metrics, of a daemon that has nothing.
+    fn names() -> BTreeSet<String> {
+        let mut out = Text::default();
+        requests(&mut out, &[]);
+        copies(&mut out, &[]);
+        load(&mut out, &[]);
+        disks(&mut out, &Paths::new(), &[], &[]);
+        shards(&mut out, &Paths::new(), &[]);
+        links(&mut out, &[]);
+        shared(&mut out, SharedReport::default());
+        let name = |line: &str| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_string());
+        out.0.lines().filter_map(name).collect()
+    }
+
+    #[test]
+    fn every_metric_is_in_the_guide() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/operations/metrics.md");
+        let page = std::fs::read_to_string(path).expect("docs/operations/metrics.md");
+        let (_, section) = page.split_once("\n## Storage daemon\n").expect("the heading");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let name = |line: &str| Some(line.strip_prefix("| `")?.split('`').next()?.to_string());
+        let documented: BTreeSet<_> = section.lines().filter_map(name).collect();
+        let exported = names();
+        let missing: Vec<_> = exported.difference(&documented).collect();
+        let gone: Vec<_> = documented.difference(&exported).collect();
+        assert!(missing.is_empty(), "add to \"Storage daemon\" in docs/operations/metrics.md: {missing:?}");
+        assert!(gone.is_empty(), "docs/operations/metrics.md names what the daemon does not export: {gone:?}");
+    }
 
     #[test]
     fn labels_are_escaped() {
@@ -180,19 +261,30 @@ mod tests {
             usage: None,
             oldest_io: std::time::Duration::from_millis(1500),
             read_errors: 3,
+            totals: Totals::default(),
+            load: Load::default(),
         };
         let share = |number| crate::disks::DiskShare {
             capacity: 10,
             used: 4,
             failed: None,
+            load: DiskLoad::default(),
+            totals: Totals { writes: 5, ..Totals::default() },
             shards: vec![shard(number, number == 0)],
         };
-        let cores: Vec<_> = (0..2).map(|n| CoreReport { volumes: vec![], disks: vec![share(n)] }).collect();
+        let cores: Vec<_> = (0..2)
+            .map(|n| CoreReport { volumes: vec![], disks: BTreeMap::from([(0, share(n))]), links: vec![] })
+            .collect();
         let mut out = Text::default();
-        disks(&mut out, &["/d".into()], &cores, &[true]);
-        shards(&mut out, &["/d".into()], &cores);
+        let paths = BTreeMap::from([(0, PathBuf::from("/d"))]);
+        disks(&mut out, &paths, &cores, &[true]);
+        shards(&mut out, &paths, &cores);
+        links(&mut out, &[LinkReport { node: levee_proto::NodeId(2), up: true, latency_us: 1500 }]);
         for line in [
             "levee_disk_used_bytes{disk=\"/d\"} 8",
+            "levee_disk_operations_total{disk=\"/d\",kind=\"write\"} 10",
+            "levee_link_up{node=\"2\"} 1",
+            "levee_link_latency_seconds{node=\"2\"} 0.0015",
             "levee_disk_failed{disk=\"/d\"} 1",
             "levee_disk_read_errors_total{disk=\"/d\"} 6",
             "levee_shard_in_service{disk=\"/d\",shard=\"1\"} 0",

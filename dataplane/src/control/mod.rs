@@ -8,11 +8,14 @@ mod background;
 mod change;
 mod cores;
 mod deletes;
+mod disks;
 mod intent;
 mod join;
+mod members;
 mod meta;
 mod metrics;
 mod report;
+mod request_id;
 mod versions;
 
 use crate::args::RunArgs;
@@ -25,6 +28,7 @@ pub use join::Disks;
 use levee_core::shared::SharedBlocks;
 use levee_proto::api::*;
 use levee_proto::{DiskId, NodeId, VolumeId};
+use members::Members;
 use meta::{MetaClient, MetaError};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -46,6 +50,10 @@ pub struct Control {
     incarnation: Uuid,
     started: Instant,
     node: RefCell<Option<Joined>>,
+    /// Held to the end: others are to find them locked until this process is dead.
+    disks: RefCell<Disks>,
+    /// Held by whoever adds or removes one.
+    changing_disks: tokio::sync::Mutex<()>,
     /// Volumes given to cores, and the attachment that each is served for.
     served: RefCell<BTreeMap<VolumeId, u64>>,
     /// Replicas that nothing needs any more.
@@ -62,9 +70,10 @@ pub struct Control {
 
 #[derive(Clone)]
 struct Joined {
+    cluster: Uuid,
     node: NodeId,
-    /// In the order of the command line.
-    disks: Vec<JoinedDisk>,
+    /// By position.
+    disks: BTreeMap<usize, JoinedDisk>,
 }
 
 /// A disk of this node.
@@ -81,7 +90,7 @@ pub struct FromCores {
     pub news: async_channel::Receiver<()>,
 }
 
-/// Runs until a signal asks to stop. The disks stay locked meanwhile.
+/// Runs until a signal asks to stop.
 pub async fn run(
     args: RunArgs,
     disks: Disks,
@@ -90,12 +99,14 @@ pub async fn run(
     shared: Option<SharedBlocks>,
 ) -> Result<()> {
     let control = Rc::new(Control {
-        meta: MetaClient::new(&args.meta),
+        meta: MetaClient::new(Members::load(&args.meta, &args.dir)),
         args,
         cores,
         incarnation: Uuid::new_v4(),
         started: Instant::now(),
         node: RefCell::default(),
+        disks: RefCell::new(disks),
+        changing_disks: tokio::sync::Mutex::default(),
         served: RefCell::default(),
         deletes: Deletes::default(),
         background: Background::default(),
@@ -105,7 +116,7 @@ pub async fn run(
     });
     let admin = admin::listen(control.clone()).await?;
     let work = async {
-        let _disks = control.join(disks).await?;
+        control.join().await?;
         let FromCores { asked, news } = from_cores;
         tokio::join!(
             control.beat(&news),
@@ -120,6 +131,7 @@ pub async fn run(
     };
     let ended: Result<()> = tokio::select! {
         done = work => done,
+        () = control.follow_members() => Ok(()),
         done = admin => done,
         name = signal() => {
             info!("{name}: stopping");

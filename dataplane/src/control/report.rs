@@ -2,8 +2,11 @@
 
 use super::{Complaint, Control};
 use crate::core::CoreReport;
+use crate::links::merge;
 use crate::volume::VolumeStatus;
+use levee_proto::NodeId;
 use levee_proto::api::*;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Between heartbeats, unless there is news.
@@ -16,17 +19,13 @@ impl Control {
         let mut complaint = Complaint::new();
         loop {
             let deleted = self.deletes.done();
-            let status = self.status().await;
+            let cores = self.cores.report().await;
+            let links = seen(&cores);
+            let status = self.status_of(cores);
             self.share_background_rate(&status.volumes).await;
             let (disks, mut volumes) = (status.disks, status.volumes);
             bound_chunks(&mut volumes, MAX_CHUNKS);
-            let beat = Heartbeat {
-                incarnation: self.incarnation,
-                disks,
-                volumes,
-                deleted: deleted.clone(),
-                links: Vec::new(),
-            };
+            let beat = Heartbeat { incarnation: self.incarnation, disks, volumes, deleted: deleted.clone(), links };
             match self.meta.heartbeat(self.joined().node, &beat).await {
                 Ok(_) => self.deletes.reported(&deleted),
                 Err(e) => complaint.say(&format!("heartbeat: {e}")),
@@ -37,7 +36,10 @@ impl Control {
 
     /// How the daemon does.
     pub(super) async fn status(&self) -> DaemonStatus {
-        let cores = self.cores.report().await;
+        self.status_of(self.cores.report().await)
+    }
+
+    fn status_of(&self, cores: Vec<CoreReport>) -> DaemonStatus {
         DaemonStatus {
             name: self.args.name.clone(),
             node: self.node.borrow().as_ref().map(|j| j.node),
@@ -52,11 +54,15 @@ impl Control {
     /// The node's disks, once it has joined.
     pub(super) fn disk_usage(&self, cores: &[CoreReport]) -> Vec<DiskUsage> {
         let joined = self.node.borrow();
-        let disks = joined.iter().flat_map(|j| &j.disks).enumerate();
-        let usage = |(i, disk): (usize, &super::JoinedDisk)| {
+        let disks = joined.iter().flat_map(|j| &j.disks);
+        let usage = |(i, disk): (&usize, &super::JoinedDisk)| {
             let shares = || cores.iter().filter_map(move |c| c.disks.get(i));
             let failed = disk.missing.clone().or_else(|| shares().find_map(|s| s.failed.clone()));
-            DiskUsage { disk: disk.id, used: shares().map(|s| s.used).sum(), failed, load: DiskLoad::default() }
+            let load = shares().fold(DiskLoad::default(), |sum, s| DiskLoad {
+                load: sum.load.plus(&s.load.load),
+                oldest_io_us: sum.oldest_io_us.max(s.load.oldest_io_us),
+            });
+            DiskUsage { disk: disk.id, used: shares().map(|s| s.used).sum(), failed, load }
         };
         disks.map(usage).collect()
     }
@@ -73,6 +79,15 @@ impl Control {
         }
         report
     }
+}
+
+/// How the node sees the others: what its cores see, taken together.
+pub(super) fn seen(cores: &[CoreReport]) -> Vec<LinkReport> {
+    let mut all: BTreeMap<NodeId, LinkReport> = BTreeMap::new();
+    for link in cores.iter().flat_map(|c| &c.links) {
+        all.entry(link.node).and_modify(|l| *l = merge(l, link)).or_insert(*link);
+    }
+    all.into_values().collect()
 }
 
 /// Leaves chunks out so that at most `most` are named, and each volume names some.

@@ -11,6 +11,13 @@ use uuid::Uuid;
 
 /// Carries `levee-stored format` out.
 pub fn format(args: &FormatArgs) -> Result<()> {
+    let size = make_disk(args)?;
+    println!("{} is a Levee disk of {} for {} core(s)", args.path.display(), show_size(size), args.cores);
+    Ok(())
+}
+
+/// Makes a file or device a Levee disk; its size.
+pub fn make_disk(args: &FormatArgs) -> Result<u64> {
     let path = args.path.display();
     let existing = std::fs::symlink_metadata(&args.path).ok();
     let is_device = existing.as_ref().is_some_and(|m| m.file_type().is_block_device());
@@ -35,9 +42,7 @@ pub fn format(args: &FormatArgs) -> Result<()> {
     if made.is_err() && existing.is_none() {
         let _ = std::fs::remove_file(&args.path);
     }
-    let size = made.with_context(|| format!("cannot make {path} a disk"))?;
-    println!("{path} is a Levee disk of {} for {} core(s)", show_size(size), args.cores);
-    Ok(())
+    made.with_context(|| format!("cannot make {path} a disk"))
 }
 
 fn make(file: &File, args: &FormatArgs, is_device: bool) -> Result<u64> {

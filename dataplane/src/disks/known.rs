@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use levee_proto::DiskId;
+use levee_proto::api::DiskClass;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -25,6 +26,11 @@ pub struct KnownDisk {
     /// Bytes usable for data.
     pub capacity: u64,
     pub shards: u16,
+    /// It was added while the daemon ran: it is taken at the next start though the command line does not name it.
+    #[serde(default)]
+    pub added: bool,
+    #[serde(default)]
+    pub class: DiskClass,
 }
 
 /// All that are remembered.
@@ -48,6 +54,17 @@ impl KnownDisks {
 
     pub fn at(&self, path: &Path) -> Option<&KnownDisk> {
         self.disks.iter().find(|d| d.path == path)
+    }
+
+    /// Disks that were added while the daemon ran.
+    pub fn added(&self) -> impl Iterator<Item = &KnownDisk> {
+        self.disks.iter().filter(|d| d.added)
+    }
+
+    /// Remembers all but the disk at this path.
+    pub fn forget(&mut self, path: &Path) -> Result<()> {
+        let left = self.disks.iter().filter(|d| d.path != path).cloned().collect();
+        self.replace(left)
     }
 
     /// Remembers these instead.
@@ -83,7 +100,16 @@ mod tests {
 
     fn disk(path: &str) -> KnownDisk {
         let uuid = Uuid::from_u128(7);
-        KnownDisk { path: path.into(), cluster: uuid, uuid, disk: DiskId(3), capacity: 1 << 30, shards: 2 }
+        KnownDisk {
+            path: path.into(),
+            cluster: uuid,
+            uuid,
+            disk: DiskId(3),
+            capacity: 1 << 30,
+            shards: 2,
+            added: false,
+            class: DiskClass::Ssd,
+        }
     }
 
     #[test]

@@ -8,11 +8,13 @@
 use super::watched::{Watch, Watched};
 use crate::links::core_of_shard;
 use crate::ports::{GlommioDisk, GlommioRuntime};
+use levee_core::load::{Rates, Totals};
 use levee_core::ports::{Disk as _, Runtime};
 use levee_core::replica::DiskShards;
-use levee_core::store::{Options, RecoveryReport, Shard, Superblock, Usage};
+use levee_core::store::{self, Options, RecoveryReport, Shard, Superblock, Usage};
+use levee_proto::api::{DiskLoad, Load};
 use levee_proto::{BLOCK_SIZE, DiskId};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -31,6 +33,8 @@ pub const PROBE_EVERY: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Attempts to take a shard back into service, since the daemon's start: four minutes of them.
 const MAX_ATTEMPTS: u32 = 8;
+/// A disk that is removed may take so long to write out what it owes; then it is given up.
+const CLOSING: Duration = Duration::from_secs(10);
 /// Attempts before the disk is reported as failed, and what was on it made anew elsewhere.
 const PATIENCE: u32 = 3;
 
@@ -38,8 +42,9 @@ const PATIENCE: u32 = 3;
 pub struct Shards {
     rt: GlommioRuntime,
     core: u16,
-    /// In the order of the command line.
-    disks: Vec<DiskOfCore>,
+    cores: usize,
+    /// By position. The position of a disk that was removed is not used again.
+    disks: RefCell<BTreeMap<usize, Rc<DiskOfCore>>>,
 }
 
 struct DiskOfCore {
@@ -48,9 +53,11 @@ struct DiskOfCore {
     superblock: Option<Superblock>,
     /// This core's, by number.
     mine: BTreeMap<u16, Slot>,
+    removed: Cell<bool>,
 }
 
 struct Slot {
+    rates: Cell<Rates>,
     standing: RefCell<Standing>,
     attempts: Rc<RefCell<Attempts>>,
 }
@@ -96,6 +103,9 @@ pub struct DiskShare {
     pub used: u64,
     /// Why the disk cannot be used, if it cannot.
     pub failed: Option<String>,
+    /// What it did lately.
+    pub load: DiskLoad,
+    pub totals: Totals,
     pub shards: Vec<ShardReport>,
 }
 
@@ -108,6 +118,9 @@ pub struct ShardReport {
     pub usage: Option<Usage>,
     pub oldest_io: Duration,
     pub read_errors: u32,
+    /// Since the shard was last recovered, and lately.
+    pub totals: Totals,
+    pub load: Load,
 }
 
 /// A shard, by the position of its disk and its number.
@@ -116,17 +129,51 @@ pub type Place = (usize, u16);
 impl Shards {
     /// Recovers this core's shards. One that cannot be is out of service; the others go on.
     pub async fn open(disks: Vec<(PathBuf, Option<Superblock>)>, core: u16, cores: usize) -> Shards {
-        let mut shards = Shards { rt: GlommioRuntime::new(), core, disks: vec![] };
-        for (path, superblock) in disks {
-            let mut mine = BTreeMap::new();
-            let numbers = 0..superblock.as_ref().map_or(0, |s| s.shards);
-            for number in numbers.filter(|n| core_of_shard(*n, cores) == core) {
-                let superblock = superblock.as_ref().expect("there are numbers");
-                mine.insert(number, shards.first_slot(&path, superblock, number).await);
-            }
-            shards.disks.push(DiskOfCore { path, superblock, mine });
+        let shards = Shards { rt: GlommioRuntime::new(), core, cores, disks: RefCell::default() };
+        for (position, (path, superblock)) in disks.into_iter().enumerate() {
+            let disk = shards.open_disk(path, superblock).await;
+            shards.disks.borrow_mut().insert(position, Rc::new(disk));
         }
         shards
+    }
+
+    async fn open_disk(&self, path: PathBuf, superblock: Option<Superblock>) -> DiskOfCore {
+        let mut mine = BTreeMap::new();
+        let numbers = 0..superblock.as_ref().map_or(0, |s| s.shards);
+        for number in numbers.filter(|n| core_of_shard(*n, self.cores) == self.core) {
+            let superblock = superblock.as_ref().expect("there are numbers");
+            mine.insert(number, self.first_slot(&path, superblock, number).await);
+        }
+        DiskOfCore { path, superblock, mine, removed: Cell::new(false) }
+    }
+
+    /// Takes one more disk while the daemon runs; the bytes that this core's shards of it may hold. One that cannot be recovered
+    /// is not taken.
+    pub async fn add(&self, position: usize, path: PathBuf, superblock: Superblock) -> Result<u64, String> {
+        let disk = Rc::new(self.open_disk(path, Some(superblock)).await);
+        let out = disk.mine.values().find_map(|slot| slot.standing.borrow().out.clone());
+        if let Some(why) = out {
+            disk.close().await;
+            return Err(why);
+        }
+        let capacity = disk.report(self.rt.now()).capacity;
+        self.disks.borrow_mut().insert(position, disk);
+        Ok(capacity)
+    }
+
+    /// Lets go of a disk: its shards are closed, in good order if it works.
+    pub async fn remove(&self, position: usize) {
+        let disk = self.disks.borrow_mut().remove(&position);
+        if let Some(disk) = disk {
+            disk.close().await;
+        }
+    }
+
+    /// Looks at what the disks have done since the last look, `passed` ago.
+    pub fn sample(&self, passed: Duration) {
+        for ((_, number), disk) in self.places() {
+            disk.mine[&number].sample(passed);
+        }
     }
 
     async fn first_slot(&self, path: &Path, superblock: &Superblock, number: u16) -> Slot {
@@ -146,32 +193,29 @@ impl Shards {
                 Standing { shard: None, out: Some(why) }
             }
         };
-        Slot { standing: RefCell::new(standing), attempts: Rc::new(RefCell::new(attempts)) }
+        Slot { rates: Cell::default(), standing: RefCell::new(standing), attempts: Rc::new(RefCell::new(attempts)) }
     }
 
-    fn slots(&self) -> impl Iterator<Item = (Place, &DiskOfCore, &Slot)> {
-        let of = |(i, disk): (usize, _)| {
-            let disk: &DiskOfCore = disk;
-            disk.mine.iter().map(move |(number, slot)| ((i, *number), disk, slot))
+    /// All shards, each with the disk that it is on.
+    fn places(&self) -> Vec<(Place, Rc<DiskOfCore>)> {
+        let disks = self.disks.borrow();
+        let of = |(i, disk): (&usize, &Rc<DiskOfCore>)| {
+            let (i, disk) = (*i, disk.clone());
+            let numbers: Vec<u16> = disk.mine.keys().copied().collect();
+            numbers.into_iter().map(move |number| ((i, number), disk.clone()))
         };
-        self.disks.iter().enumerate().flat_map(of)
-    }
-
-    fn slot(&self, place: Place) -> (&DiskOfCore, &Slot) {
-        let disk = &self.disks[place.0];
-        (disk, &disk.mine[&place.1])
+        disks.iter().flat_map(of).collect()
     }
 
     /// What the core's replicas live on, by the ids of the disks.
-    pub fn in_service(&self, ids: &[DiskId]) -> BTreeMap<DiskId, ServedShards> {
-        let of = |(position, id): (usize, &DiskId)| Some((*id, self.of_disk(position)?));
-        ids.iter().enumerate().filter_map(of).collect()
+    pub fn in_service(&self, ids: &BTreeMap<usize, DiskId>) -> BTreeMap<DiskId, ServedShards> {
+        ids.iter().filter_map(|(position, id)| Some((*id, self.of_disk(*position)?))).collect()
     }
 
     /// The shards of one disk. None if one of them was never recovered: nobody may take its replicas for ones that do
     /// not exist. A shard that has failed since is among them, and says so to whoever asks it.
     pub fn of_disk(&self, position: usize) -> Option<ServedShards> {
-        let disk = self.disks.get(position)?;
+        let disk = self.disks.borrow().get(&position).cloned()?;
         let shard = |(number, slot): (&u16, &Slot)| Some((*number, slot.standing.borrow().shard.clone()?.0));
         let mine = disk.mine.iter().map(shard).collect::<Option<BTreeMap<_, _>>>()?;
         Some(DiskShards { total: disk.superblock.as_ref()?.shards, mine })
@@ -180,16 +224,16 @@ impl Shards {
     /// Looks for shards that have failed; whether there are new ones. Says so once.
     pub fn look(&self) -> bool {
         let mut found = false;
-        for ((_, number), disk, slot) in self.slots() {
-            found |= slot.look(&disk.path, number, self.rt.now());
+        for ((_, number), disk) in self.places() {
+            found |= disk.mine[&number].look(&disk.path, number, self.rt.now());
         }
         found
     }
 
     /// Asks every disk whether it is still there, unless it owes an answer already.
     pub fn probe(&self) {
-        for (_, disk, slot) in self.slots() {
-            let standing = slot.standing.borrow();
+        for ((_, number), disk) in self.places() {
+            let standing = disk.mine[&number].standing.borrow();
             let Some((_, watched)) = standing.shard.as_ref().filter(|_| standing.out.is_none()) else { continue };
             let (watched, last) = (watched.clone(), disk.superblock.as_ref().map(last_block).unwrap_or_default());
             if watched.watch().failed().is_none() && watched.watch().oldest(self.rt.now()) < PROBE_EVERY {
@@ -201,28 +245,34 @@ impl Shards {
     /// Shards that are to be tried again now.
     pub fn due(&self) -> Vec<Place> {
         let now = self.rt.now();
-        self.slots().filter(|(_, _, slot)| slot.is_due(now)).map(|(place, ..)| place).collect()
+        let due = |((_, number), disk): &(Place, Rc<DiskOfCore>)| disk.mine[number].is_due(now);
+        self.places().into_iter().filter(due).map(|(place, _)| place).collect()
     }
 
     /// Recovers a failed shard; whether it is back. The replicas on it are to be served anew then.
     pub async fn try_again(&self, place: Place) -> bool {
-        let (disk, slot) = self.slot(place);
+        let Some(disk) = self.disks.borrow().get(&place.0).cloned() else { return false };
+        let slot = &disk.mine[&place.1];
         slot.attempts.borrow_mut().begin();
         let superblock = disk.superblock.as_ref().expect("it has shards");
         let back = recover_soundly(&disk.path, superblock, place.1).await;
-        let attempts = &mut *slot.attempts.borrow_mut();
-        attempts.under_way = false;
+        slot.attempts.borrow_mut().under_way = false;
         let show = format!("disk {}, shard {}", disk.path.display(), place.1);
         match back {
+            Ok((shard, _)) if disk.removed.get() => {
+                let _ = shard.close().await;
+                false
+            }
             Ok(recovered) => {
                 info!("{show}: it works again and is back in service");
-                attempts.lasting = false;
+                slot.attempts.borrow_mut().lasting = false;
                 *slot.standing.borrow_mut() = Standing { shard: Some(recovered), out: None };
                 true
             }
             Err(why) => {
-                attempts.failed(self.rt.now());
-                match attempts.due {
+                slot.attempts.borrow_mut().failed(self.rt.now());
+                let due = slot.attempts.borrow().due;
+                match due {
                     Some(_) => warn!("{show}: still out of service: {why}"),
                     None => error!("{show}: stays out of service: {why}; replace the disk, or start the daemon again"),
                 }
@@ -233,26 +283,24 @@ impl Shards {
     }
 
     /// How the core's share of each disk does.
-    pub fn report(&self) -> Vec<DiskShare> {
-        self.disks.iter().map(|disk| disk.report(self.rt.now())).collect()
+    pub fn report(&self) -> BTreeMap<usize, DiskShare> {
+        self.disks.borrow().iter().map(|(position, disk)| (*position, disk.report(self.rt.now()))).collect()
+    }
+
+    /// What each replica on a disk takes.
+    pub fn replica_sizes(&self, position: usize) -> Vec<store::ReplicaBytes> {
+        let Some(disk) = self.disks.borrow().get(&position).cloned() else { return vec![] };
+        let of = |slot: &Slot| slot.standing.borrow().shard.as_ref().map(|(shard, _)| shard.replica_bytes());
+        disk.mine.values().filter_map(of).flatten().collect()
     }
 
     /// Closes the shards in good order.
     pub async fn close(&self) {
-        for (name, shard) in self.shards() {
-            if let Err(e) = shard.close().await {
-                warn!("{name} was not closed cleanly: {e}; it recovers at the next start");
-            }
+        let disks: Vec<_> = self.disks.borrow().values().cloned().collect();
+        for disk in disks {
+            disk.close_shards().await;
         }
         info!("core {}: shards closed", self.core);
-    }
-
-    fn shards(&self) -> Vec<(String, DaemonShard)> {
-        let named = |((_, number), disk, slot): (Place, &DiskOfCore, &Slot)| {
-            let shard = slot.standing.borrow().shard.as_ref().map(|(shard, _)| shard.clone())?;
-            Some((format!("disk {}, shard {number}", disk.path.display()), shard))
-        };
-        self.slots().filter_map(named).collect()
     }
 }
 
@@ -289,6 +337,14 @@ impl Slot {
         Some(shard.clone())
     }
 
+    fn sample(&self, passed: Duration) {
+        if let Some((_, disk)) = &self.standing.borrow().shard {
+            let mut rates = self.rates.get();
+            rates.sample(disk.watch().totals(), passed);
+            self.rates.set(rates);
+        }
+    }
+
     fn is_due(&self, now: Duration) -> bool {
         let attempts = self.attempts.borrow();
         let busy = self.standing.borrow().shard.as_ref().is_some_and(|(_, disk)| disk.watch().is_busy());
@@ -298,8 +354,14 @@ impl Slot {
     fn report(&self, number: u16, now: Duration) -> ShardReport {
         let standing = self.standing.borrow();
         let watch = standing.shard.as_ref().map(|(_, disk)| disk.watch());
+        let load = match standing.out.is_none() {
+            true => self.rates.get().load(),
+            false => Load::default(),
+        };
         ShardReport {
             number,
+            load,
+            totals: watch.map(Watch::totals).unwrap_or_default(),
             in_service: standing.out.is_none(),
             usage: standing.shard.as_ref().map(|(shard, _)| shard.usage()),
             oldest_io: watch.map(|w| w.oldest(now)).unwrap_or_default(),
@@ -314,7 +376,40 @@ impl DiskOfCore {
         let sum = |of: fn(&Usage) -> u64| shards.iter().filter_map(|s| s.usage.as_ref().map(of)).sum();
         let lasting = |slot: &&Slot| slot.attempts.borrow().lasting;
         let failed = self.mine.values().filter(lasting).find_map(|slot| slot.standing.borrow().out.clone());
-        DiskShare { capacity: sum(|u| u.capacity), used: sum(|u| u.used), failed, shards }
+        let load = DiskLoad {
+            load: shards.iter().fold(Load::default(), |sum, s| sum.plus(&s.load)),
+            oldest_io_us: shards.iter().map(|s| s.oldest_io.as_micros() as u64).max().unwrap_or(0),
+        };
+        let totals = shards.iter().fold(Totals::default(), |sum, s| sum.plus(&s.totals));
+        DiskShare { capacity: sum(|u| u.capacity), used: sum(|u| u.used), failed, load, totals, shards }
+    }
+
+    /// Closes the shards for good: the disk is taken away.
+    async fn close(&self) {
+        self.removed.set(true);
+        let give_up = async {
+            glommio::timer::sleep(CLOSING).await;
+            for slot in self.mine.values() {
+                if let Some((_, disk)) = &slot.standing.borrow().shard {
+                    disk.watch().fail("it was removed");
+                }
+            }
+            std::future::pending().await
+        };
+        futures_lite::future::or(self.close_shards(), give_up).await;
+    }
+
+    async fn close_shards(&self) {
+        for (number, slot) in &self.mine {
+            let shard = slot.standing.borrow().shard.as_ref().map(|(shard, _)| shard.clone());
+            let Some(shard) = shard else { continue };
+            if let Err(e) = shard.close().await {
+                warn!(
+                    "disk {}, shard {number} was not closed cleanly: {e}; it recovers at the next start",
+                    self.path.display()
+                );
+            }
+        }
     }
 }
 
@@ -374,7 +469,8 @@ mod tests {
     }
 
     fn live(shards: &Shards) -> (DaemonShard, DaemonDisk) {
-        let standing = shards.slot((0, 0)).1.standing.borrow();
+        let disk = shards.disks.borrow()[&0].clone();
+        let standing = disk.mine[&0].standing.borrow();
         let (shard, disk) = standing.shard.as_ref().unwrap();
         (shard.clone(), disk.clone())
     }
@@ -395,11 +491,11 @@ mod tests {
                 // The shard has ended already when it is looked at, and when it has not.
                 let _ = shard.checkpoint().await;
                 assert!(shards.look() && !shards.look());
-                assert!(!shards.report()[0].shards[0].in_service);
-                assert_eq!(shards.report()[0].failed, None, "not before it has been tried again");
+                assert!(!shards.report()[&0].shards[0].in_service);
+                assert_eq!(shards.report()[&0].failed, None, "not before it has been tried again");
                 until_due(&shards).await;
                 assert!(shards.try_again((0, 0)).await);
-                assert!(shards.report()[0].shards[0].in_service);
+                assert!(shards.report()[&0].shards[0].in_service);
                 assert!(live(&shards).0.checkpoint().await.is_ok());
             }
             shards.close().await;

@@ -6,6 +6,7 @@
 //! themselves cannot be taken back. They are run to their end, and until the last one has ended nobody may
 //! open the same place anew: a late write would land in the successor's log.
 
+use levee_core::load::Totals;
 use levee_core::ports::{Disk, Runtime};
 use levee_proto::BLOCK_SIZE;
 use std::cell::{Cell, RefCell};
@@ -29,6 +30,7 @@ struct State {
     failed: RefCell<Option<Rc<str>>>,
     operations: RefCell<Slots>,
     read_errors: Cell<u32>,
+    totals: Cell<Totals>,
 }
 
 /// Outstanding operations by number, and numbers to use again.
@@ -77,6 +79,17 @@ impl Watch {
     /// Reads that failed.
     pub fn read_errors(&self) -> u32 {
         self.0.read_errors.get()
+    }
+
+    /// What it has read and written.
+    pub fn totals(&self) -> Totals {
+        self.0.totals.get()
+    }
+
+    fn count(&self, add: impl FnOnce(&mut Totals)) {
+        let mut totals = self.0.totals.get();
+        add(&mut totals);
+        self.0.totals.set(totals);
     }
 
     fn begin(&self, since: Duration) -> usize {
@@ -168,7 +181,15 @@ impl<D: Disk, R: Runtime> Watched<D, R> {
         }
     }
 
-    fn written<T>(&self, result: io::Result<T>, what: &str) -> io::Result<T> {
+    /// `len`: bytes that were written.
+    fn written<T>(&self, result: io::Result<T>, len: usize) -> io::Result<T> {
+        if result.is_ok() {
+            self.watch.count(|t| t.write(len as u64));
+        }
+        self.or_fail(result, "writing to")
+    }
+
+    fn or_fail<T>(&self, result: io::Result<T>, what: &str) -> io::Result<T> {
         if let Err(e) = &result {
             self.watch.fail(&format!("{what} it failed: {e}"));
         }
@@ -232,24 +253,24 @@ impl<D: Disk, R: Runtime> Disk for Watched<D, R> {
     }
 
     async fn write(&self, pos: u64, buf: D::WriteBuf) -> io::Result<()> {
-        let disk = self.disk.clone();
+        let (disk, len) = (self.disk.clone(), buf.len());
         let written = self.run(async move { disk.write(pos, buf).await }).await;
-        self.written(written, "writing to")
+        self.written(written, len)
     }
 
     async fn write_durable(&self, pos: u64, buf: D::WriteBuf) -> io::Result<()> {
-        let disk = self.disk.clone();
+        let (disk, len) = (self.disk.clone(), buf.len());
         let written = self.run(async move { disk.write_durable(pos, buf).await }).await;
-        self.written(written, "writing to")
+        self.written(written, len)
     }
 
     async fn read(&self, pos: u64, len: usize) -> io::Result<D::ReadBuf> {
         let disk = self.disk.clone();
         let read = self.run(async move { disk.read(pos, len).await }).await;
-        if let Err(e) = &read
-            && self.watch.failed().is_none()
-        {
-            self.watch.read_failed(e);
+        match &read {
+            Ok(_) => self.watch.count(|t| t.read(len as u64)),
+            Err(e) if self.watch.failed().is_none() => self.watch.read_failed(e),
+            Err(_) => {}
         }
         read
     }
@@ -257,6 +278,6 @@ impl<D: Disk, R: Runtime> Disk for Watched<D, R> {
     async fn sync(&self) -> io::Result<()> {
         let disk = self.disk.clone();
         let synced = self.run(async move { disk.sync().await }).await;
-        self.written(synced, "syncing")
+        self.or_fail(synced, "syncing")
     }
 }

@@ -42,6 +42,9 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub struct Node {
     pub dir: TempDir,
     pub disks: Vec<PathBuf>,
+    pub name: String,
+    /// More of the command line.
+    pub args: Vec<String>,
 }
 
 impl Node {
@@ -50,15 +53,16 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let disks: Vec<_> = (1..=disks).map(|n| dir.path().join(format!("disk-{n}"))).collect();
         disks.iter().for_each(|path| format(path));
-        Node { dir, disks }
+        Node { dir, disks, name: "n1".into(), args: vec![] }
     }
 
-    fn run(&self, meta: &str) -> Command {
+    fn run(&self, meta: &str, admin: &str) -> Command {
         let text = |path: &Path| path.to_str().unwrap().to_string();
         let address = || format!("127.0.0.1:{}", free_port());
         let (state, sockets) = (text(&self.dir.path().join("state")), text(&self.dir.path().join("run")));
-        let mut command = stored(&["run", "--name", "n1", "--meta", meta, "--dir", &state, "--sockets", &sockets]);
-        command.args(["--admin", &address(), "--data", &address()]);
+        let mut command =
+            stored(&["run", "--name", &self.name, "--meta", meta, "--dir", &state, "--sockets", &sockets]);
+        command.args(["--admin", admin, "--data", &address()]).args(&self.args);
         for disk in &self.disks {
             command.args(["--disk", &text(disk)]);
         }
@@ -66,14 +70,15 @@ impl Node {
     }
 
     pub fn start(&self, meta: &str) -> Daemon {
-        let mut child = self.run(meta).stderr(Stdio::piped()).spawn().unwrap();
+        let admin = format!("127.0.0.1:{}", free_port());
+        let mut child = self.run(meta, &admin).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
-        Daemon { child, log: Log(BufReader::new(stderr)) }
+        Daemon { child, admin: format!("http://{admin}"), log: Log(BufReader::new(stderr)) }
     }
 
     /// A start that the daemon refuses.
     pub fn refused(&self, meta: &str) -> Output {
-        self.run(meta).output().unwrap()
+        self.run(meta, &format!("127.0.0.1:{}", free_port())).output().unwrap()
     }
 }
 
@@ -85,6 +90,8 @@ pub fn format(path: &Path) {
 /// A daemon that is killed when the test ends.
 pub struct Daemon {
     pub child: Child,
+    /// URL of its admin endpoint.
+    pub admin: String,
     pub log: Log,
 }
 
@@ -101,10 +108,44 @@ impl Iterator for Log {
 }
 
 impl Daemon {
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    /// Stops it in the middle of everything.
+    pub fn freeze(&self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    pub fn thaw(&self) {
+        self.signal(nix::sys::signal::Signal::SIGCONT);
+    }
+
+    /// Asks its admin endpoint; with a body it is a POST. Status, answer, and the request's id.
+    pub fn ask(
+        &self,
+        path: &str,
+        body: Option<serde_json::Value>,
+        id: Option<&str>,
+    ) -> (u16, serde_json::Value, String) {
+        let url = format!("{}{path}", self.admin);
+        let asked = async {
+            let http = reqwest::Client::builder().no_proxy().build().unwrap();
+            let request = match body {
+                Some(body) => http.post(&url).json(&body),
+                None => http.get(&url),
+            };
+            let request = id.iter().fold(request, |request, id| request.header("x-request-id", *id));
+            let response = request.send().await.unwrap();
+            let id = response.headers()["x-request-id"].to_str().unwrap().to_string();
+            (response.status().as_u16(), response.json().await.unwrap(), id)
+        };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(asked)
+    }
+
     /// Ends it in good order; the rest of its log.
     pub fn stop(mut self) -> String {
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(nix::sys::signal::Signal::SIGTERM);
         let rest = self.log.by_ref().collect();
         assert!(self.child.wait().unwrap().success(), "{rest}");
         rest

@@ -23,6 +23,8 @@ use tokio::time::{Instant, sleep};
 
 /// What goes on to the leader beside method, path and body.
 const CARRIED: [&str; 2] = [REQUEST_ID_HEADER, IDEMPOTENCY_HEADER];
+/// The level from which on the group knows keys. Before, during an upgrade, changes are made without.
+const LEVEL_OF_KEYS: u32 = 2;
 /// What comes back from it beside status and body.
 const ANSWERED: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
 
@@ -80,6 +82,9 @@ async fn keyed(app: &App, parts: &Parts, body: &Bytes) -> Result<Option<Keyed>, 
         let detail = format!("{IDEMPOTENCY_HEADER} must be 1 to {MAX_KEY} printable ASCII characters");
         Failure::new(ProblemKind::Invalid, detail)
     })?;
+    if app.replicated.read(|state| state.level()) < LEVEL_OF_KEYS {
+        return Ok(None);
+    }
     let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
     let fingerprint = fingerprint(&[parts.method.as_str().as_bytes(), path.as_bytes(), body]);
     // A leader that has not caught up would not know that it was answered.

@@ -3,19 +3,28 @@
 mod batches;
 mod capacity;
 mod cluster;
+mod dashboard;
+mod document;
+mod events;
 mod extract;
 mod families;
 mod forward;
 mod limit;
+mod load;
+mod maintenance;
 mod members;
 mod metrics;
 mod nodes;
+mod operate;
+mod placement;
 mod problem;
+mod rebalance;
 mod repair;
 mod snapshots;
 mod trace;
 mod versions;
 mod volumes;
+mod watch;
 
 pub use problem::Failure;
 
@@ -45,19 +54,24 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
     let (by_any, read) = read_routes().split_for_parts();
     document.merge(documented);
     document.merge(read);
+    let document = document::complete(&document);
     let by_leader = by_leader.route_layer(from_fn_with_state(app.clone(), forward::to_leader));
     by_leader
         .merge(by_any)
         .merge(local)
         .route("/v1/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+        .route("/", get(dashboard::page))
+        .route("/style.css", get(dashboard::style))
+        .route("/script.js", get(dashboard::script))
+        .route("/icon.svg", get(dashboard::icon))
         .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(cluster::healthz))
-        .layer(from_fn_with_state(app.clone(), meters::count))
         .with_state(app.clone())
         .merge(raft)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(app, limit::by_client))
+        .layer(from_fn_with_state(app.clone(), limit::by_client))
+        .layer(from_fn_with_state(app, meters::count))
         .layer(from_fn(trace::name_and_log))
 }
 
@@ -90,6 +104,19 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(capacity::set_limits))
         .routes(routes!(repair::set_disk_state))
         .routes(routes!(repair::show))
+        .routes(routes!(operate::set_node_state))
+        .routes(routes!(operate::remove_node))
+        .routes(routes!(operate::remove_disk))
+        .routes(routes!(operate::set_disk_weight))
+        .routes(routes!(placement::show, placement::change))
+        .routes(routes!(placement::what_if))
+        .routes(routes!(rebalance::plan))
+        .routes(routes!(rebalance::run, rebalance::status, rebalance::cancel))
+        .routes(routes!(maintenance::show, maintenance::start, maintenance::end))
+        .routes(routes!(events::events))
+        .routes(routes!(load::show))
+        .routes(routes!(load::history))
+        .routes(routes!(watch::watch))
         .routes(routes!(members::list, members::add))
         .routes(routes!(members::remove))
         .routes(routes!(members::replace))

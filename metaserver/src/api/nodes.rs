@@ -41,7 +41,7 @@ pub async fn list_nodes(
     let (limit, after) = (paging.limit()?, paging.after_number()?);
     app.barrier.pass().await?;
     let mut nodes = app.replicated.read(|state| state.nodes_after(NodeId(after), limit + 1));
-    app.observed(|observed, now| nodes.iter_mut().for_each(|n| n.state = observed.node_state(n.id, now)));
+    app.observed(|observed, now| nodes.iter_mut().for_each(|n| observed.fill_node(n, now)));
     Ok(Answer(page(nodes, limit, |n| n.id.to_string())))
 }
 

@@ -131,8 +131,9 @@ pub async fn allocate(
     Path(name): Path<String>,
     Body(request): Body<AllocateChunks>,
 ) -> Result<Answer<AllocatedChunks>, Failure> {
-    let alive = app.observed(|observed, now| app.replicated.read(|state| observed.alive(state, now)));
-    match app.proposer.propose(Command::Allocate { name, request, alive }).await? {
+    let (alive, full) =
+        app.observed(|seen, now| app.replicated.read(|state| (seen.alive(state, now), seen.full_disks(state))));
+    match app.proposer.propose(Command::Allocate { name, request, alive, full }).await? {
         state::Answer::Allocated(allocated) => Ok(Answer(allocated)),
         other => Err(unexpected(other).into()),
     }
@@ -147,8 +148,9 @@ pub async fn change_replicas(
     Path(name): Path<String>,
     Body(request): Body<ChangeReplicas>,
 ) -> Result<Answer<ChangedReplicas>, Failure> {
-    let alive = app.observed(|observed, now| app.replicated.read(|state| observed.best(state, now)));
-    match app.proposer.propose(Command::ChangeReplicas { name, request, alive }).await? {
+    let (alive, full) =
+        app.observed(|seen, now| app.replicated.read(|state| (seen.best(state, now), seen.full_disks(state))));
+    match app.proposer.propose(Command::ChangeReplicas { name, request, alive, full }).await? {
         state::Answer::Changed(changed) => Ok(Answer(changed)),
         other => Err(unexpected(other).into()),
     }

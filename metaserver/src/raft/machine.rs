@@ -5,12 +5,14 @@ use super::database::{self, Database};
 use super::log::any;
 use super::snapshots::{SnapshotFile, Snapshots};
 use super::{Entry, LogId, Membership, Meta, NodeError, Types};
+use crate::changes::{self, Ring, Thing};
 use anyhow::Context;
 use levee_meta_state::{Command, Frozen, Outcome, State};
+use levee_proto::api::{Changes, ThingKind};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError};
 use std::future::Future;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
 
 /// The state as this member has applied it. Others only read it.
@@ -21,6 +23,7 @@ pub struct Replicated {
     intents: watch::Sender<()>,
     /// Log index that the state has reached.
     reached: watch::Sender<u64>,
+    changes: Arc<Mutex<Ring>>,
 }
 
 #[derive(Clone)]
@@ -54,17 +57,23 @@ impl Inner {
         if needed <= known { Ok(()) } else { Err(super::too_old(needed, known)) }
     }
 
-    fn enter(&mut self, entry: Entry) -> Vec<Outcome> {
-        let outcomes = match entry.payload {
-            EntryPayload::Blank => Vec::new(),
-            EntryPayload::Normal(batch) => self.apply(&batch),
+    /// Answers with what came of its commands, and what they changed.
+    fn enter(&mut self, entry: Entry) -> (Vec<Outcome>, Vec<Thing>) {
+        let entered = match entry.payload {
+            EntryPayload::Blank => Default::default(),
+            EntryPayload::Normal(batch) => {
+                let outcomes = self.apply(&batch);
+                let pairs = batch.commands.iter().zip(&outcomes);
+                let things = pairs.flat_map(|(command, outcome)| changes::of(command, outcome, &self.state)).collect();
+                (outcomes, things)
+            }
             EntryPayload::Membership(membership) => {
                 self.membership = Membership::new(Some(entry.log_id), membership);
-                Vec::new()
+                Default::default()
             }
         };
         self.applied = Some(entry.log_id);
-        outcomes
+        entered
     }
 
     fn apply(&mut self, batch: &Batch) -> Vec<Outcome> {
@@ -83,6 +92,21 @@ impl Replicated {
     /// Wakes whenever an intent may have changed.
     pub fn intents(&self) -> watch::Receiver<()> {
         self.intents.subscribe()
+    }
+
+    /// What changed after a revision, of what this member has applied.
+    pub fn changes_after(&self, after: Option<u64>, kinds: &[ThingKind], limit: usize) -> Changes {
+        self.changes().after(after, kinds, limit)
+    }
+
+    /// Wakes whenever something was applied.
+    pub fn moves(&self) -> watch::Receiver<u64> {
+        self.reached.subscribe()
+    }
+
+    // An entry's changes are noted whole or not at all.
+    fn changes(&self) -> MutexGuard<'_, Ring> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who is in the group by the newest committed word, and that word's log index.
@@ -153,6 +177,7 @@ impl Machine {
             inner: Arc::new(RwLock::new(inner)),
             intents: watch::Sender::new(()),
             reached: watch::Sender::new(reached),
+            changes: Arc::new(Mutex::new(Ring::begin(reached))),
         };
         Ok(Machine { shared, database, snapshots, level })
     }
@@ -234,7 +259,10 @@ impl RaftStateMachine<Types> for Machine {
                         .map_err(|e| StorageIOError::apply(entry.log_id, any(anyhow::Error::msg(e))))?;
                     wake |= batch.commands.iter().any(moves_intents);
                 }
-                answers.push(inner.enter(entry));
+                let index = entry.log_id.index;
+                let (outcomes, things) = inner.enter(entry);
+                self.shared.changes().note(index, things);
+                answers.push(outcomes);
             }
         }
         self.shared.changed(wake);
@@ -264,6 +292,7 @@ impl RaftStateMachine<Types> for Machine {
         let inner = Inner::at(meta, state);
         inner.check_level(inner.state.level(), self.level).map_err(|e| failed(anyhow::Error::msg(e)))?;
         publish(&self.database, &self.snapshots, meta).await.map_err(failed)?;
+        *self.shared.changes() = Ring::begin(meta.last_log_id.map_or(0, |id| id.index));
         *self.shared.lock_mut() = inner;
         self.shared.changed(true);
         Ok(())

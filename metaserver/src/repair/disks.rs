@@ -2,9 +2,12 @@
 //!
 //! A disk is lost when its daemon says that it failed, at once; or when nothing was heard of it for the
 //! time that the operators set: its node is down, or runs without it. Silence may as well be this member's own:
-//! while more than half of the nodes are down, no silence counts. A disk that is heard of again is lost no more.
+//! while more than half of the nodes are down, no silence counts, nor does that of a node which other nodes reach. It does not
+//! count during maintenance either. A disk that is heard of again is lost no more; but a node whose disks were given up and came
+//! back is given twice the time when it goes away again soon, so that one that comes and goes does not keep the cluster copying.
 
 use super::View;
+use crate::limits::{GIVEN_UP_WINDOW, MAX_DOUBLINGS};
 use levee_meta_state::limits::MAX_REASON;
 use levee_meta_state::{Command, Decider, Disk, State};
 use levee_proto::api::{DiskState, NodeState};
@@ -12,9 +15,14 @@ use levee_proto::{DiskId, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// Disks that their nodes run without, and since when.
+/// What is remembered of disks that are away.
 #[derive(Default)]
-pub struct Absences(BTreeMap<DiskId, Instant>);
+pub struct Absences {
+    /// Disks that their nodes run without, and since when.
+    absent: BTreeMap<DiskId, Instant>,
+    /// Nodes whose silence counted: how often lately, and when last.
+    given_up: BTreeMap<NodeId, (u32, Instant)>,
+}
 
 impl Absences {
     /// Adds what is to be decided about disks; says why silence does not count, if it should.
@@ -34,30 +42,59 @@ impl Absences {
         if silent.is_empty() {
             return None;
         }
-        let held = most_are_down(view);
-        if held.is_none() {
-            commands.append(&mut silent);
+        if let Some(why) = most_are_down(view) {
+            return Some(why);
         }
+        let reached = |command: &Command| match command {
+            Command::SetDisk { disk, .. } => self.is_reached(view, *disk),
+            _ => None,
+        };
+        let held = silent.iter().find_map(reached);
+        silent.retain(|command| reached(command).is_none());
+        self.remember(view, &silent);
+        commands.append(&mut silent);
         held
     }
 
     fn note(&mut self, view: &View<'_>) {
         let absent = view.state.absent_disks();
-        self.0.retain(|id, _| absent.contains(id));
+        self.absent.retain(|id, _| absent.contains(id));
+        self.given_up.retain(|_, (_, last)| view.now.saturating_duration_since(*last) < GIVEN_UP_WINDOW);
         for id in absent {
-            self.0.entry(id).or_insert(view.now);
+            self.absent.entry(id).or_insert(view.now);
+        }
+    }
+
+    /// How long a node's silence is borne.
+    fn patience(&self, view: &View<'_>, node: NodeId) -> Duration {
+        let times = self.given_up.get(&node).map_or(0, |(times, _)| (*times).min(MAX_DOUBLINGS));
+        view.policy.after.saturating_mul(1 << times)
+    }
+
+    fn remember(&mut self, view: &View<'_>, silent: &[Command]) {
+        let disk = |command: &Command| match command {
+            Command::SetDisk { disk, .. } => view.state.disk(*disk).map(|d| d.node),
+            _ => None,
+        };
+        let nodes: BTreeSet<NodeId> = silent.iter().filter_map(disk).collect();
+        for node in nodes {
+            let (times, last) = self.given_up.entry(node).or_insert((0, view.now));
+            (*times, *last) = (*times + 1, view.now);
         }
     }
 
     /// Why nothing being heard of the disk makes it count as lost, if it does.
     fn silence(&self, view: &View<'_>, id: DiskId, disk: &Disk) -> Option<String> {
-        let (observed, now, after) = (view.observed, view.now, view.policy.after);
+        if view.state.node_is_maintained(disk.node, view.now_ms) {
+            return None;
+        }
+        let (observed, now, after) = (view.observed, view.now, self.patience(view, disk.node));
         let name = view.state.node(disk.node).map_or_else(|| disk.node.to_string(), |n| n.name.clone());
         if observed.node_state(disk.node, now) == NodeState::Down {
             let silent = observed.silence(disk.node, now);
             return (silent >= after).then(|| format!("nothing was heard of node '{name}' for {}", seconds(silent)));
         }
-        let absent = now.saturating_duration_since(*self.0.get(&id)?);
+        let absent = now.saturating_duration_since(*self.absent.get(&id)?);
         (absent >= after).then(|| format!("node '{name}' has run without it for {}", seconds(absent)))
     }
 }
@@ -66,6 +103,18 @@ impl Absences {
 fn declare(commands: &mut Vec<Command>, id: DiskId, disk: &Disk, by: Decider, reason: String) {
     if disk.death.as_ref().is_none_or(|d| d.by < by) {
         commands.push(Command::SetDisk { disk: id, state: DiskState::Dead, reason: Some(reason), by });
+    }
+}
+
+impl Absences {
+    /// Why the silence of the disk's node is not the node's own, if so.
+    fn is_reached(&self, view: &View<'_>, disk: DiskId) -> Option<String> {
+        let node = view.state.disk(disk)?.node;
+        let why = view.observed.partition(node, view.now)?;
+        let name = view.state.node(node).map_or_else(|| node.to_string(), |n| n.name.clone());
+        let is_down = view.observed.node_state(node, view.now) == NodeState::Down;
+        is_down
+            .then(|| format!("node '{name}' is not given up: {why}; mend the network, or `levee disk fail` its disks"))
     }
 }
 

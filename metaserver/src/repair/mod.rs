@@ -6,11 +6,14 @@
 //! observations; nothing here is remembered beyond a term, so a new leader starts its waits anew.
 
 mod disks;
+mod moves;
 mod rate;
 mod volumes;
+mod watch;
 
 use crate::app::App;
 use crate::capacity;
+use crate::clock::now_ms;
 use crate::limits::{MAX_BATCH, REPAIR_TICK};
 use crate::observe::Observed;
 use levee_meta_state::{Command, State};
@@ -36,6 +39,8 @@ struct View<'a> {
     observed: &'a Observed,
     policy: Policy,
     now: Instant,
+    /// Milliseconds since 1970.
+    now_ms: u64,
 }
 
 /// What is remembered from one look to the next, within a term.
@@ -45,6 +50,8 @@ struct Memory {
     disks: disks::Absences,
     volumes: volumes::Repairs,
     rate: rate::Shares,
+    moves: moves::Moves,
+    watch: watch::Watch,
     /// How full the cluster was said to be last.
     level: CapacityLevel,
 }
@@ -73,12 +80,16 @@ pub async fn run(app: Arc<App>) {
 fn look(app: &App, memory: &mut Memory) -> Vec<Command> {
     let mut commands = Vec::new();
     tell_level(app, &mut memory.level);
+    let now_ms = now_ms();
     let held = app.observed(|observed, now| {
+        observed.look(now);
         app.replicated.read(|state| {
-            let view = View { state, observed, policy: app.policy, now };
+            let view = View { state, observed, policy: app.policy, now, now_ms };
             let held = memory.disks.judge(&view, &mut commands);
             memory.volumes.tend(&view, &mut commands);
             memory.rate.share(&view, &mut commands);
+            memory.moves.watch(&view, &mut commands);
+            memory.watch.tell(&view, &mut commands);
             held
         })
     });

@@ -1,7 +1,7 @@
 //! Volumes that nobody uses, and that only a gateway can put in order: each is attached to a node for repair, a few at
 //! a time, until that is done.
 //!
-//! Some have copies on disks that are dead or being drained; they are searched for. Others have *chores*: snapshots to
+//! Some have copies on disks that are dead or being drained; they are searched for. A rebalance names others. Others have *chores*: snapshots to
 //! complete, entries to drop that no snapshot needs, ancestors to copy; the state knows them. Somebody may wait for a
 //! chore, so it waits neither for the search nor for repairs.
 //!
@@ -77,7 +77,12 @@ impl Repairs {
         }
         let chores = running.iter().filter(|(id, _)| view.state.has_chores(*id)).count();
         let mut begun = self.next_chores(view, MAX_CHORES.saturating_sub(chores));
-        begun.extend(self.search(view, MAX_REPAIRS.saturating_sub(running.len() - chores)));
+        let slots = MAX_REPAIRS.saturating_sub(running.len() - chores);
+        if !view.state.is_maintained(view.now_ms) {
+            let moving = self.to_move(view, slots);
+            begun.extend(self.search(view, slots.saturating_sub(moving.len())));
+            begun.extend(moving);
+        }
         begin(view, &begun, commands);
     }
 
@@ -106,6 +111,12 @@ impl Repairs {
         let begun: Vec<VolumeId> = after.into_iter().chain(before).take(slots).collect();
         self.last_chore = begun.last().copied().unwrap_or(self.last_chore);
         begun.into_iter().collect()
+    }
+
+    /// Volumes with copies that a rebalance moves.
+    fn to_move(&self, view: &View<'_>, slots: usize) -> Vec<VolumeId> {
+        let is_free = |id: &VolumeId| !view.state.is_attached(*id) && !self.resting.contains_key(id);
+        view.state.moving_volumes().into_iter().filter(is_free).take(slots).collect()
     }
 
     /// Volumes with copies to put elsewhere.
@@ -204,7 +215,7 @@ mod tests {
         let alive = BTreeSet::from([NodeId(1)]);
         for i in 0..volumes {
             let name = format!("v{i}");
-            let create = CreateVolume { name: name.clone(), size: CHUNK_SIZE, copies: 1, min_copies: 1 };
+            let create = CreateVolume { name: name.clone(), size: CHUNK_SIZE, copies: 1, min_copies: 1, class: None };
             apply(&mut state, Command::CreateVolume(create));
             let attached = Command::Attach { name: name.clone(), node: None, alive: alive.clone() };
             let Answer::Volume(info) = apply(&mut state, attached) else { panic!("not a volume") };
@@ -214,7 +225,10 @@ mod tests {
                 panic!("not opened")
             };
             let request = AllocateChunks { epoch: opened.epoch, indexes: vec![0] };
-            apply(&mut state, Command::Allocate { name: name.clone(), request, alive: alive.clone() });
+            apply(
+                &mut state,
+                Command::Allocate { name: name.clone(), request, alive: alive.clone(), full: Default::default() },
+            );
             apply(&mut state, Command::Detach { name });
         }
         let (disk, to, by) = (DiskId(1), DiskState::Draining, Decider::Operator);
@@ -232,7 +246,7 @@ mod tests {
         let mut repairs = Repairs::default();
         let mut tend = |state: &mut State, now: Instant| {
             let mut commands = Vec::new();
-            repairs.tend(&View { state, observed: &observed, policy, now }, &mut commands);
+            repairs.tend(&View { state, observed: &observed, policy, now, now_ms: 0 }, &mut commands);
             commands.iter().for_each(|c| drop(apply(state, c.clone())));
             let attached = |c: &Command| match c {
                 Command::AttachRepair { volume, .. } => Some(volume.0),

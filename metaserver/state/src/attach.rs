@@ -8,7 +8,7 @@ use crate::command::{Answer, Outcome};
 use crate::snapshots::conflict;
 use crate::state::State;
 use crate::tables::{Volume, VolumeAttachment};
-use levee_proto::api::{OpenVolume, OpenedVolume, Problem, ProblemKind, SnapshotName, VolumeVersions};
+use levee_proto::api::{EventKind, OpenVolume, OpenedVolume, Problem, ProblemKind, SnapshotName, VolumeVersions};
 use levee_proto::{NodeId, VolumeId};
 use std::collections::BTreeSet;
 
@@ -22,6 +22,7 @@ impl State {
         let id = self.user_volume_id(name)?;
         if let Some(node) = self.free_node(name, Some(id), node, alive)? {
             self.set_attachment(id, node, false);
+            self.tell(EventKind::Volume, name, format!("was attached to node '{}'", self.node_name(node)));
         }
         self.volume_answer(id)
     }
@@ -44,6 +45,10 @@ impl State {
             (Some(_), _) => Ok(None),
             (None, Some(node)) if !alive.contains(&node) => Err(conflict(format!(
                 "volume '{name}' cannot be attached to node '{}', which is down: start its daemon, or choose another node",
+                self.node_name(node)
+            ))),
+            (None, Some(node)) if !self.takes_volumes(node) => Err(conflict(format!(
+                "volume '{name}' cannot be attached to node '{0}', which is being emptied: choose another node, or `levee node undrain {0}`",
                 self.node_name(node)
             ))),
             (None, Some(node)) => Ok(Some(node)),
@@ -71,7 +76,7 @@ impl State {
         }
     }
 
-    fn node_id(&self, name: &str) -> Result<NodeId, Problem> {
+    pub(crate) fn node_id(&self, name: &str) -> Result<NodeId, Problem> {
         self.index.node_by_name.get(name).copied().ok_or_else(|| {
             let shown = levee_proto::api::shown_name(name);
             Problem::new(ProblemKind::NotFound, format!("there is no node named '{shown}'"))
@@ -80,7 +85,7 @@ impl State {
 
     pub(crate) fn least_attached(&self, alive: &BTreeSet<NodeId>) -> Option<NodeId> {
         let load = |id: &NodeId| self.index.attached.get(id).map_or(0, BTreeSet::len);
-        alive.iter().copied().filter(|id| self.tables.nodes.contains_key(id)).min_by_key(|id| (load(id), *id))
+        alive.iter().copied().filter(|id| self.takes_volumes(*id)).min_by_key(|id| (load(id), *id))
     }
 
     /// Detaching a detached volume is no change, and one that is being repaired counts as detached.
@@ -91,6 +96,7 @@ impl State {
         let id = self.user_volume_id(name)?;
         if self.tables.volumes.get(&id).is_some_and(|v| v.user().is_some()) {
             self.drop_attachment(id);
+            self.tell(EventKind::Volume, name, "was detached");
         }
         self.volume_answer(id)
     }

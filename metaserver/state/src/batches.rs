@@ -22,7 +22,7 @@ impl State {
             self.check_all(&request.volumes)?;
         }
         let created = request.volumes.iter().map(|volume| {
-            let created = crate::command::validate_volume(volume).and_then(|()| self.create_volume(volume));
+            let created = crate::command::validate_volume(volume).and_then(|()| self.add_volume(volume));
             let (id, problem) = match created {
                 Ok(Answer::Volume(info)) => (Some(info.id), None),
                 Ok(_) => (None, None),
@@ -30,7 +30,17 @@ impl State {
             };
             CreatedVolume { name: shown_name(&volume.name), id, problem }
         });
-        Ok(Answer::Created(created.collect()))
+        let created: Vec<CreatedVolume> = created.collect();
+        let done: Vec<&CreatedVolume> = created.iter().filter(|one| one.id.is_some()).collect();
+        if let [first, others @ ..] = done.as_slice() {
+            let text = if others.is_empty() {
+                "was created".into()
+            } else {
+                format!("was created, with {} others", others.len())
+            };
+            self.tell(EventKind::Volume, &first.name, text);
+        }
+        Ok(Answer::Created(created))
     }
 
     /// Whether all of them can be created, one after the other.

@@ -47,6 +47,9 @@ impl State {
         {
             return Err(invalid(format!("a warning at {warn} % comes too late where {full} % count as full")));
         }
+        if self.tables.limits != limits {
+            self.tell(EventKind::Cluster, "cluster", "has other limits to its capacity");
+        }
         self.tables.limits = limits;
         Ok(crate::command::Answer::Done)
     }

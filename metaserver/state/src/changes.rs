@@ -16,7 +16,7 @@
 
 use crate::command::{Answer, Outcome};
 use crate::placement::holder;
-use crate::room::{Room, Taken};
+use crate::room::{Room, Scope, Taken};
 use crate::state::State;
 use crate::tables::Chunk;
 use levee_proto::api::{ChangeReplicas, ChangedReplicas, DiskState, Problem, ProblemKind, ReplicaChange, ReplicaPlace};
@@ -39,6 +39,7 @@ impl State {
         name: &str,
         request: &ChangeReplicas,
         alive: &BTreeSet<NodeId>,
+        full: &BTreeSet<DiskId>,
     ) -> Outcome {
         let id = self.volume_id(name)?;
         let volume = &self.tables.volumes[&id];
@@ -50,7 +51,7 @@ impl State {
                 format!("volume '{name}' has no chunk {}: it cannot be changed", none.index),
             ));
         }
-        let mut room = Room::of(self, alive);
+        let mut room = Room::of(self, Scope { alive, full, class: volume.class, reserve: true });
         let mut plans = Vec::with_capacity(request.changes.len());
         let mut refusals = Vec::new();
         let present = request.changes.iter().filter(is_there);
@@ -93,9 +94,13 @@ impl State {
             self.check_spread(&keep, &leave)?;
         }
         let mut taken = self.taken(chunk, &keep);
+        let due = self.due_move(chunk, copies, change);
         let mut join = Vec::new();
         for _ in 0..change.add {
-            let (node, disk) = room.pick(&taken).ok_or_else(no_place)?;
+            let (node, disk) = match &due {
+                Some(one) => self.move_target(one, &taken, room)?,
+                None => room.pick(&taken).ok_or_else(no_place)?,
+            };
             taken.nodes.insert(node);
             taken.last_resort.remove(&node);
             taken.disks.insert(disk);

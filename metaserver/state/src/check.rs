@@ -2,12 +2,12 @@
 
 use crate::command::Decider;
 use crate::history::{Grouped, History, Parent, Snapshot};
-use crate::limits::{MAX_ANCESTORS, MAX_KEYS, MAX_KEYS_WEIGHT, MAX_SNAPSHOTS};
+use crate::limits::{MAX_ANCESTORS, MAX_EVENTS, MAX_KEYS, MAX_KEYS_WEIGHT, MAX_MOVES_PER_DISK, MAX_SNAPSHOTS};
 use crate::mirrors::mirror_name;
 use crate::state::{Index, State};
 use crate::tables::{Chunk, Volume};
 use crate::volumes::hidden_name;
-use levee_proto::api::{SnapshotState, is_valid_name};
+use levee_proto::api::{DiskState, RebalanceState, SnapshotState, is_valid_name};
 use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, NodeId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,6 +46,8 @@ impl State {
             self.check_snapshots(*id, volume, &seen)?;
         }
         self.check_groups_of_snapshots()?;
+        self.check_moves()?;
+        self.check_events()?;
         self.check_disks(&mut seen)
     }
 
@@ -81,6 +83,39 @@ impl State {
             let is_pending = snapshot.is_some_and(|s| s.state == SnapshotState::Pending);
             ensure!(is_pending, "volume {id} has no pending snapshot for group {group}");
         }
+        Ok(())
+    }
+
+    fn check_moves(&self) -> Result<(), String> {
+        let Some(rebalance) = &self.tables.rebalance else { return Ok(()) };
+        let runs = rebalance.state == RebalanceState::Running;
+        let left = rebalance.waiting.len() + rebalance.under_way.len();
+        ensure!(runs == (left > 0), "a rebalance is {:?} with {left} moves left", rebalance.state);
+        let sum = rebalance.done.moves + rebalance.skipped + left as u64;
+        let cancelled = rebalance.state == RebalanceState::Cancelled;
+        ensure!(cancelled || sum == rebalance.all.moves, "moves are lost: {rebalance:?}");
+        let mut busy: BTreeMap<DiskId, usize> = BTreeMap::new();
+        for (replica, one) in &rebalance.under_way {
+            ensure!(one.replica == *replica, "the move of replica {replica} is that of {}", one.replica);
+            for disk in [one.from, one.to] {
+                *busy.entry(disk).or_default() += 1;
+                ensure!(busy[&disk] <= MAX_MOVES_PER_DISK, "too many moves from and to disk {disk}");
+            }
+            let chunk = self.tables.volumes.get(&one.volume).and_then(|v| v.chunks.get(&one.index));
+            let is_there =
+                chunk.is_some_and(|c| c.replicas.iter().any(|r| r.replica == *replica && r.disk == one.from));
+            ensure!(is_there, "replica {replica} is to be moved and is not there");
+            let to = self.tables.disks.get(&one.to).map(|d| d.state());
+            ensure!(to == Some(DiskState::InService), "replica {replica} is to be moved to a disk that is {to:?}");
+        }
+        Ok(())
+    }
+
+    fn check_events(&self) -> Result<(), String> {
+        let events = &self.tables.events;
+        ensure!(events.kept.len() <= MAX_EVENTS, "too many events");
+        let numbers = events.kept.iter().map(|e| e.seq);
+        ensure!(numbers.eq(events.oldest()..=events.last), "events are numbered with gaps");
         Ok(())
     }
 
@@ -225,6 +260,7 @@ impl State {
                 ensure!(alone, "disk {id} has two replicas of chunk {}", gone.chunk);
                 self.count_replica(gone.replica.0, *id, seen)?;
             }
+            ensure!(!disk.removed || disk.live() > 0, "disk {id} was removed and is empty");
             let by = disk.drain.as_ref().map(|d| d.by);
             ensure!(by.is_none_or(|by| by == Decider::Operator), "disk {id} is drained by {by:?}");
             let counted = seen.placed.get(id).copied().unwrap_or(0);

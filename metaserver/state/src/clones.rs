@@ -23,6 +23,7 @@ struct Pattern {
     copies: u8,
     min_copies: u8,
     geometry: Geometry,
+    class: Option<DiskClass>,
 }
 
 impl Pattern {
@@ -40,6 +41,7 @@ impl Pattern {
             parent: Some(self.parent),
             history: None,
             read_only: false,
+            class: self.class,
         }
     }
 }
@@ -81,6 +83,13 @@ impl State {
             snapshot.children += u64::from(family.len());
         }
         self.adjust_mirrors(pattern.parent);
+        let text = match family.count {
+            Some(count) => {
+                format!("was created of {}, with {count} others up to '{}'", request.from, family.name_at(count - 1))
+            }
+            None => format!("was created of {}", request.from),
+        };
+        self.tell(EventKind::Volume, family.name_at(0), text);
         Ok(Answer::Cloned(CreatedClones {
             from: request.from.clone(),
             count: family.len(),
@@ -115,8 +124,9 @@ impl State {
         let min_copies = request.min_copies.unwrap_or(volume.min_copies.min(copies));
         let name = request.names.name_at(0);
         validate_copies(&name, copies, min_copies)?;
-        self.check_copies(&name, copies)?;
-        Ok(Pattern { parent: Parent { volume: id, version }, size, copies, min_copies, geometry: volume.geometry })
+        self.check_copies(&name, copies, volume.class)?;
+        let Volume { geometry, class, .. } = *volume;
+        Ok(Pattern { parent: Parent { volume: id, version }, size, copies, min_copies, geometry, class })
     }
 
     /// Whether there can be volumes that continue from this one's snapshots.

@@ -2,11 +2,15 @@
 
 use crate::batches::validate_batch;
 use crate::capacity::validate_limits;
+use crate::copysets::validate_placement;
+use crate::events::{Note, validate_notes};
 use crate::keys::{Key, validate_keyed};
 use crate::limits::*;
+use crate::maintenance::validate_maintenance;
+use crate::rebalance::validate_moves;
 use levee_proto::api::*;
 use levee_proto::units::MAX_VOLUME_SIZE;
-use levee_proto::{BLOCK_SIZE, DiskId, NodeId, VolumeId};
+use levee_proto::{BLOCK_SIZE, DiskId, NodeId, ReplicaId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -38,21 +42,26 @@ pub enum Command {
         request: OpenVolume,
     },
     /// `alive`: as in `Attach`; replicas are placed on these only.
+    /// `full`: disks that are so full, by what they report, that nothing is put on them.
     Allocate {
         name: String,
         request: AllocateChunks,
         alive: BTreeSet<NodeId>,
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        full: BTreeSet<DiskId>,
     },
     /// The node's disks hold these replicas no more.
     ConfirmDeleted {
         node: NodeId,
         replicas: Vec<ReplicaRef>,
     },
-    /// `alive`: the nodes on which new members may be placed.
+    /// `alive`: the nodes on which new members may be placed; `full`: as in `Allocate`.
     ChangeReplicas {
         name: String,
         request: ChangeReplicas,
         alive: BTreeSet<NodeId>,
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        full: BTreeSet<DiskId>,
     },
     SetDisk {
         disk: DiskId,
@@ -113,6 +122,40 @@ pub enum Command {
     SetLevel {
         level: u32,
     },
+    SetNode {
+        node: NodeId,
+        request: SetNodeState,
+    },
+    /// `force`: what it holds is given up.
+    RemoveNode {
+        node: NodeId,
+        force: bool,
+    },
+    /// `force`: as in `RemoveNode`.
+    RemoveDisk {
+        disk: DiskId,
+        force: bool,
+    },
+    SetDiskWeight {
+        disk: DiskId,
+        weight: u32,
+    },
+    SetPlacement(ChangePlacement),
+    StartRebalance {
+        goal: RebalanceGoal,
+        moves: Vec<PlannedMove>,
+    },
+    CancelRebalance,
+    /// Gives up moves of these copies that get nowhere.
+    SkipMoves {
+        replicas: BTreeSet<ReplicaId>,
+    },
+    StartMaintenance(StartMaintenance),
+    EndMaintenance {
+        node: Option<String>,
+    },
+    /// What the leader sees and nothing else would tell.
+    Note(Vec<Note>),
     /// At most [`MAX_BATCH_VOLUMES`] at a time.
     CreateVolumes(CreateVolumes),
     /// A command that is answered as before if its key is known: see [`crate::keys`].
@@ -155,6 +198,9 @@ pub enum Answer {
     Changed(ChangedReplicas),
     /// Without what daemons report.
     Disk(DiskInfo),
+    /// Without what daemons report.
+    Node(NodeInfo),
+    Rebalance(RebalanceStatus),
     Snapshots(Vec<SnapshotInfo>),
     Versions(VolumeVersions),
     Cloned(CreatedClones),
@@ -181,6 +227,14 @@ impl Command {
             Command::DeleteVolumes(request) => validate_deletion(request),
             Command::Resize { name, request } => validate_size(name, request.size),
             Command::SetLimits(change) => validate_limits(change),
+            Command::SetNode { request: SetNodeState { reason: Some(reason), .. }, .. } => validate_reason(reason),
+            Command::SetDiskWeight { weight, .. } if *weight > MAX_WEIGHT => {
+                Err(invalid(format!("a weight of {weight}: at most {MAX_WEIGHT} is allowed, {FULL_WEIGHT} is usual")))
+            }
+            Command::SetPlacement(change) => validate_placement(change),
+            Command::StartRebalance { moves, .. } => validate_moves(moves),
+            Command::StartMaintenance(request) => validate_maintenance(request),
+            Command::Note(notes) => validate_notes(notes),
             Command::CreateVolumes(request) => validate_batch(request),
             Command::Keyed { key, command } => validate_keyed(key, command),
             Command::ConfirmDeleted { replicas, .. } if replicas.len() > MAX_DELETES => Err(invalid(format!(
@@ -223,13 +277,17 @@ impl Command {
                 disks + r.cores.iter().map(|c| c.len() + 4).sum::<usize>()
             }
             Command::Attach { alive, .. } => alive.len() * 6,
-            Command::Allocate { request, alive, .. } => request.indexes.len() * 10 + alive.len() * 6,
+            Command::Allocate { request, alive, full, .. } => {
+                request.indexes.len() * 10 + (alive.len() + full.len()) * 6
+            }
             Command::ConfirmDeleted { replicas, .. } => replicas.len() * 64,
-            Command::ChangeReplicas { request, alive, .. } => {
+            Command::ChangeReplicas { request, alive, full, .. } => {
                 let removed: usize = request.changes.iter().map(|c| c.remove.len()).sum();
-                request.changes.len() * 64 + removed * 20 + alive.len() * 6
+                request.changes.len() * 64 + removed * 20 + (alive.len() + full.len()) * 6
             }
             Command::SetDisk { reason, .. } => reason.as_ref().map_or(0, String::len),
+            Command::StartRebalance { moves, .. } => moves.len() * 96,
+            Command::Note(notes) => notes.iter().map(|n| n.subject.len() + n.text.len() + 64).sum(),
             Command::BeginSnapshots { request, .. } => request.snapshots.len() * 2 * (MAX_NAME + 32),
             // The work counts, not the bytes.
             Command::CreateClones(request) => FAMILY_WEIGHT.saturating_mul(request.names.len() as usize),
@@ -278,6 +336,8 @@ fn validate_node(r: &RegisterNode) -> Result<(), Problem> {
     }
     r.cores.iter().try_for_each(|core| validate_address("core's address", core))?;
     r.disks.iter().try_for_each(validate_disk)?;
+    r.zone.iter().try_for_each(|zone| validate_name("zone", zone))?;
+    r.rack.iter().try_for_each(|rack| validate_name("rack", rack))?;
     let uuids: BTreeSet<Uuid> = r.disks.iter().map(|d| d.uuid).collect();
     if uuids.len() < r.disks.len() {
         return Err(invalid(format!("node '{}' names the same disk uuid twice: was a disk copied?", r.name)));
@@ -407,7 +467,7 @@ fn validate_changes(r: &ChangeReplicas) -> Result<(), Problem> {
     }
 }
 
-fn validate_reason(reason: &str) -> Result<(), Problem> {
+pub(crate) fn validate_reason(reason: &str) -> Result<(), Problem> {
     if reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
         return Err(invalid(format!("a reason must be one line of at most {MAX_REASON} bytes")));
     }

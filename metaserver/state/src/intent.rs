@@ -27,7 +27,7 @@ impl State {
                 .map(|(disk, state)| EvacuateDisk { disk: *disk, state: *state })
                 .collect(),
             background_rate: self.tables.background_rate,
-            moves: Vec::new(),
+            moves: self.move_intents(node),
         })
     }
 

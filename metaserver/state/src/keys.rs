@@ -3,8 +3,7 @@
 //! A client that lost an answer sends its request once more with the same key. It may reach another member by then, so what was
 //! answered is part of the state. A request that takes several commands has its key once for each of them, told apart by `part`.
 //!
-//! Time is the newest that any command with a key has brought along, so it never goes back. What is older than
-//! [`KEY_LIFE_MS`] is forgotten, and the oldest first where there are too many.
+//! Time is the state's clock. What is older than [`KEY_LIFE_MS`] is forgotten, and the oldest first where there are too many.
 
 use crate::command::{Answer, Command, Outcome, invalid};
 use crate::limits::{KEY_LIFE_MS, MAX_KEY, MAX_KEYS, MAX_KEYS_WEIGHT};
@@ -22,8 +21,6 @@ pub struct Key {
     pub part: u32,
     /// Of method, path and body: another request by the same key is a mistake.
     pub fingerprint: String,
-    /// The proposer's clock, milliseconds since 1970.
-    pub now_ms: u64,
 }
 
 /// What the state remembers, oldest first.
@@ -33,7 +30,6 @@ pub(crate) struct Keys {
     pub by_age: BTreeMap<u64, Remembered>,
     /// The number that was given out last.
     pub last: u64,
-    pub clock_ms: u64,
     /// Sum of [`weight`] over all.
     pub weight: u64,
 }
@@ -73,8 +69,6 @@ pub(crate) fn validate_keyed(key: &Key, command: &Command) -> Result<(), Problem
 
 impl State {
     pub(crate) fn apply_keyed(&mut self, key: &Key, command: &Command) -> Outcome {
-        let keys = &mut self.tables.keys;
-        keys.clock_ms = keys.clock_ms.max(key.now_ms);
         self.forget_old_keys();
         if let Some(known) = self.remembered(&key.key, key.part) {
             return if known.fingerprint == key.fingerprint { known.outcome.clone() } else { Err(reused(&key.key)) };
@@ -101,7 +95,7 @@ impl State {
     fn remember(&mut self, key: &Key, outcome: Outcome) {
         let keys = &mut self.tables.keys;
         keys.last += 1;
-        let (number, at_ms) = (keys.last, keys.clock_ms);
+        let (number, at_ms) = (keys.last, self.tables.clock_ms);
         let Key { key, part, fingerprint, .. } = key.clone();
         self.index.keys.insert((key.clone(), part), number);
         let remembered = Remembered { key, part, fingerprint, at_ms, outcome };
@@ -111,9 +105,10 @@ impl State {
     }
 
     fn forget_old_keys(&mut self) {
+        let now_ms = self.tables.clock_ms;
         let keys = &mut self.tables.keys;
         while let Some(oldest) = keys.by_age.first_entry() {
-            let old = oldest.get().at_ms.saturating_add(KEY_LIFE_MS) <= keys.clock_ms;
+            let old = oldest.get().at_ms.saturating_add(KEY_LIFE_MS) <= now_ms;
             if !old && keys.last - oldest.key() < MAX_KEYS && keys.weight <= MAX_KEYS_WEIGHT {
                 return;
             }

@@ -42,6 +42,8 @@ impl Command {
             SetLevel { level } => *level,
             Keyed { command, .. } => command.level().max(2),
             RegisterNode(request) if names_more_than_level_1(request) => 2,
+            CreateVolume(request) if request.class.is_some() => 2,
+            Allocate { full, .. } | ChangeReplicas { full, .. } if !full.is_empty() => 2,
             Found { .. } | RegisterNode(_) | CreateVolume(_) | DeleteVolume { .. } | Attach { .. } | Detach { .. } => 1,
             Open { .. } | Allocate { .. } | ConfirmDeleted { .. } | ChangeReplicas { .. } | SetDisk { .. } => 1,
             AttachRepair { .. } | DetachRepair { .. } | SetBackgroundRate { .. } | BeginSnapshots { .. } => 1,

@@ -50,3 +50,16 @@ pub const KEY_LIFE_MS: u64 = 24 * 3600 * 1000;
 pub const MAX_PERCENT: u32 = 100;
 /// Refusals that the answer to a deletion of many volumes names.
 pub const MAX_REFUSALS: usize = 100;
+/// Events that are remembered.
+pub const MAX_EVENTS: usize = 10_000;
+/// Events that one command may add.
+pub const MAX_NOTES: usize = 1000;
+/// Nodes that a group must keep when it is divided: chunks have three copies as a rule.
+pub const MIN_GROUP: usize = 3;
+/// Uuids of disks that were taken out of the cluster, and are not let in again as they are.
+pub const MAX_REMOVED_DISKS: usize = 10_000;
+/// Moves of a rebalance that are under way at a time, in all, and to or from one disk.
+pub const MAX_MOVES_UNDER_WAY: usize = 64;
+pub const MAX_MOVES_PER_DISK: usize = 2;
+/// Moves that wait which are looked at when others are done.
+pub const MOVES_LOOKED_AT: usize = 1000;

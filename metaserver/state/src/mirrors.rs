@@ -64,7 +64,7 @@ impl State {
     fn add_mirror(&mut self, parent: Parent) {
         let Some(of) = self.tables.volumes.get(&parent.volume) else { return };
         let Some(size) = of.history().snapshots.get(&parent.version).map(|s| s.size) else { return };
-        let (copies, min_copies, geometry) = (of.copies, of.min_copies, of.geometry);
+        let (copies, min_copies, geometry, class) = (of.copies, of.min_copies, of.geometry, of.class);
         let id = self.tables.last.next_volume();
         let mirror = Volume {
             name: mirror_name(id),
@@ -79,6 +79,7 @@ impl State {
             parent: Some(parent),
             history: Some(Box::new(History { flatten: true, mirror: Some(parent), number: 1, ..History::default() })),
             read_only: false,
+            class,
         };
         self.index.volume_by_name.insert(mirror.name.clone(), id);
         self.index.note_history(id, &mirror);

@@ -4,7 +4,9 @@ use crate::command::{Answer, Outcome};
 use crate::limits::{MAX_NODES, MAX_RETIRED_INCARNATIONS};
 use crate::state::State;
 use crate::tables::{Disk, Node};
-use levee_proto::api::{Problem, ProblemKind, RegisterDisk, RegisterNode, Registered, ReplicaRef};
+use levee_proto::api::{
+    EventKind, FULL_WEIGHT, Problem, ProblemKind, RegisterDisk, RegisterNode, Registered, ReplicaRef,
+};
 use levee_proto::{DiskId, NodeId};
 use std::collections::BTreeSet;
 use uuid::Uuid;
@@ -14,6 +16,7 @@ impl State {
         let cluster = self.check_cluster(request)?;
         let known = self.index.node_by_name.get(&request.name).copied();
         self.check_incarnation(known, request)?;
+        self.check_not_removed(known, request)?;
         for disk in &request.disks {
             self.check_disk(known, disk)?;
         }
@@ -62,6 +65,26 @@ impl State {
         }
     }
 
+    /// What has left the cluster, or is leaving it, does not come back as it is.
+    fn check_not_removed(&self, known: Option<NodeId>, request: &RegisterNode) -> Result<(), Problem> {
+        if known.and_then(|id| self.tables.nodes.get(&id)).is_some_and(|node| node.removed) {
+            return Err(Problem::new(
+                ProblemKind::Conflict,
+                format!("node '{}' was removed from the cluster and is being emptied: stop its daemon", request.name),
+            ));
+        }
+        match request.disks.iter().find(|disk| self.tables.removed_disks.contains(&disk.uuid)) {
+            None => Ok(()),
+            Some(disk) => Err(Problem::new(
+                ProblemKind::Conflict,
+                format!(
+                    "disk {} ({}) was removed from the cluster: format it again to use it, or start the daemon without it",
+                    disk.uuid, disk.path
+                ),
+            )),
+        }
+    }
+
     fn check_disk(&self, node: Option<NodeId>, disk: &RegisterDisk) -> Result<(), Problem> {
         let Some(known) = self.index.disk_by_uuid.get(&disk.uuid).and_then(|id| self.tables.disks.get(id)) else {
             return Ok(());
@@ -101,8 +124,15 @@ impl State {
             cores: request.cores.clone(),
             disks: BTreeSet::new(),
             revision: 0,
+            zone: request.zone.clone(),
+            rack: request.rack.clone(),
+            group: None,
+            drain: None,
+            removed: false,
         };
         self.tables.nodes.insert(id, node);
+        self.join_group(id);
+        self.tell(EventKind::Node, &request.name, "has joined the cluster");
         id
     }
 
@@ -111,6 +141,7 @@ impl State {
             if let Some(known) = self.tables.disks.get_mut(&id) {
                 known.path.clone_from(&disk.path);
                 known.capacity = disk.capacity;
+                known.class = disk.class;
             }
             return id;
         }
@@ -125,10 +156,18 @@ impl State {
             shards: disk.shards,
             placed: 0,
             deletes: BTreeSet::new(),
-            drain: None,
+            drain: self.tables.nodes.get(&node).and_then(|n| n.drain.clone()),
             death: None,
+            class: disk.class,
+            weight: FULL_WEIGHT,
+            removed: false,
         };
         self.tables.disks.insert(id, record);
+        self.tell(
+            EventKind::Disk,
+            id.to_string(),
+            format!("{} of node '{}' has joined", disk.path, self.node_name(node)),
+        );
         id
     }
 
@@ -144,6 +183,8 @@ impl State {
         }
         node.admin_url.clone_from(&request.admin_url);
         let changed = node.cores != request.cores || node.disks != disks;
+        node.zone.clone_from(&request.zone);
+        node.rack.clone_from(&request.rack);
         node.cores.clone_from(&request.cores);
         node.disks = disks;
         changed

@@ -9,7 +9,7 @@
 //! maps: every member comes to the same places.
 
 use crate::command::{Answer, Outcome, invalid};
-use crate::room::{Need, Room};
+use crate::room::{Need, Room, Scope};
 use crate::state::State;
 use crate::tables::{Chunk, Volume, VolumeAttachment};
 use levee_proto::api::{AllocateChunks, AllocatedChunks, Problem, ProblemKind, ReplicaPlace};
@@ -18,10 +18,17 @@ use std::collections::BTreeSet;
 
 impl State {
     /// Allocates all of the chunks that do not exist yet, or none.
-    pub(crate) fn allocate(&mut self, name: &str, request: &AllocateChunks, alive: &BTreeSet<NodeId>) -> Outcome {
+    pub(crate) fn allocate(
+        &mut self,
+        name: &str,
+        request: &AllocateChunks,
+        alive: &BTreeSet<NodeId>,
+        full: &BTreeSet<DiskId>,
+    ) -> Outcome {
         let id = self.volume_id(name)?;
         let (need, missing) = self.check_allocation(id, request)?;
-        let mut room = Room::of(self, alive);
+        let class = self.tables.volumes[&id].class;
+        let mut room = Room::of(self, Scope { alive, full, class, reserve: false });
         let mut plan = Vec::with_capacity(missing.len());
         for (next, index) in (self.tables.last.chunk + 1..).zip(missing) {
             let places = room.take(need, ChunkId(next)).map_err(|(live, all)| no_room(name, need, live, all))?;
@@ -46,7 +53,8 @@ impl State {
         }
         let missing = request.indexes.iter().copied().filter(|i| !volume.chunks.contains_key(i)).collect();
         let (copies, min_copies) = (volume.copies.into(), volume.min_copies.into());
-        Ok((Need { copies, min_copies, preferred: attachment.node }, missing))
+        let local = self.tables.placement.local_copy;
+        Ok((Need { copies, min_copies, gateway: attachment.node, local }, missing))
     }
 
     fn place(&mut self, id: VolumeId, index: u32, places: Vec<(NodeId, DiskId)>) {
@@ -82,7 +90,7 @@ fn no_room(name: &str, need: Need, live: usize, all: usize) -> Problem {
         ProblemKind::NoSpace,
         format!(
             "volume '{name}' needs {copies} nodes with room for a chunk, {min_copies} of them live; \
-             {all} nodes have it, {live} of them live: \
+             {all} nodes have it, {live} of them live (a share of each disk is kept for repairs): \
              add disks or nodes, start the nodes that are down, or delete volumes"
         ),
     )

@@ -11,7 +11,7 @@ use crate::limits::MAX_VOLUMES;
 use crate::snapshots::conflict;
 use crate::state::State;
 use crate::tables::Volume;
-use levee_proto::api::{ParentName, Problem, ProblemKind, SnapshotName, VolumeInfo};
+use levee_proto::api::{EventKind, ParentName, Problem, ProblemKind, SnapshotName, VolumeInfo};
 use levee_proto::{Epoch, NodeId, Version, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,11 @@ impl State {
         if let Some(node) = self.free_node(&name.to_string(), snapshot.reader, node, alive)? {
             let reader = self.create_reader(name, Parent { volume: id, version })?;
             self.set_attachment(reader, node, false);
+            self.tell(
+                EventKind::Snapshot,
+                name.to_string(),
+                format!("was attached to node '{}'", self.node_name(node)),
+            );
         }
         self.snapshot_as_volume(name).map(Answer::Volume)
     }
@@ -55,6 +60,7 @@ impl State {
             parent: Some(parent),
             history: None,
             read_only: true,
+            class: of.class,
         };
         let id = self.tables.last.next_volume();
         self.index.volume_by_name.insert(reader.name.clone(), id);
@@ -73,6 +79,7 @@ impl State {
             if let Some(snapshot) = parent.and_then(|parent| self.snapshot_mut(parent)) {
                 snapshot.reader = None;
             }
+            self.tell(EventKind::Snapshot, name.to_string(), "was detached");
         }
         Ok(Answer::Volume(info))
     }
@@ -100,6 +107,7 @@ impl State {
             snapshots: 0,
             flattening: false,
             read_only: true,
+            class: volume.class,
         })
     }
 

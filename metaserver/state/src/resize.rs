@@ -8,7 +8,7 @@ use crate::command::{Outcome, invalid};
 use crate::snapshots::conflict;
 use crate::state::State;
 use crate::tables::Volume;
-use levee_proto::api::{Problem, ResizeVolume};
+use levee_proto::api::{EventKind, Problem, ResizeVolume};
 
 impl State {
     pub(crate) fn resize(&mut self, name: &str, request: &ResizeVolume) -> Outcome {
@@ -32,6 +32,7 @@ impl State {
                 volume.size = request.size;
             }
             self.versions_moved(id);
+            self.tell(EventKind::Volume, name, format!("has {} bytes now", request.size));
         }
         self.volume_answer(id)
     }

@@ -1,35 +1,51 @@
 //! Room for replicas on disks in service, and who gets the next one.
+//!
+//! Copies of a chunk are on distinct nodes, and these in distinct zones and racks as far as there are some with room: every further copy
+//! goes where the fewest of its siblings are, and only then where the smallest share of space is used. A node without a zone is one by
+//! itself.
 
 use crate::state::State;
-use crate::table::Table;
-use crate::tables::Disk;
-use levee_proto::api::DiskState;
+use crate::tables::{Disk, Node};
+use levee_proto::api::{DiskClass, DiskState, FULL_WEIGHT};
 use levee_proto::wire::mix;
 use levee_proto::{ChunkId, DiskId, NodeId};
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A share of used space, `used / total`, compared without rounding.
-#[derive(Clone, Copy)]
+/// A share of used space. `total` is in hundredths, for weights.
+#[derive(Clone, Copy, Default)]
 struct Share {
     used: u64,
     total: u64,
+    /// How many may be used.
+    slots: u64,
 }
 
 impl Share {
-    fn cmp(&self, other: &Share) -> Ordering {
-        let left = u128::from(self.used) * u128::from(other.total);
-        left.cmp(&(u128::from(other.used) * u128::from(self.total)))
+    /// `used / total` in units so small that different shares of real disks differ.
+    fn ratio(&self) -> u128 {
+        (u128::from(self.used) << 64) / u128::from(self.total.max(1))
     }
+}
+
+/// Which disks are considered.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    /// Nodes that may be used.
+    pub alive: &'a BTreeSet<NodeId>,
+    /// Disks that are so full, by what they report, that nothing is put on them.
+    pub full: &'a BTreeSet<DiskId>,
+    pub class: Option<DiskClass>,
+    /// Whether the share of each disk that is kept for repairs may be used.
+    pub reserve: bool,
 }
 
 /// Room on the disks of the nodes, as the plan goes on.
 pub(crate) struct Room<'a> {
+    state: &'a State,
+    scope: Scope<'a>,
     nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>>,
     /// Nodes with disks, none of which is in service.
     out: usize,
-    disks: &'a Table<DiskId, Disk>,
-    alive: &'a BTreeSet<NodeId>,
 }
 
 /// How many copies of a chunk there have to be.
@@ -38,8 +54,10 @@ pub(crate) struct Need {
     pub copies: usize,
     /// On live nodes.
     pub min_copies: usize,
-    /// The gateway's node: it takes one if it can, and is alive, for it asks.
-    pub preferred: NodeId,
+    /// The gateway's node: it is alive, for it asks.
+    pub gateway: NodeId,
+    /// Whether it takes a copy if it can.
+    pub local: bool,
 }
 
 /// Where one more member of a chunk may not go.
@@ -53,27 +71,62 @@ pub(crate) struct Taken {
     pub chunk: ChunkId,
 }
 
-impl Room<'_> {
-    pub fn of<'a>(state: &'a State, alive: &'a BTreeSet<NodeId>) -> Room<'a> {
-        let mut nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>> = BTreeMap::new();
-        let mut out = 0;
+/// How many of a chunk's copies are in a node's zone, and in its rack: fewer are better.
+pub(crate) type Crowd = (usize, usize);
+
+impl State {
+    /// How close a copy on this node would be to those on others.
+    pub(crate) fn crowd<'a>(&self, node: NodeId, others: impl Iterator<Item = &'a NodeId>) -> Crowd {
+        let Some(node) = self.tables.nodes.get(&node) else { return (0, 0) };
+        others.filter_map(|id| self.tables.nodes.get(id)).fold((0, 0), |(zone, rack), other| {
+            (zone + usize::from(shares_zone(node, other)), rack + usize::from(shares_rack(node, other)))
+        })
+    }
+
+    /// The group that a chunk with members on these nodes stays in, if it is in one.
+    pub(crate) fn group_of<'a>(&self, mut nodes: impl Iterator<Item = &'a NodeId>) -> Option<u32> {
+        nodes.find_map(|id| self.tables.nodes.get(id)?.group)
+    }
+}
+
+fn shares_zone(a: &Node, b: &Node) -> bool {
+    a.zone.is_some() && a.zone == b.zone
+}
+
+/// Racks of different zones may have the same name.
+fn shares_rack(a: &Node, b: &Node) -> bool {
+    a.rack.is_some() && a.rack == b.rack && a.zone == b.zone
+}
+
+impl<'a> Room<'a> {
+    pub fn of(state: &'a State, scope: Scope<'a>) -> Room<'a> {
+        let mut room = Room { state, scope, nodes: BTreeMap::new(), out: 0 };
         for (id, node) in &state.tables.nodes {
-            let known = || node.disks.iter().filter_map(|id| state.tables.disks.get(id));
-            out += usize::from(known().next().is_some() && known().all(|d| d.state() != DiskState::InService));
-            let share = |disk: &Disk| Share { used: disk.placed, total: disk.slots() };
-            let disks: BTreeMap<DiskId, Share> = node
-                .disks
-                .iter()
-                .filter_map(|id| Some((*id, state.tables.disks.get(id)?)))
-                .filter(|(_, disk)| disk.state() == DiskState::InService)
-                .map(|(id, disk)| (id, share(disk)))
-                .filter(|(_, share)| share.used < share.total)
-                .collect();
+            let known = || node.disks.iter().filter_map(|id| Some((*id, state.tables.disks.get(id)?)));
+            let in_service = |disk: &Disk| disk.state() == DiskState::InService;
+            room.out += usize::from(known().next().is_some() && !known().any(|(_, disk)| in_service(disk)));
+            let fitting = known().filter(|(id, disk)| in_service(disk) && room.considers(*id, disk));
+            let shares = fitting.map(|(id, disk)| (id, room.share(disk)));
+            let disks: BTreeMap<DiskId, Share> =
+                shares.filter(|(_, share)| share.used < share.slots && share.total > 0).collect();
             if !disks.is_empty() {
-                nodes.insert(*id, disks);
+                room.nodes.insert(*id, disks);
             }
         }
-        Room { nodes, out, disks: &state.tables.disks, alive }
+        room
+    }
+
+    fn considers(&self, id: DiskId, disk: &Disk) -> bool {
+        self.scope.class.is_none_or(|class| class == disk.class) && !self.scope.full.contains(&id)
+    }
+
+    fn share(&self, disk: &Disk) -> Share {
+        let all = disk.slots();
+        // Older members know of no reserve.
+        let percent =
+            if self.scope.reserve || self.state.level() < 2 { 0 } else { self.state.tables.placement.reserve_percent };
+        let slots = all - all * u64::from(percent) / 100;
+        Share { used: disk.placed, total: all * u64::from(disk.weight) * 100 / u64::from(FULL_WEIGHT), slots }
     }
 
     /// Places on distinct nodes; or how many live nodes, and nodes at all, have room. Fewer than `copies`, but not fewer than
@@ -82,49 +135,92 @@ impl Room<'_> {
     /// Nodes that are used alike take turns as `chunk` says, so that every node shares chunks with every other: all of them
     /// can help when one is lost.
     pub fn take(&mut self, need: Need, chunk: ChunkId) -> Result<Vec<(NodeId, DiskId)>, (usize, usize)> {
-        let Need { copies, min_copies, preferred } = need;
-        let is_alive = |id: &NodeId| *id == preferred || self.alive.contains(id);
-        let live = self.nodes.keys().filter(|id| is_alive(id)).count();
-        if live < min_copies || self.nodes.len() + self.out < copies {
+        let live = self.nodes.keys().filter(|id| self.is_alive(**id, need)).count();
+        if live < need.min_copies || self.nodes.len() + self.out < need.copies {
             return Err((live, self.nodes.len()));
         }
-        let mut order: Vec<(NodeId, Share)> = self.nodes.iter().map(|(id, disks)| (*id, node_share(disks))).collect();
-        order.sort_by(|(a, x), (b, y)| {
-            let first = |id: &NodeId| (*id != preferred, !is_alive(id));
-            let turn = |id: &NodeId| mix(chunk.0 ^ mix(u64::from(id.0)));
-            first(a).cmp(&first(b)).then_with(|| x.cmp(y)).then_with(|| turn(a).cmp(&turn(b))).then_with(|| a.cmp(b))
-        });
-        Ok(order.into_iter().take(copies).filter_map(|(node, _)| Some((node, self.take_disk(node)?))).collect())
+        let pool = self.pool(need);
+        let mut places = Vec::with_capacity(need.copies);
+        let mut chosen: BTreeSet<NodeId> = BTreeSet::new();
+        while places.len() < need.copies {
+            let free = pool.iter().copied().filter(|id| !chosen.contains(id));
+            let Some(node) = free.min_by_key(|id| self.rank(*id, need, chunk, &chosen)) else { break };
+            chosen.insert(node);
+            places.extend(self.take_disk(node).map(|disk| (node, disk)));
+        }
+        Ok(places)
+    }
+
+    fn is_alive(&self, id: NodeId, need: Need) -> bool {
+        id == need.gateway || self.scope.alive.contains(&id)
+    }
+
+    /// The smaller, the better a place for the next copy.
+    fn rank(&self, id: NodeId, need: Need, chunk: ChunkId, chosen: &BTreeSet<NodeId>) -> impl Ord + use<> {
+        let local = need.local && id == need.gateway && chosen.is_empty();
+        let turn = mix(chunk.0 ^ mix(u64::from(id.0)));
+        let crowd = self.state.crowd(id, chosen.iter());
+        (!local, !self.is_alive(id, need), crowd, self.node_share(id).ratio(), turn, id)
+    }
+
+    /// The nodes among which a chunk's copies are placed: one group's, if there are groups, and one has room for all.
+    fn pool(&self, need: Need) -> Vec<NodeId> {
+        let mut groups: BTreeMap<Option<u32>, Vec<NodeId>> = BTreeMap::new();
+        for id in self.nodes.keys() {
+            let group = self.state.tables.nodes.get(id).and_then(|n| n.group);
+            groups.entry(group).or_default().push(*id);
+        }
+        let fits = |members: &[NodeId]| {
+            members.len() >= need.copies
+                && members.iter().filter(|id| self.is_alive(**id, need)).count() >= need.min_copies
+        };
+        let share = |members: &[NodeId]| sum(members.iter().flat_map(|id| self.nodes[id].values())).ratio();
+        let is_local = |members: &[NodeId]| need.local && members.contains(&need.gateway);
+        let usable = groups.iter().filter(|(group, members)| group.is_some() && fits(members));
+        let best = usable.min_by_key(|(_, members)| (!is_local(members), share(members)));
+        best.map_or_else(|| self.nodes.keys().copied().collect(), |(_, members)| members.clone())
     }
 
     /// A place for one more member of a chunk, on a live node; it is not taken yet.
     pub fn pick(&self, taken: &Taken) -> Option<(NodeId, DiskId)> {
         let free = |node: &NodeId| !taken.nodes.contains(node);
-        let node = self.emptiest(taken, free).or_else(|| self.emptiest(taken, |n| taken.last_resort.contains(n)))?;
+        let node = self.best(taken, free).or_else(|| self.best(taken, |n| taken.last_resort.contains(n)))?;
         let disks = self.nodes.get(&node)?;
         let fitting = disks.iter().filter(|(id, _)| self.fits(**id, taken));
-        let (&disk, _) = fitting.min_by(|(a, x), (b, y)| x.cmp(y).then_with(|| a.cmp(b)))?;
+        let (&disk, _) = fitting.min_by_key(|(id, share)| (share.ratio(), **id))?;
         Some((node, disk))
+    }
+
+    /// Whether this very disk can take one more member of a chunk.
+    pub fn takes(&self, node: NodeId, disk: DiskId, taken: &Taken) -> bool {
+        let has_room = self.nodes.get(&node).is_some_and(|disks| disks.contains_key(&disk));
+        has_room && self.scope.alive.contains(&node) && !taken.nodes.contains(&node) && self.fits(disk, taken)
     }
 
     /// Never a disk that still has an earlier replica of the chunk to delete.
     fn fits(&self, disk: DiskId, taken: &Taken) -> bool {
-        let deletes = || self.disks.get(&disk).is_some_and(|d| d.deletes_chunk(disk, taken.chunk));
+        let deletes = || self.state.tables.disks.get(&disk).is_some_and(|d| d.deletes_chunk(disk, taken.chunk));
         !taken.disks.contains(&disk) && !deletes()
     }
 
-    /// The live node with the smallest share of used space among those that have a disk for it.
-    fn emptiest(&self, taken: &Taken, fits: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
+    /// The live node that is the best place among those that have a disk for it.
+    fn best(&self, taken: &Taken, fits: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
         let has_disk = |disks: &BTreeMap<DiskId, Share>| disks.keys().any(|disk| self.fits(*disk, taken));
-        let fitting = self.nodes.iter().filter(|(id, disks)| self.alive.contains(id) && fits(id) && has_disk(disks));
-        let shares = fitting.map(|(id, disks)| (*id, node_share(disks)));
-        shares.min_by(|(a, x), (b, y)| x.cmp(y).then_with(|| a.cmp(b))).map(|(id, _)| id)
+        let alive = |id: &NodeId| self.scope.alive.contains(id);
+        let fitting = self.nodes.iter().filter(|(id, disks)| alive(id) && fits(id) && has_disk(disks));
+        let group = self.state.group_of(taken.nodes.iter());
+        let rank = |id: &NodeId| {
+            let others = taken.nodes.iter().filter(|other| *other != id);
+            let is_stranger = group.is_some() && self.state.group_of([*id].iter()) != group;
+            (is_stranger, self.state.crowd(*id, others), self.node_share(*id).ratio(), *id)
+        };
+        fitting.map(|(id, _)| *id).min_by_key(rank)
     }
 
     /// The emptiest disk of the node.
     fn take_disk(&mut self, node: NodeId) -> Option<DiskId> {
         let disks = self.nodes.get(&node)?;
-        let (&id, _) = disks.iter().min_by(|(a, x), (b, y)| x.cmp(y).then_with(|| a.cmp(b)))?;
+        let (&id, _) = disks.iter().min_by_key(|(id, share)| (share.ratio(), **id))?;
         self.take_place(node, id);
         Some(id)
     }
@@ -133,18 +229,23 @@ impl Room<'_> {
         let Some(disks) = self.nodes.get_mut(&node) else { return };
         let Some(share) = disks.get_mut(&id) else { return };
         share.used += 1;
-        if share.used >= share.total {
+        if share.used >= share.slots {
             disks.remove(&id);
         }
         if disks.is_empty() {
             self.nodes.remove(&node);
         }
     }
+
+    fn node_share(&self, node: NodeId) -> Share {
+        sum(self.nodes.get(&node).into_iter().flat_map(BTreeMap::values))
+    }
 }
 
-fn node_share(disks: &BTreeMap<DiskId, Share>) -> Share {
-    disks.values().fold(Share { used: 0, total: 0 }, |sum, disk| Share {
+fn sum<'a>(shares: impl Iterator<Item = &'a Share>) -> Share {
+    shares.fold(Share::default(), |sum, disk| Share {
         used: sum.used + disk.used,
         total: sum.total + disk.total,
+        slots: sum.slots + disk.slots,
     })
 }

@@ -61,6 +61,10 @@ impl State {
 }
 
 impl Frozen {
+    pub(crate) fn into_tables(self) -> Tables {
+        self.0
+    }
+
     pub fn save(&self, to: &mut impl Write) -> io::Result<()> {
         let Tables { disks, volumes, .. } = &self.0;
         let small = Tables { disks: Table::default(), volumes: Table::default(), ..self.0.clone() };
@@ -102,7 +106,13 @@ mod tests {
                 "cores": ["h:2"], "disks": [disk] });
             Command::RegisterNode(serde_json::from_value(node).expect("a node"))
         };
-        let create = Command::CreateVolume(CreateVolume { name: "v".into(), size: 1 << 30, copies: 2, min_copies: 1 });
+        let create = Command::CreateVolume(CreateVolume {
+            name: "v".into(),
+            size: 1 << 30,
+            copies: 2,
+            min_copies: 1,
+            class: None,
+        });
         for command in [found, node("a", 2), node("b", 3), create] {
             state.apply(&command).expect("fine");
         }

@@ -14,7 +14,7 @@ use crate::placement::holder;
 use crate::state::State;
 use crate::tables::Volume;
 use levee_proto::api::{
-    CreateSnapshots, ImageInfo, Problem, ProblemKind, Sealed, SnapshotInfo, SnapshotName, SnapshotState,
+    CreateSnapshots, EventKind, ImageInfo, Problem, ProblemKind, Sealed, SnapshotInfo, SnapshotName, SnapshotState,
 };
 use levee_proto::{Version, VolumeId};
 
@@ -38,7 +38,11 @@ impl State {
         for (id, ..) in &planned {
             self.versions_moved(*id);
         }
-        Ok(Answer::Snapshots(planned.iter().filter_map(|(id, _, name)| self.find_snapshot(*id, name)).collect()))
+        let taken = planned.iter().filter_map(|(id, _, name)| self.find_snapshot(*id, name)).collect();
+        for wanted in &request.snapshots {
+            self.tell(EventKind::Snapshot, wanted.to_string(), "was taken");
+        }
+        Ok(Answer::Snapshots(taken))
     }
 
     /// The version to go on with.
@@ -101,10 +105,12 @@ impl State {
         let Some(volume) = self.tables.volumes.get_mut(&id) else { return Ok(Answer::Snapshots(Vec::new())) };
         if let Some(snapshot) = volume.history_mut().snapshots.get_mut(&version).filter(|s| s.children > 0) {
             snapshot.state = SnapshotState::Deleting;
+            self.tell(EventKind::Snapshot, name.to_string(), "was deleted, and stays as long as clones need it");
             return Ok(Answer::Snapshots(self.find_snapshot(id, &name.snapshot).into_iter().collect()));
         }
         let was = self.find_snapshot(id, &name.snapshot);
         self.drop_snapshot(id, version);
+        self.tell(EventKind::Snapshot, name.to_string(), "was deleted");
         Ok(Answer::Snapshots(was.into_iter().collect()))
     }
 
@@ -141,6 +147,7 @@ impl State {
         let count = volume.geometry.chunk_count(size);
         self.check_beyond(id, name, count)?;
         self.drop_attachment(id);
+        self.tell(EventKind::Volume, &name.volume, format!("was rolled back to {name}"));
         let Some(volume) = self.tables.volumes.get_mut(&id) else { return self.volume_answer(id) };
         self.index.provisioned -= promised_to(volume);
         (volume.version, volume.size) = (view.version, size);

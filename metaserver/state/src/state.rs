@@ -5,7 +5,7 @@ use crate::command::{Answer, Command, Outcome};
 use crate::keys::Name;
 use crate::readers::only_read;
 use crate::tables::{Disk, Tables, Volume};
-use levee_proto::api::{DiskState, Problem, ProblemKind, SnapshotName};
+use levee_proto::api::{DiskState, EventKind, Problem, ProblemKind, SnapshotName};
 use levee_proto::{DiskId, NodeId, VolumeId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,7 +115,10 @@ impl State {
         self.check_level(command)?;
         match command {
             Command::Found { cluster } => {
-                self.tables.cluster.get_or_insert(*cluster);
+                if self.tables.cluster.is_none() {
+                    self.tables.cluster = Some(*cluster);
+                    self.tell(EventKind::Cluster, "cluster", "was founded");
+                }
                 Ok(Answer::Done)
             }
             Command::RegisterNode(request) => self.register_node(request),
@@ -124,9 +127,9 @@ impl State {
             Command::Attach { name, node, alive } => self.attach(name, node.as_deref(), alive),
             Command::Detach { name } => self.detach(name),
             Command::Open { name, request } => self.open(name, request),
-            Command::Allocate { name, request, alive } => self.allocate(name, request, alive),
+            Command::Allocate { name, request, alive, full } => self.allocate(name, request, alive, full),
             Command::ConfirmDeleted { node, replicas } => self.confirm_deleted(*node, replicas),
-            Command::ChangeReplicas { name, request, alive } => self.change_replicas(name, request, alive),
+            Command::ChangeReplicas { name, request, alive, full } => self.change_replicas(name, request, alive, full),
             Command::SetDisk { disk, state, reason, by } => self.set_disk(*disk, *state, reason.as_deref(), *by),
             Command::AttachRepair { volume, node } => self.attach_repair(*volume, *node),
             Command::DetachRepair { volume, attachment } => self.detach_repair(*volume, *attachment),
@@ -144,11 +147,27 @@ impl State {
             Command::Resize { name, request } => self.resize(name, request),
             Command::SetLimits(change) => self.set_limits(change),
             Command::SetLevel { level } => self.set_level(*level),
+            Command::SetNode { node, request } => self.set_node(*node, request),
+            Command::RemoveNode { node, force } => self.remove_node(*node, *force),
+            Command::RemoveDisk { disk, force } => self.remove_disk(*disk, *force),
+            Command::SetDiskWeight { disk, weight } => self.set_disk_weight(*disk, *weight),
+            Command::SetPlacement(change) => self.set_placement(change),
+            Command::StartRebalance { goal, moves } => self.start_rebalance(*goal, moves),
+            Command::CancelRebalance => self.cancel_rebalance(),
+            Command::SkipMoves { replicas } => self.skip_moves(replicas),
+            Command::StartMaintenance(request) => self.start_maintenance(request),
+            Command::EndMaintenance { node } => self.end_maintenance(node.as_deref()),
+            Command::Note(notes) => self.add_notes(notes),
             Command::CreateVolumes(request) => self.create_volumes(request),
             Command::Keyed { key, command } => self.apply_keyed(key, command),
             Command::PinMember { id, folder } => self.pin_member(*id, *folder),
             Command::ReleaseMember { id } => self.release_member(*id),
         }
+    }
+
+    /// Without what is derived: for looking at records only.
+    pub(crate) fn of_tables(tables: Tables) -> State {
+        State { tables, index: Index::default() }
     }
 
     /// The cluster's id; none until it is founded.

@@ -2,15 +2,18 @@
 //! with a serde default.
 
 use crate::command::Decider;
+use crate::events::Events;
 use crate::groups::Group;
 use crate::history::{History, NO_HISTORY, Parent};
 use crate::keys::Keys;
 use crate::level::Level;
+use crate::maintenance::Windows;
+use crate::rebalance::Rebalance;
 use crate::table::Table;
-use levee_proto::api::{CapacityLimits, DiskState, ReplicaPlace, ReplicaRef};
+use levee_proto::api::{CapacityLimits, DiskClass, DiskState, FULL_WEIGHT, PlacementPolicy, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
 use serde::{Deserialize, Serialize, Serializer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use uuid::Uuid;
 
 /// Everything that is replicated. Ordered maps only, so that equal states have equal bytes.
@@ -35,6 +38,17 @@ pub(crate) struct Tables {
     /// The newest time that a batch of commands brought, milliseconds since 1970.
     #[serde(default)]
     pub clock_ms: u64,
+    #[serde(default)]
+    pub placement: PlacementPolicy,
+    #[serde(default)]
+    pub events: Events,
+    #[serde(default)]
+    pub maintenance: Windows,
+    #[serde(default)]
+    pub rebalance: Option<Rebalance>,
+    /// Of disks that have left the cluster, oldest first: what is on them is old.
+    #[serde(default)]
+    pub removed_disks: VecDeque<Uuid>,
     #[serde(default, skip_serializing_if = "Keys::is_empty")]
     pub keys: Keys,
     /// The folder of each meta server.
@@ -96,6 +110,20 @@ pub struct Node {
     pub disks: BTreeSet<DiskId>,
     /// Moves whenever the node's intent changes.
     pub revision: u64,
+    /// Failure domains; without, the node is one by itself.
+    #[serde(default)]
+    pub zone: Option<String>,
+    #[serde(default)]
+    pub rack: Option<String>,
+    /// With which nodes it shares chunks: see [`crate::copysets`].
+    #[serde(default)]
+    pub group: Option<u32>,
+    /// That it is being emptied, if it is.
+    #[serde(default)]
+    pub drain: Option<Decision>,
+    /// It leaves the cluster as soon as its disks are empty.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// A disk that was registered once. It stays known when its node starts without it.
@@ -117,6 +145,18 @@ pub struct Disk {
     /// That it counts as lost, if it does. Stands beside `drain`: a disk that is found again is drained on.
     #[serde(default)]
     pub death: Option<Decision>,
+    #[serde(default)]
+    pub class: DiskClass,
+    /// As [`levee_proto::api::SetDiskWeight`].
+    #[serde(default = "full_weight")]
+    pub weight: u32,
+    /// It leaves the cluster as soon as no chunk has a replica on it.
+    #[serde(default)]
+    pub removed: bool,
+}
+
+fn full_weight() -> u32 {
+    FULL_WEIGHT
 }
 
 /// Who took a disk out of service, and why.
@@ -181,6 +221,9 @@ pub struct Volume {
     /// It serves its parent, a snapshot, for reading, and is there only while it is attached: see [`crate::readers`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub read_only: bool,
+    /// On which disks it is; none: on all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<DiskClass>,
 }
 
 fn is_false(flag: &bool) -> bool {

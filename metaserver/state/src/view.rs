@@ -47,6 +47,11 @@ impl State {
         self.tables.disks.range(above).take(limit).map(|(id, disk)| disk_info(*id, disk)).collect()
     }
 
+    pub(crate) fn node_answer(&self, id: NodeId) -> Outcome {
+        let node = self.tables.nodes.get(&id).ok_or_else(|| crate::removal::no_node(id))?;
+        Ok(Answer::Node(node_info(id, node)))
+    }
+
     pub(crate) fn disk_answer(&self, id: DiskId) -> Outcome {
         let disk = self.tables.disks.get(&id).ok_or_else(|| no_disk(id))?;
         Ok(Answer::Disk(disk_info(id, disk)))
@@ -97,6 +102,7 @@ impl State {
             snapshots: u32::try_from(volume.history().snapshots.len()).unwrap_or(u32::MAX),
             flattening: volume.history().flatten,
             read_only: volume.read_only,
+            class: volume.class,
         })
     }
 
@@ -129,6 +135,13 @@ fn node_info(id: NodeId, node: &Node) -> NodeInfo {
         admin_url: node.admin_url.clone(),
         cores: node.cores.clone(),
         disks: node.disks.iter().copied().collect(),
+        zone: node.zone.clone(),
+        rack: node.rack.clone(),
+        group: node.group,
+        draining: node.drain.is_some(),
+        removed: node.removed,
+        condition: NodeCondition::Fine,
+        detail: node.drain.as_ref().and_then(|drain| drain.reason.clone()),
     }
 }
 
@@ -144,5 +157,9 @@ fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
         replicas: disk.live(),
         state: disk.state(),
         reason: disk.reason().map(Into::into),
+        class: disk.class,
+        weight: disk.weight,
+        removed: disk.removed,
+        load: DiskLoad::default(),
     }
 }

@@ -6,13 +6,19 @@ use crate::history::Parent;
 use crate::limits::{MAX_REFUSALS, MAX_VOLUMES};
 use crate::snapshots::named;
 use crate::state::State;
-use crate::tables::{Chunk, Volume};
+use crate::tables::{Chunk, Disk, Volume};
 use levee_proto::api::*;
-use levee_proto::{ChunkId, DiskId, Epoch, Geometry, NodeId, Version, VolumeId};
+use levee_proto::{ChunkId, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl State {
     pub(crate) fn create_volume(&mut self, request: &CreateVolume) -> Outcome {
+        let created = self.add_volume(request)?;
+        self.tell(EventKind::Volume, &request.name, "was created");
+        Ok(created)
+    }
+
+    pub(crate) fn add_volume(&mut self, request: &CreateVolume) -> Outcome {
         let promise = promised(request.size, request.copies);
         self.check_creation(request, 0, promise)?;
         let name = &request.name;
@@ -30,6 +36,7 @@ impl State {
             parent: None,
             history: None,
             read_only: false,
+            class: request.class,
         };
         self.tables.volumes.insert(id, volume);
         self.index.volume_by_name.insert(name.clone(), id);
@@ -43,7 +50,7 @@ impl State {
         if self.index.volume_by_name.contains_key(name) {
             return Err(Problem::new(ProblemKind::Exists, format!("there is a volume named '{name}' already")));
         }
-        self.check_copies(name, request.copies)?;
+        self.check_copies(name, request.copies, request.class)?;
         self.check_provision(|| format!("volume '{name}' cannot be created"), promise)?;
         if self.tables.volumes.len().saturating_add(more) >= MAX_VOLUMES {
             return Err(Problem::new(
@@ -55,8 +62,9 @@ impl State {
     }
 
     /// A volume that could never be written is refused at once.
-    pub(crate) fn check_copies(&self, name: &str, copies: u8) -> Result<(), Problem> {
-        let serves = |id: &DiskId| self.tables.disks.get(id).is_some_and(|d| d.state() == DiskState::InService);
+    pub(crate) fn check_copies(&self, name: &str, copies: u8, class: Option<DiskClass>) -> Result<(), Problem> {
+        let fits = |disk: &Disk| disk.state() == DiskState::InService && class.is_none_or(|class| class == disk.class);
+        let serves = |id: &DiskId| self.tables.disks.get(id).is_some_and(fits);
         let have = self.tables.nodes.values().filter(|n| n.disks.iter().any(serves)).count();
         let need = usize::from(copies);
         if have >= need {
@@ -65,14 +73,25 @@ impl State {
         Err(Problem::new(
             ProblemKind::NoSpace,
             format!(
-                "volume '{name}' with {need} copies needs {need} nodes with disks in service, the cluster has {have}: \
-                 add nodes, or ask for fewer copies"
+                "volume '{name}' with {need} copies needs {need} nodes with {}disks in service, the cluster has {have}: \
+                 add nodes, or ask for fewer copies",
+                match class {
+                    None => "",
+                    Some(DiskClass::Ssd) => "SSD ",
+                    Some(DiskClass::Hdd) => "HDD ",
+                }
             ),
         ))
     }
 
     /// The volume is gone at once; its replicas wait on their disks' delete lists. What clones need stays.
     pub(crate) fn delete_volume(&mut self, name: &str) -> Outcome {
+        self.delete_one(name)?;
+        self.tell(EventKind::Volume, name, "was deleted");
+        Ok(Answer::Done)
+    }
+
+    fn delete_one(&mut self, name: &str) -> Result<(), Problem> {
         let id = self.user_volume_id(name)?;
         let volume = &self.tables.volumes[&id];
         if let Some(user) = volume.user() {
@@ -98,15 +117,19 @@ impl State {
             let parent = self.remove_volume(id);
             self.leave_parent(parent);
         }
-        Ok(Answer::Done)
+        Ok(())
     }
 
     /// Each by itself.
     pub(crate) fn delete_volumes(&mut self, request: &DeleteVolumes) -> Outcome {
         let mut deleted = DeletedVolumes::default();
+        let mut last = String::new();
         for name in request.volumes.iter().flat_map(Family::names) {
-            match self.delete_volume(&name) {
-                Ok(_) => deleted.deleted += 1,
+            match self.delete_one(&name) {
+                Ok(()) => {
+                    deleted.deleted += 1;
+                    last = name;
+                }
                 Err(Problem { kind, detail, .. }) => {
                     deleted.refusals += 1;
                     if deleted.refused.len() < MAX_REFUSALS {
@@ -114,6 +137,11 @@ impl State {
                     }
                 }
             }
+        }
+        match deleted.deleted {
+            0 => {}
+            1 => self.tell(EventKind::Volume, last, "was deleted"),
+            more => self.tell(EventKind::Volume, last, format!("was deleted, with {} others", more - 1)),
         }
         Ok(Answer::Deleted(deleted))
     }
@@ -156,6 +184,7 @@ impl State {
 
     /// Puts the replicas on their disks' delete lists.
     pub(crate) fn delete_replicas(&mut self, gone: Vec<(ChunkId, ReplicaPlace)>) {
+        let replicas: Vec<ReplicaId> = gone.iter().map(|(_, place)| place.replica).collect();
         let mut disks: BTreeMap<DiskId, NodeId> = BTreeMap::new();
         for (chunk, place) in gone {
             if let Some(disk) = self.tables.disks.get_mut(&place.disk) {
@@ -165,7 +194,9 @@ impl State {
         }
         let nodes: BTreeSet<NodeId> = disks.values().copied().collect();
         nodes.into_iter().for_each(|node| self.touch(node));
-        self.refresh_evacuation(disks.into_keys());
+        self.refresh_evacuation(disks.keys().copied());
+        self.finish_moves(&replicas);
+        self.forget_empty_disks(disks.into_keys());
     }
 }
 

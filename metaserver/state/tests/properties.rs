@@ -57,14 +57,18 @@ impl History {
     }
 }
 
-/// A newcomer is on a disk in service, and shares its node only with members that are being drained.
+/// A newcomer is on a disk in service, and shares its node only with members that are to go.
 fn check_newcomers(before: &State, after: &ChangedReplicas) {
+    let moving: BTreeSet<ReplicaId> = before.moves_under_way().map(|one| one.replica).collect();
     for chunk in &after.chunks {
         for new in chunk.replicas.iter().filter(|r| r.replica.0 > newest_replica(before)) {
             let state = |disk| before.disk(disk).map(|d| d.state()).unwrap_or_default();
             assert_eq!(state(new.disk), DiskState::InService);
-            let neighbours = chunk.replicas.iter().filter(|r| r.node == new.node && r.replica != new.replica);
-            neighbours.for_each(|r| assert_eq!(state(r.disk), DiskState::Draining, "{chunk:?}"));
+            let mut neighbours = chunk.replicas.iter().filter(|r| r.node == new.node && r.replica != new.replica);
+            assert!(
+                neighbours.all(|r| state(r.disk) == DiskState::Draining || moving.contains(&r.replica)),
+                "{chunk:?}"
+            );
         }
     }
 }
@@ -175,6 +179,7 @@ fn change_command() -> impl Strategy<Value = Command> {
             name,
             request: ChangeReplicas { epoch: Epoch(back), changes },
             alive,
+            full: Default::default(),
         },
     )
 }
@@ -184,7 +189,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => register_command(),
         6 => (volume_name(), 1..=3u8, 1..1200u64).prop_map(|(name, copies, mib)| {
             let min_copies = copies.div_ceil(2);
-            Command::CreateVolume(CreateVolume { name, size: mib << 20, copies, min_copies })
+            Command::CreateVolume(CreateVolume { name, size: mib << 20, copies, min_copies, class: None })
         }),
         1 => volume_name().prop_map(|name| Command::DeleteVolume { name }),
         35 => version_command(),
@@ -198,7 +203,7 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         12 => (volume_name(), 0..4u32, proptest::collection::vec(0..12u32, 1..6), alive())
             .prop_map(|(name, back, indexes, alive)| {
-                Command::Allocate { name, request: AllocateChunks { epoch: Epoch(back), indexes }, alive }
+                Command::Allocate { name, request: AllocateChunks { epoch: Epoch(back), indexes }, alive, full: Default::default() }
             }),
         2 => (1..=5u32).prop_map(|node| Command::ConfirmDeleted { node: NodeId(node), replicas: Vec::new() }),
         20 => change_command(),
@@ -209,11 +214,57 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (1..6u64, 1..6u32).prop_map(|(v, n)| Command::AttachRepair { volume: VolumeId(v), node: NodeId(n) }),
         1 => (1..6u64, 0..40u64).prop_map(|(v, attachment)| Command::DetachRepair { volume: VolumeId(v), attachment }),
         1 => (0..2u64).prop_map(|rate| Command::SetBackgroundRate { rate: Some(rate) }),
+        12 => operator_command(),
         2 => (0..400u32).prop_map(|percent| {
             let over_provision = Some(if percent < 200 { Limit::None } else { Limit::Percent(percent) });
             Command::SetLimits(ChangeLimits { over_provision, ..ChangeLimits::default() })
         }),
     ]
+}
+
+/// Moves are aimed at copies that are there.
+fn operator_command() -> impl Strategy<Value = Command> {
+    let moves = proptest::collection::vec((0..60u64, 1..9u32), 1..6);
+    prop_oneof![
+        2 => (1..6u32, proptest::bool::ANY).prop_map(|(node, drain)| {
+            Command::SetNode { node: NodeId(node), request: SetNodeState { drain, reason: None } }
+        }),
+        1 => (1..6u32, proptest::bool::ANY).prop_map(|(n, force)| Command::RemoveNode { node: NodeId(n), force }),
+        1 => (1..9u32, proptest::bool::ANY).prop_map(|(d, force)| Command::RemoveDisk { disk: DiskId(d), force }),
+        1 => (1..9u32, 0..200u32).prop_map(|(d, weight)| Command::SetDiskWeight { disk: DiskId(d), weight }),
+        1 => proptest::option::of(4..8u16).prop_map(|width| {
+            Command::SetPlacement(ChangePlacement { scatter_width: Some(width.unwrap_or(0)), ..Default::default() })
+        }),
+        4 => moves.prop_map(|moves| {
+            let one = |(replica, to)| PlannedMove {
+                volume: VolumeId(0), index: 0, replica: ReplicaId(replica), from: DiskId(0), to: DiskId(to), bytes: 1,
+            };
+            Command::StartRebalance { goal: RebalanceGoal::Space, moves: moves.into_iter().map(one).collect() }
+        }),
+        1 => Just(Command::CancelRebalance),
+        1 => (0..60u64).prop_map(|r| Command::SkipMoves { replicas: BTreeSet::from([ReplicaId(r)]) }),
+        1 => (0..2u32, 1..100u64).prop_map(|(node, seconds)| {
+            let node = (node > 0).then(|| "n1".to_string());
+            Command::StartMaintenance(StartMaintenance { node, seconds, reason: None })
+        }),
+        1 => Just(Command::EndMaintenance { node: None }),
+    ]
+}
+
+/// Copies that are there, by position; each once.
+fn aim_moves(moves: Vec<PlannedMove>, state: &State) -> Vec<PlannedMove> {
+    let volumes = (1..60).map(VolumeId).filter_map(|id| Some((id, state.volume(id)?)));
+    let all: Vec<(VolumeId, u32, ReplicaPlace)> = volumes
+        .flat_map(|(id, v)| v.chunks.iter().flat_map(move |(i, c)| c.replicas.iter().map(move |r| (id, *i, *r))))
+        .collect();
+    let mut seen = BTreeSet::new();
+    let aimed = moves.into_iter().map(|one| match all.get(one.replica.0 as usize % all.len().max(1)) {
+        Some((volume, index, r)) => {
+            PlannedMove { volume: *volume, index: *index, replica: r.replica, from: r.disk, ..one }
+        }
+        None => one,
+    });
+    aimed.filter(|one| seen.insert(one.replica)).collect()
 }
 
 /// Makes most commands meaningful: a random epoch or attachment would nearly always be refused.
@@ -228,24 +279,25 @@ fn aim(command: Command, state: &State) -> Command {
             let attachment = at.attachment.saturating_sub(request.attachment / 3);
             Command::Open { name, request: OpenVolume { node: at.node, incarnation, attachment } }
         }
-        Command::Allocate { name, request, alive } => {
+        Command::Allocate { name, request, alive, full } => {
             let newest = state.volume_named(&name).map_or(0, |v| v.epoch.0);
             let epoch = Epoch(newest.saturating_sub(request.epoch.0 / 3));
-            Command::Allocate { name, request: AllocateChunks { epoch, ..request }, alive }
+            Command::Allocate { name, request: AllocateChunks { epoch, ..request }, alive, full }
         }
         Command::ConfirmDeleted { node, .. } => {
             let mut replicas = state.intent(node).map(|i| i.deletes).unwrap_or_default();
             replicas.truncate(3);
             Command::ConfirmDeleted { node, replicas }
         }
-        Command::ChangeReplicas { name, request, alive } => {
+        Command::ChangeReplicas { name, request, alive, full } => {
             let Ok(volume) = state.volume_named(&name) else {
-                return Command::ChangeReplicas { name, request, alive };
+                return Command::ChangeReplicas { name, request, alive, full };
             };
             let epoch = Epoch(volume.epoch.0.saturating_sub(request.epoch.0 / 3));
             let changes = request.changes.into_iter().map(|c| aim_change(c, state, volume.id)).collect();
-            Command::ChangeReplicas { name, request: ChangeReplicas { epoch, changes }, alive }
+            Command::ChangeReplicas { name, request: ChangeReplicas { epoch, changes }, alive, full }
         }
+        Command::StartRebalance { goal, moves } => Command::StartRebalance { goal, moves: aim_moves(moves, state) },
         other => aim_version(other, state),
     }
 }
@@ -355,7 +407,7 @@ fn versions_only() -> impl Strategy<Value = Command> {
         }),
         3 => (volume_name(), 0..16u32).prop_map(move |(name, index)| {
             let request = AllocateChunks { epoch: Epoch(0), indexes: vec![index] };
-            Command::Allocate { name, request, alive: everyone() }
+            Command::Allocate { name, request, alive: everyone(), full: Default::default() }
         }),
         3 => (1..12u64, 1..4u32).prop_map(|(v, n)| Command::AttachRepair { volume: VolumeId(v), node: NodeId(n) }),
     ]

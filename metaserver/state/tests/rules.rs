@@ -74,7 +74,7 @@ fn volumes_are_checked_and_named_once() {
         ("v", GIB, 2, 3),
         ("v", GIB, 2, 0),
     ] {
-        let command = Command::CreateVolume(CreateVolume { name: name.into(), size, copies, min_copies });
+        let command = Command::CreateVolume(CreateVolume { name: name.into(), size, copies, min_copies, class: None });
         assert_eq!(kind(state.apply(&command)), ProblemKind::Invalid, "{command:?}");
     }
     let refused = create(&mut state, "v", GIB, 3).unwrap_err();
@@ -248,7 +248,7 @@ fn live_nodes_come_first_and_enough_of_them() {
     let mut places = |index: u32, alive: &[u32]| {
         let alive = alive.iter().map(|n| NodeId(*n)).collect();
         let request = AllocateChunks { epoch, indexes: vec![index] };
-        let answer = state.apply(&Command::Allocate { name: "v".into(), request, alive });
+        let answer = state.apply(&Command::Allocate { name: "v".into(), request, alive, full: Default::default() });
         state.check().unwrap();
         answer.map(|_| {
             let chunks = open(&mut state, "v", 101).unwrap().chunks;

@@ -215,7 +215,7 @@ impl Client {
     }
 
     pub async fn create(&self, name: &str, copies: u8) -> Result<VolumeInfo, Problem> {
-        let request = CreateVolume { name: name.into(), size: 1 << 30, copies, min_copies: 1 };
+        let request = CreateVolume { name: name.into(), size: 1 << 30, copies, min_copies: 1, class: None };
         self.post("/v1/volumes", &request).await
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use levee_perf::api::{self, ApiOptions};
 use levee_perf::failover::{self, FailoverOptions};
 use levee_perf::load::{self, LoadOptions, Pattern, Until};
 use levee_perf::repair::{self, RepairOptions};
@@ -25,6 +26,7 @@ use levee_proto::units::parse_size;
   levee-bench suite --time 5                                   compare with the raw disk and its peers
   levee-bench repair --size 2G                                 give a disk up, and see how fast its copies are made anew
   levee-bench failover --rounds 100                            take the meta servers' leader away again and again
+  levee-bench api                                              create volumes as fast as a meta server takes them
   levee-bench snapshots                                        take and delete a thousand snapshots beside a load"
 )]
 struct Args {
@@ -42,6 +44,8 @@ enum Command {
     Repair(Repair),
     /// Measure what snapshots and clones take, and what they cost guests, in one run
     Snapshots(Snapshots),
+    /// Measure how many volumes a second a meta server creates, one by one and in batches
+    Api(Api),
     /// Kill, stop and cut off the meta servers' leader, and measure how long changes wait
     Failover(Failover),
 }
@@ -61,6 +65,30 @@ struct Failover {
     base_port: u16,
     /// Where the figures go, as JSON
     #[arg(long, default_value = "target/bench/failover.json", value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct Api {
+    /// Clients that create volumes one by one
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    clients: u16,
+    /// Volumes created one by one
+    #[arg(long, default_value_t = 20_000)]
+    singles: u64,
+    /// Volumes created in batches
+    #[arg(long, default_value_t = 100_000)]
+    batched: u64,
+    /// Volumes of one batch
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    batch: u64,
+    /// Folder for the meta server
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 18900)]
+    port: u16,
+    /// Where the figures go, as JSON
+    #[arg(long, default_value = "target/bench/api.json", value_name = "FILE")]
     out: PathBuf,
 }
 
@@ -178,6 +206,7 @@ fn bench(args: Args) -> Result<()> {
         Some(Command::Suite(suite)) => compare(suite),
         Some(Command::Repair(options)) => measure_repair(options),
         Some(Command::Snapshots(options)) => measure_snapshots(options),
+        Some(Command::Api(options)) => measure_api(options),
         Some(Command::Failover(options)) => measure_failover(options),
         None => measure(args.load),
     }
@@ -225,6 +254,21 @@ fn measure_snapshots(options: Snapshots) -> Result<()> {
         progress: |line| eprintln!("{line}"),
     })?;
     show(&table, &options.out);
+    Ok(())
+}
+
+fn measure_api(options: Api) -> Result<()> {
+    let figures = api::run(&ApiOptions {
+        clients: options.clients.into(),
+        singles: options.singles,
+        batched: options.batched,
+        batch: options.batch,
+        dir: options.dir,
+        port: options.port,
+    })?;
+    std::fs::write(&options.out, serde_json::to_string_pretty(&figures)?)
+        .with_context(|| format!("cannot write {}", options.out.display()))?;
+    show(&figures.table(), &options.out);
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! both before and after, as machines drift, and disks of a new cluster get faster with use.
 
 mod baseline;
-mod http;
+pub(crate) mod http;
 mod scene;
 mod table;
 mod watch;

@@ -54,7 +54,11 @@ impl Cluster for Links {
         async move {
             let request = ChangeReplicas { epoch, changes };
             let alive = world.meta().alive();
-            match world.meta().ask(&process, Command::ChangeReplicas { name, request, alive }).await {
+            match world
+                .meta()
+                .ask(&process, Command::ChangeReplicas { name, request, alive, full: Default::default() })
+                .await
+            {
                 Ok(Answer::Changed(changed)) => Ok(changed),
                 other => Err(not_done(other)),
             }
@@ -66,7 +70,8 @@ impl Cluster for Links {
         async move {
             let request = AllocateChunks { epoch, indexes };
             let alive = world.meta().alive();
-            match world.meta().ask(&process, Command::Allocate { name, request, alive }).await {
+            match world.meta().ask(&process, Command::Allocate { name, request, alive, full: Default::default() }).await
+            {
                 Ok(Answer::Allocated(allocated)) => Ok(allocated.chunks),
                 other => Err(not_done(other)),
             }

@@ -241,6 +241,7 @@ impl Process {
             }
         }
         let evacuate: BTreeMap<DiskId, DiskState> = intent.evacuate.iter().map(|e| (e.disk, e.state)).collect();
+        let moves = intent.moves_by_volume();
         let mut all = true;
         for want in wanted.values() {
             if !served.contains(&(want.volume, want.attachment)) {
@@ -250,8 +251,9 @@ impl Process {
         for want in wanted.values() {
             all &= self.follow_versions(world, want).await;
         }
-        for served in self.served.borrow().values() {
+        for (volume, served) in self.served.borrow().iter() {
             served.gateway.evacuate(evacuate.clone());
+            served.gateway.move_replicas(moves.get(volume).cloned().unwrap_or_default());
         }
         if !intent.deletes.is_empty() {
             all &= self.delete(world, &intent.deletes).await;

@@ -187,6 +187,7 @@ impl World {
             size: volume.size,
             copies: volume.copies,
             min_copies: volume.min_copies,
+            class: None,
         };
         let created = self.0.meta.apply(&Command::CreateVolume(create));
         let Ok(Answer::Volume(info)) = created else { panic!("a volume cannot be created: {created:?}") };

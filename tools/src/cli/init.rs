@@ -1,6 +1,6 @@
 //! The grammar of `levee init`.
 
-use crate::init::NodeSpec;
+use crate::init::{NodeSpec, PlaceSpec};
 use crate::limits::MAX_DISK_SHARES;
 use crate::values;
 use clap::{Args, Subcommand};
@@ -33,9 +33,16 @@ pub struct InitPlan {
     /// Addresses of the hosts that run a meta server: 1, 3 or 5
     #[arg(long, value_name = "ADDRESS,...", value_delimiter = ',', required = true)]
     pub meta: Vec<IpAddr>,
-    /// A storage node: its name, its address, and its disks if it has any; repeat for each
+    /// A storage node: its name, its address, and its disks if it has any (`,class=hdd` or `,class=ssd` behind one says what
+    /// it is); repeat for each
     #[arg(long, value_name = "NAME=ADDRESS[:DISK,...]", required = true)]
     pub node: Vec<NodeSpec>,
+    /// Zone of a node, such as its building or power supply; repeat for each
+    #[arg(long, value_name = "NODE=ZONE")]
+    pub zone: Vec<PlaceSpec>,
+    /// Rack of a node; repeat for each
+    #[arg(long, value_name = "NODE=RACK")]
+    pub rack: Vec<PlaceSpec>,
     /// New folder for what is written
     #[arg(long, value_name = "DIR", required = true)]
     pub out: Option<PathBuf>,

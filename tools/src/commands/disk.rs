@@ -1,11 +1,76 @@
-//! `levee disk drain`, `undrain` and `fail`.
+//! `levee disk add`, `drain`, `undrain`, `fail`, `remove`, `replace` and `weight`.
 
+use super::forecast;
 use super::lists::node_name;
+use super::node::wait_until_empty;
 use super::redundancy::counted;
-use crate::client::MetaClient;
+use crate::cli::{How, NewDisk};
+use crate::client::{AdminClient, ClientError, MetaClient, wait_for};
 use crate::output::Output;
-use levee_proto::api::{DiskInfo, DiskState, SetDiskState};
+use anyhow::{Context, bail};
+use levee_proto::api::*;
 use levee_proto::ids::DiskId;
+use levee_proto::units::show_size;
+use std::time::Duration;
+
+/// How long the meta servers may take to hear of a disk that a daemon has taken.
+const KNOWN_WITHIN: Duration = Duration::from_secs(30);
+
+async fn find(meta: &MetaClient, id: DiskId) -> anyhow::Result<DiskInfo> {
+    let found = meta.disks().await?.into_iter().find(|disk| disk.id == id);
+    found.with_context(|| format!("there is no disk {id}: `levee disk list` shows them"))
+}
+
+/// The daemon of a node that is up.
+async fn daemon(meta: &MetaClient, name: &str) -> anyhow::Result<AdminClient> {
+    let node = meta.nodes().await?.into_iter().find(|node| node.name == name);
+    let node = node.with_context(|| format!("there is no node named '{name}': `levee node list` shows them"))?;
+    Ok(AdminClient::new(node.admin_url))
+}
+
+pub async fn add(meta: &MetaClient, node: &str, new: &NewDisk, out: &Output) -> anyhow::Result<()> {
+    let disk = take(meta, node, new, out).await?;
+    out.result(&disk, || {
+        format!(
+            "Disk {} of {node} is in service, with {}. `levee rebalance run` moves copies onto it.",
+            disk.id,
+            show_size(disk.capacity)
+        )
+    })
+}
+
+/// Has the node's daemon take the disk; answers when the meta servers know it.
+async fn take(meta: &MetaClient, node: &str, new: &NewDisk, out: &Output) -> anyhow::Result<DiskInfo> {
+    let path = new.path.display().to_string();
+    let daemon = daemon(meta, node).await?;
+    let bar = out.spinner(format!("{node} takes disk {path}"));
+    let request = AddDisk { path, format: new.format, size: new.size, class: new.class.map(Into::into) };
+    let added = daemon.add_disk(&request).await;
+    let known = match added {
+        Ok(added) => wait_for(KNOWN_WITHIN, async || {
+            let disks = meta.disks().await?;
+            Ok::<_, ClientError>(disks.into_iter().find(|disk| disk.id == added.disk))
+        })
+        .await
+        .map_err(anyhow::Error::from),
+        Err(error) => Err(error.into()),
+    };
+    bar.finish_and_clear();
+    known?.context("the node has taken the disk, but the meta servers do not know of it yet: look at `levee disk list`")
+}
+
+pub async fn drain(meta: &MetaClient, id: DiskId, reason: Option<&str>, how: &How, out: &Output) -> anyhow::Result<()> {
+    if how.dry_run {
+        return forecast::show(meta, &WhatIf { nodes: Vec::new(), disks: vec![id] }, out).await;
+    }
+    if !how.wait {
+        return set(meta, id, DiskState::Draining, reason, out).await;
+    }
+    meta.set_disk(id, &SetDiskState { state: DiskState::Draining, reason: reason.map(Into::into) }).await?;
+    wait_until_empty(meta, &format!("disk {id}"), |disk| disk.id == id, how.timeout, out).await?;
+    let disk = find(meta, id).await?;
+    out.result(&disk, || format!("Disk {id} is empty. `levee disk remove {id}` takes it out of the cluster."))
+}
 
 pub async fn set(
     meta: &MetaClient,
@@ -31,4 +96,72 @@ fn describe(disk: &DiskInfo, node: &str) -> String {
             "Disk {id} of {node} counts as lost: {copies} to be made anew elsewhere; `levee disk undrain {id}` takes it back."
         ),
     }
+}
+
+pub async fn weight(meta: &MetaClient, id: DiskId, weight: u32, out: &Output) -> anyhow::Result<()> {
+    let disk = meta.set_weight(id, weight).await?;
+    out.result(&disk, || match weight {
+        0 => format!("Disk {id} gets nothing new; `levee disk drain {id}` empties it."),
+        _ => format!("Disk {id} has weight {weight}; `levee rebalance run` moves copies accordingly."),
+    })
+}
+
+pub async fn remove(meta: &MetaClient, id: DiskId, force: bool, out: &Output) -> anyhow::Result<()> {
+    let was = find(meta, id).await?;
+    leave(meta, &was, force, out).await?;
+    let stays = meta.disks().await?.iter().any(|disk| disk.id == id);
+    out.result(&was, || match stays {
+        false => format!("Disk {id} has left the cluster."),
+        true => format!("Disk {id} was given up: it leaves the cluster when its copies have been made anew elsewhere."),
+    })
+}
+
+/// The daemon lets go of the disk first, if it runs: what the cluster has forgotten it would bring along again.
+async fn leave(meta: &MetaClient, disk: &DiskInfo, force: bool, out: &Output) -> anyhow::Result<()> {
+    let id = disk.id;
+    if disk.replicas == 0 {
+        let nodes = meta.nodes().await?;
+        if let Some(node) = nodes.iter().find(|node| node.id == disk.node && node.state == NodeState::Up)
+            && let Err(error) = AdminClient::new(node.admin_url.clone()).remove_disk(id).await
+        {
+            out.note(&format!("levee: note: node {} does not let go of disk {id}: {error}", node.name));
+        }
+    }
+    meta.remove_disk(id, force).await?;
+    Ok(())
+}
+
+/// Each step is skipped that an earlier attempt has done already.
+pub async fn replace(
+    meta: &MetaClient,
+    id: DiskId,
+    new: &NewDisk,
+    timeout: Duration,
+    out: &Output,
+) -> anyhow::Result<()> {
+    let old = find(meta, id).await?;
+    let nodes = meta.nodes().await?;
+    let node = node_name(old.node, &nodes);
+    let path = std::path::absolute(&new.path)?.display().to_string();
+    if path == old.path {
+        bail!(
+            "disk {id} is {path} itself: for a new disk at the same place, `levee disk remove {id}` first (with --force if it is lost), \
+             then `levee disk add {node} {path}`"
+        );
+    }
+    let disks = meta.disks().await?;
+    let there = disks.into_iter().find(|disk| disk.node == old.node && disk.path == path && disk.id != id);
+    let added = match there {
+        Some(added) => added,
+        None => take(meta, &node, new, out).await?,
+    };
+    if old.state == DiskState::InService {
+        let reason = Some(format!("disk {} takes its place", added.id));
+        meta.set_disk(id, &SetDiskState { state: DiskState::Draining, reason }).await?;
+    }
+    wait_until_empty(meta, &format!("disk {id}"), |disk| disk.id == id, timeout, out).await?;
+    leave(meta, &find(meta, id).await?, false, out).await?;
+    out.result(&added, || {
+        format!("Disk {} of {node} has taken the place of disk {id}, which has left the cluster.", added.id)
+    })
 }

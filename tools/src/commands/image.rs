@@ -33,7 +33,7 @@ pub async fn import(meta: &MetaClient, args: &ImageImport, out: &Output) -> anyh
         let (file, has) = (args.source.file.display(), show_size(disk_size));
         anyhow::bail!("the disk in {file} has {has}, more than --size {}", show_size(size));
     }
-    let request = CreateVolume { name: args.name.clone(), size, copies: args.copies, min_copies };
+    let request = CreateVolume { name: args.name.clone(), size, copies: args.copies, min_copies, class: None };
     let volume = meta.create_volume(&request).await?;
     let filled = async {
         let moved = transfer::fill(meta, &mut signals, image, &volume, &args.place, out).await?;

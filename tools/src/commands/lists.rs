@@ -2,7 +2,7 @@
 
 use crate::client::MetaClient;
 use crate::output::Output;
-use levee_proto::api::{DiskInfo, DiskState, NodeInfo, NodeState};
+use levee_proto::api::{DiskInfo, DiskState, NodeCondition, NodeInfo, NodeState};
 use levee_proto::ids::NodeId;
 use levee_proto::units::show_size;
 
@@ -19,13 +19,27 @@ pub fn node_table(nodes: &[NodeInfo], out: &Output) -> String {
         vec![
             node.id.to_string(),
             node.name.clone(),
-            state_word(node.state).into(),
+            node_state(node),
             node.cores.len().to_string(),
             node.disks.len().to_string(),
             node.admin_url.clone(),
         ]
     });
     out.table(&["ID", "NODE", "STATE", "CORES", "DISKS", "ADMIN"], rows)
+}
+
+/// In a word or two.
+pub fn node_state(node: &NodeInfo) -> String {
+    let mut words = vec![state_word(node.state)];
+    words.extend(match node.condition {
+        NodeCondition::Fine => None,
+        NodeCondition::Slow => Some("slow"),
+        NodeCondition::Partitioned => Some("partitioned"),
+        NodeCondition::Flapping => Some("flapping"),
+    });
+    words.extend(node.draining.then_some("draining"));
+    words.extend(node.removed.then_some("leaving"));
+    words.join(", ")
 }
 
 fn state_word(state: NodeState) -> &'static str {
@@ -54,7 +68,7 @@ pub async fn disks(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
     })
 }
 
-fn disk_table(disks: &[DiskInfo], nodes: &[NodeInfo], out: &Output) -> String {
+pub fn disk_table(disks: &[DiskInfo], nodes: &[NodeInfo], out: &Output) -> String {
     let rows = disks.iter().map(|disk| {
         vec![
             disk.id.to_string(),

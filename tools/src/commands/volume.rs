@@ -20,7 +20,9 @@ pub async fn create(meta: &MetaClient, args: &Create, out: &Output) -> anyhow::R
     let name = &args.name;
     let copies = args.copies.unwrap_or(DEFAULT_COPIES);
     let min_copies = min_copies_for(copies, args.min_copies)?;
-    let volume = meta.create_volume(&CreateVolume { name: name.into(), size, copies, min_copies }).await?;
+    let volume = meta
+        .create_volume(&CreateVolume { name: name.into(), size, copies, min_copies, class: args.class.map(Into::into) })
+        .await?;
     out.result(&volume, || {
         format!("Volume {name} of {} is created; `levee volume attach {name}` serves it.", show_size(volume.size))
     })

@@ -1,6 +1,6 @@
 //! The daemons' configuration of one host: the samples, with this host's values in them.
 
-use super::plan::{Host, Plan};
+use super::plan::{DiskSpec, Host, Plan};
 use std::path::PathBuf;
 
 const META_SAMPLE: &str = include_str!("../../../packaging/levee-metad.toml");
@@ -15,7 +15,7 @@ pub fn of(plan: &Plan<'_>, host: &Host<'_>) -> Vec<(PathBuf, String)> {
         files.push((folder.join(META_FILE), meta(plan, host, id)));
     }
     if let Some(node) = host.node {
-        let disks: Vec<_> = node.disks.iter().map(|disk| disk.display().to_string()).collect();
+        let disks: Vec<_> = node.disks.iter().map(DiskSpec::option).collect();
         let data: Vec<_> = plan.data(node).iter().map(ToString::to_string).collect();
         let mut set = vec![
             ("name", text(&node.name)),
@@ -26,6 +26,8 @@ pub fn of(plan: &Plan<'_>, host: &Host<'_>) -> Vec<(PathBuf, String)> {
         if !disks.is_empty() {
             set.push(("disk", list(&disks)));
         }
+        set.extend(plan.zone(node).map(|zone| ("zone", text(zone))));
+        set.extend(plan.rack(node).map(|rack| ("rack", text(rack))));
         files.push((folder.join(NODE_FILE), fill(NODE_SAMPLE, &set)));
     }
     files
@@ -64,9 +66,10 @@ mod tests {
 
     #[test]
     fn every_value_has_a_place_in_the_samples() {
-        for (sample, keys) in
-            [(META_SAMPLE, &["id", "listen", "peers"][..]), (NODE_SAMPLE, &["name", "meta", "admin", "data", "disk"])]
-        {
+        for (sample, keys) in [
+            (META_SAMPLE, &["id", "listen", "peers"][..]),
+            (NODE_SAMPLE, &["name", "meta", "admin", "data", "disk", "zone", "rack"]),
+        ] {
             for key in keys {
                 let filled = fill(sample, &[(key, "\"set here\"".into())]);
                 assert_eq!(filled.matches(&format!("\n{key} = \"set here\"\n")).count(), 1, "{key}");

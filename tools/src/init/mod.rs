@@ -8,7 +8,7 @@ mod files;
 mod plan;
 mod steps;
 
-pub use plan::NodeSpec;
+pub use plan::{NodeSpec, PlaceSpec};
 
 use crate::cli::InitPlan;
 use crate::output::Output;

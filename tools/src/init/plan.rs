@@ -13,12 +13,61 @@ const USUAL_COPIES: usize = 3;
 /// Longest name of a folder for a host, as of a node.
 const META_FOLDER: &str = "meta";
 
+/// A disk as a storage daemon's option names it: a path, and what it is if that is not to be found out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DiskSpec {
+    pub path: PathBuf,
+    /// `class=ssd` or `class=hdd`.
+    pub class: Option<String>,
+}
+
+impl DiskSpec {
+    /// Takes a list apart, in which a class follows its disk.
+    fn list(text: &str) -> Result<Vec<DiskSpec>, String> {
+        let mut disks: Vec<DiskSpec> = Vec::new();
+        for word in text.split(',').filter(|word| !word.is_empty()) {
+            match (word, disks.last_mut()) {
+                ("class=ssd" | "class=hdd", Some(disk)) if disk.class.is_none() => disk.class = Some(word.into()),
+                (path, _) if path.starts_with('/') => disks.push(DiskSpec { path: path.into(), class: None }),
+                (other, _) => {
+                    return Err(format!(
+                        "'{other}' is no disk: use a path that begins with /, and ,class=ssd or ,class=hdd behind it"
+                    ));
+                }
+            }
+        }
+        Ok(disks)
+    }
+
+    /// As the option has it.
+    pub fn option(&self) -> String {
+        let class = self.class.iter().map(|class| format!(",{class}"));
+        std::iter::once(self.path.display().to_string()).chain(class).collect()
+    }
+}
+
+/// `NODE=PLACE`: in which zone or rack a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceSpec {
+    pub node: String,
+    pub place: String,
+}
+
+impl FromStr for PlaceSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (node, place) = text.split_once('=').ok_or("use NODE=PLACE")?;
+        Ok(PlaceSpec { node: values::name(node)?, place: values::name(place)? })
+    }
+}
+
 /// `NAME=ADDRESS[:DISK,...]`; an IPv6 address that disks follow stands in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSpec {
     pub name: String,
     pub address: IpAddr,
-    pub disks: Vec<PathBuf>,
+    pub disks: Vec<DiskSpec>,
 }
 
 impl FromStr for NodeSpec {
@@ -28,11 +77,8 @@ impl FromStr for NodeSpec {
         let (name, rest) = text.split_once('=').ok_or("use NAME=ADDRESS:DISK,DISK")?;
         let name = values::name(name)?;
         let (address, disks) = address_and_disks(rest)?;
-        let disks: Vec<PathBuf> = disks.split(',').filter(|disk| !disk.is_empty()).map(PathBuf::from).collect();
-        if let Some(relative) = disks.iter().find(|disk| !disk.is_absolute()) {
-            return Err(format!("disk '{}' must be a path that begins with /", relative.display()));
-        }
-        if disks.iter().collect::<BTreeSet<_>>().len() < disks.len() {
+        let disks = DiskSpec::list(disks)?;
+        if disks.iter().map(|disk| &disk.path).collect::<BTreeSet<_>>().len() < disks.len() {
             return Err("a disk is named twice".into());
         }
         Ok(NodeSpec { name, address, disks })
@@ -82,12 +128,16 @@ impl<'a> Plan<'a> {
         if let Some(odd) = args.meta.iter().chain(args.node.iter().map(|n| &n.address)).find(|a| a.is_unspecified()) {
             return refuse(format!("{odd} is no address that other hosts can reach"));
         }
-        let files = args.node.iter().flat_map(|node| &node.disks).find(|disk| !is_device(disk));
+        let files = args.node.iter().flat_map(|node| &node.disks).find(|disk| !is_device(&disk.path));
         if let (Some(file), None) = (files, args.disk_size) {
             return refuse(format!(
                 "{} is not under /dev: say with --disk-size how large such files are",
-                file.display()
+                file.path.display()
             ));
+        }
+        let named = |place: &&PlaceSpec| args.node.iter().any(|node| node.name == place.node);
+        if let Some(place) = args.zone.iter().chain(&args.rack).find(|place| !named(place)) {
+            return refuse(format!("no --node is called {}: its zone or rack cannot be set", place.node));
         }
         let ports = args.node_port..=args.node_port.saturating_add(args.cores);
         if ports.contains(&args.meta_port) || args.node_port.checked_add(args.cores).is_none() {
@@ -133,6 +183,14 @@ impl<'a> Plan<'a> {
         (1..=self.args.cores).map(|core| SocketAddr::new(node.address, self.args.node_port + core)).collect()
     }
 
+    pub fn zone(&self, node: &NodeSpec) -> Option<&'a str> {
+        place_of(&self.args.zone, node)
+    }
+
+    pub fn rack(&self, node: &NodeSpec) -> Option<&'a str> {
+        place_of(&self.args.rack, node)
+    }
+
     pub fn meta_urls(&self) -> Vec<String> {
         self.args.meta.iter().map(|address| format!("http://{}", self.member(*address))).collect()
     }
@@ -152,6 +210,11 @@ impl<'a> Plan<'a> {
         }
         notes
     }
+}
+
+/// The last one that was given.
+fn place_of<'a>(places: &'a [PlaceSpec], node: &NodeSpec) -> Option<&'a str> {
+    places.iter().rev().find(|place| place.node == node.name).map(|place| place.place.as_str())
 }
 
 /// A folder's name that no node has.
@@ -191,11 +254,25 @@ mod tests {
         let node = spec("host-1=10.0.0.1:/dev/a,/dev/b").unwrap();
         assert_eq!((node.name.as_str(), node.disks.len()), ("host-1", 2));
         assert_eq!(spec("h=[fd00::1]:/dev/a").unwrap().address, "fd00::1".parse::<IpAddr>().unwrap());
+        let disk = |path: &str, class: Option<&str>| DiskSpec { path: path.into(), class: class.map(Into::into) };
+        let node = spec("h=10.0.0.1:/dev/a,class=hdd,/dev/b").unwrap();
+        assert_eq!(node.disks, [disk("/dev/a", Some("class=hdd")), disk("/dev/b", None)]);
+        assert_eq!(node.disks[0].option(), "/dev/a,class=hdd");
         for without in ["h=10.0.0.1", "h=10.0.0.1:", "h=[::1]"] {
             assert!(spec(without).unwrap().disks.is_empty(), "{without}");
         }
-        for bad in ["", "h", "=10.0.0.1", "a/b=10.0.0.1", "h=host", "h=10.0.0.1:dev/a", "h=10.0.0.1:/a,/a", "h=::1:/a"]
-        {
+        for bad in [
+            "",
+            "h",
+            "=10.0.0.1",
+            "a/b=10.0.0.1",
+            "h=host",
+            "h=10.0.0.1:dev/a",
+            "h=10.0.0.1:/a,/a",
+            "h=::1:/a",
+            "h=10.0.0.1:class=ssd",
+            "h=10.0.0.1:/a,class=x",
+        ] {
             assert!(spec(bad).is_err(), "{bad}");
         }
     }

@@ -1,6 +1,6 @@
 //! The page that says what to do with the files.
 
-use super::plan::{Host, Plan, is_device};
+use super::plan::{DiskSpec, Host, Plan, is_device};
 use std::fmt::Write;
 
 pub fn page(plan: &Plan<'_>) -> String {
@@ -46,12 +46,12 @@ fn units(host: &Host<'_>) -> Vec<&'static str> {
 
 fn formats(plan: &Plan<'_>, host: &Host<'_>) -> String {
     let cores = plan.args.cores;
-    let line = |disk: &std::path::PathBuf| match (is_device(disk), plan.args.disk_size) {
+    let line = |disk: &DiskSpec| match (is_device(&disk.path), plan.args.disk_size) {
         (false, Some(size)) => {
-            let path = disk.display();
+            let path = disk.path.display();
             format!("levee-stored format {path} --size {} --cores {cores} && chown levee: {path}\n", exact_size(size))
         }
-        _ => format!("levee-stored format {} --cores {cores}\n", disk.display()),
+        _ => format!("levee-stored format {} --cores {cores}\n", disk.path.display()),
     };
     host.node.iter().flat_map(|node| &node.disks).map(line).collect()
 }

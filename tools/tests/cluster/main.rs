@@ -8,6 +8,7 @@ mod crash;
 mod groups;
 mod guest;
 mod images;
+mod init;
 mod metas;
 mod mirrors;
 mod node_loss;

@@ -10,6 +10,7 @@ use super::layered::Presence;
 use super::locks::RangeLocks;
 use super::member::{Member, Missing, Slots, Sync, WriteOp};
 use super::prune::PruneState;
+use super::traffic::Traffic;
 use crate::bitmap::BlockSet;
 use crate::sync::Event;
 use levee_proto::api::{ChunkInfo, ReplicaPlace};
@@ -168,6 +169,7 @@ pub(super) struct Chunk {
     pub pruned: PruneState,
     /// Of a clone: which blocks the volume has itself.
     pub presence: Presence,
+    pub traffic: Traffic,
     /// A member or the stage changed.
     pub changed: Event,
 }
@@ -194,6 +196,7 @@ impl Chunk {
             state: RefCell::new(state),
             pruned: PruneState::default(),
             presence: if fresh { Presence::of_new_chunk() } else { Presence::default() },
+            traffic: Traffic::default(),
             changed: Event::new(),
         })
     }

@@ -1,4 +1,5 @@
-//! Changing a chunk's replica set: replacing members that are dead, and moving them off disks that are drained.
+//! Changing a chunk's replica set: replacing members that are dead, moving them off disks that are drained, and moving single
+//! ones that the meta server names.
 //!
 //! A change is made by the meta server, compare-and-set on the epoch and the number of the set, and only ever for the
 //! present gateway. Before it is asked for, the members that stay are *attested*: each of them misses nothing, and from
@@ -6,18 +7,22 @@
 //! holds every acknowledged write, and a newcomer, which holds only what it was given, may count in place of one that
 //! left. A newcomer gets new writes at once, its acknowledgements count, and it is filled like any member that is behind.
 //!
+//! To move a member, a newcomer is asked for, filled, and then the old one leaves. When nobody wants the move any more
+//! while there is one member too many, one that is behind leaves, else the newest.
+//!
 //! Invariants:
 //! - Between asking for a change and knowing its outcome, the members that stay remain attested.
 //! - A replica set in which a member is neither attested nor new never comes into being.
 
 use super::chunk::{Chunk, ChunkState, Stage};
+use super::leaving::Leaving;
 use super::member::{MAX_SLOTS, Member, Missing, Slots, WriteOp};
 use super::{AllocError, Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::timeout;
 use levee_proto::api::{ChangedReplicas, ChunkInfo, DiskState, ReplicaChange, ReplicaPlace};
 use levee_proto::{ConfigNo, DiskId, Epoch, ReplicaId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -47,16 +52,15 @@ struct Plan {
 }
 
 impl Chunk {
-    /// What should be done about members on disks that are to be emptied, or about one too many or too few.
-    fn plan(self: &Rc<Chunk>, copies: usize, leaving: &BTreeMap<DiskId, DiskState>) -> Option<Plan> {
+    /// What should be done about members that are to be put elsewhere, or about one too many or too few.
+    fn plan(self: &Rc<Chunk>, copies: usize, leaving: &Leaving) -> Option<Plan> {
         let state = self.state.borrow();
         if !matches!(state.stage, Stage::Adopting | Stage::Served) || state.attested != 0 || self.closing.get() {
             return None;
         }
-        let is_good = |m: &Member| m.live && m.is_current();
         let (go, add) = to_change(&state, copies, leaving)?;
         let stays = || state.present().filter(|(i, _)| go & (1 << i) == 0);
-        if stays().next().is_none() || !stays().all(|(_, m)| is_good(m)) {
+        if stays().next().is_none() || !stays().all(|(_, m)| m.is_good()) {
             return None;
         }
         let stay = stays().map(|(i, _)| 1 << i).sum();
@@ -64,9 +68,9 @@ impl Chunk {
         Some(Plan { chunk: self.clone(), config: state.config(), stay, remove, add })
     }
 
-    /// Members on disks that are to be emptied.
-    fn leaving(&self, disks: &BTreeMap<DiskId, DiskState>) -> usize {
-        self.state.borrow().present().filter(|(_, m)| disks.contains_key(&m.place.disk)).count()
+    /// Members that are to be put elsewhere.
+    fn leaving(&self, leaving: &Leaving) -> usize {
+        self.state.borrow().present().filter(|(_, m)| leaving.contains(&m.place)).count()
     }
 
     /// From now on a write is answered only when each of these members has it.
@@ -147,41 +151,48 @@ impl ChunkState {
 }
 
 /// The members that should go, and how many should come.
-fn to_change(state: &ChunkState, copies: usize, leaving: &BTreeMap<DiskId, DiskState>) -> Option<(Slots, u8)> {
+fn to_change(state: &ChunkState, copies: usize, leaving: &Leaving) -> Option<(Slots, u8)> {
     let of = |wanted: &dyn Fn(&Member) -> bool| -> Vec<usize> {
         state.present().filter(|(_, m)| wanted(m)).map(|(i, _)| i).collect()
     };
     let slots = |members: &[usize]| -> Slots { members.iter().map(|i| 1 << i).sum() };
     let present = state.present().count();
-    let dead = of(&|m| leaving.get(&m.place.disk) == Some(&DiskState::Dead));
+    let dead = of(&|m| leaving.is_dead(&m.place));
     if !dead.is_empty() {
         let missing = copies.saturating_sub(present - dead.len());
         return Some((slots(&dead), missing as u8));
     }
-    let draining = of(&|m| leaving.contains_key(&m.place.disk));
+    let moving = of(&|m| leaving.contains(&m.place));
     if present > copies {
-        // The copy is there: the old one may go. Or nobody goes any more, and the newest is one too many: of two on one node,
-        // if there are.
+        // The copy is there: the old one may go. Or nobody goes any more, and there is one too many: of two on one node, if
+        // there are; one that is behind; the newest.
         let on_node = |m: &Member| state.present().filter(|(_, o)| o.place.node == m.place.node).count();
-        let newest = || state.present().max_by_key(|(_, m)| (on_node(m) > 1, m.place.replica)).map(|(i, _)| i);
-        let goes = draining.first().copied().or_else(newest)?;
+        let rank = |m: &Member| (on_node(m) > 1, !m.is_good(), m.place.replica);
+        let spare = || state.present().max_by_key(|(_, m)| rank(m)).map(|(i, _)| i);
+        let goes = moving.first().copied().or_else(spare)?;
         return Some((1 << goes, 0));
     }
-    (!draining.is_empty() || present < copies).then_some((0, 1))
+    (!moving.is_empty() || present < copies).then_some((0, 1))
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// These disks are to be emptied of replicas: those on dead ones are replaced, those on draining ones are moved.
     pub fn evacuate(&self, disks: BTreeMap<DiskId, DiskState>) {
-        let disks = disks.into_iter().filter(|(_, state)| *state != DiskState::InService).collect();
-        *self.0.evacuate.borrow_mut() = disks;
+        self.0.leaving.borrow_mut().set_disks(disks);
         self.0.changed.notify();
     }
 
-    /// Replicas on disks that are to be emptied.
+    /// These replicas are to be put elsewhere, whatever becomes of their disks. Those that were named before and are not any more
+    /// stay: what was begun for them is undone.
+    pub fn move_replicas(&self, replicas: BTreeSet<ReplicaId>) {
+        self.0.leaving.borrow_mut().set_replicas(replicas);
+        self.0.changed.notify();
+    }
+
+    /// Replicas that are to be put elsewhere.
     pub fn leaving_replicas(&self) -> usize {
-        let disks = self.0.evacuate.borrow();
-        self.chunks().iter().map(|c| c.leaving(&disks)).sum()
+        let leaving = self.0.leaving.borrow();
+        self.chunks().iter().map(|c| c.leaving(&leaving)).sum()
     }
 
     pub(super) fn spawn_changes(&self) {
@@ -201,7 +212,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// What should be changed now: first what has the fewest copies.
     fn plans(&self) -> Vec<Plan> {
-        let leaving = self.0.evacuate.borrow();
+        let leaving = self.0.leaving.borrow();
         let copies = usize::from(self.0.volume.copies);
         let chunks = self.chunks();
         let moving = chunks.iter().filter(|c| c.copies() > copies).count();

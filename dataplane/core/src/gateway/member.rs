@@ -124,6 +124,11 @@ impl Member {
         matches!(self.sync, Sync::Current)
     }
 
+    /// It has everything, and gets what is written.
+    pub fn is_good(&self) -> bool {
+        self.live && self.is_current()
+    }
+
     /// It may miss something from now on.
     pub fn fall_behind(&mut self) -> &mut Missing {
         if self.is_current() {

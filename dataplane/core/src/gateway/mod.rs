@@ -30,6 +30,7 @@ mod heal;
 mod hedge;
 mod hold;
 mod layered;
+mod leaving;
 mod locks;
 mod member;
 mod prune;
@@ -43,6 +44,7 @@ mod snapshot;
 mod takeover;
 mod tally;
 mod through;
+mod traffic;
 mod verify;
 mod versions;
 mod write;
@@ -56,8 +58,9 @@ use bytes::Bytes;
 use chunk::{Chunk, Stage};
 use confirm::Confirmations;
 use hold::Hold;
+use leaving::Leaving;
 use levee_proto::api::{
-    ChangedReplicas, ChunkInfo, DiskState, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
+    ChangedReplicas, ChunkInfo, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
 };
 use levee_proto::units::{Extent, MAX_VOLUME_SIZE};
 use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
@@ -72,6 +75,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
+use traffic::Sampled;
 use versions::Versions;
 
 /// An extent fits one request.
@@ -204,9 +208,10 @@ struct Inner<R: Runtime, C: Cluster> {
     /// By disk: one disk's failure is not its node's.
     sessions: RefCell<BTreeMap<DiskId, Rc<Session>>>,
     allocating: RefCell<BTreeMap<u32, Event>>,
-    /// Disks whose replicas are to be put elsewhere.
-    evacuate: RefCell<BTreeMap<DiskId, DiskState>>,
+    /// Replicas that are to be put elsewhere.
+    leaving: RefCell<Leaving>,
     background: Background,
+    sampled: Sampled,
     /// A chunk may hold no data any more.
     emptied: Event,
     confirmations: Confirmations,
@@ -236,6 +241,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let chunks = RefCell::new(Vec::new());
         let (versions, ancestors) = (Versions::new(&volume), Ancestors::new(&volume));
         let gateway = Gateway(Rc::new(Inner {
+            sampled: Sampled::new(rt.now()),
             rt,
             cluster,
             node,
@@ -248,7 +254,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             chunks,
             sessions: RefCell::default(),
             allocating: RefCell::default(),
-            evacuate: RefCell::default(),
+            leaving: RefCell::default(),
             background: Background::default(),
             emptied: Event::new(),
             confirmations: Confirmations::default(),

@@ -44,6 +44,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             self.check_stopped()?;
             return self.read_unallocated(e).await;
         };
+        chunk.traffic.read(e.len);
         let whole = self.read_locked(&chunk, blocks.clone()).await?;
         let at = e.offset as usize - blocks.start as usize * BLOCK;
         Ok(whole.slice(at..at + e.len as usize))

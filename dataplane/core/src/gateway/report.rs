@@ -1,13 +1,13 @@
 //! What the gateway tells operators: how redundant the volume is, and what is being done about it.
 
 use super::chunk::{Chunk, Stage};
+use super::leaving::Leaving;
 use super::member::{Member, Missing, Sync};
 use super::{Cluster, Gateway, Health};
 use crate::ports::Runtime;
 use levee_proto::DiskId;
-use levee_proto::api::{ChunkReport, DiskState, MAX_CHUNK_REPORTS, MemberReport};
+use levee_proto::api::{ChunkReport, MAX_CHUNK_REPORTS, MemberReport};
 use std::cell::Cell;
-use std::collections::BTreeMap;
 
 /// Counted since the volume was opened.
 #[derive(Default)]
@@ -30,7 +30,7 @@ pub(super) fn count(counter: &Cell<u64>, n: u64) {
 #[derive(Clone, Debug, Default)]
 pub struct GatewayReport {
     pub health: Health,
-    /// Replicas on disks that are to be emptied.
+    /// Replicas that are to be put elsewhere.
     pub leaving_replicas: u32,
     /// Writes wait because disks are full.
     pub full: bool,
@@ -52,12 +52,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// How the volume does.
     pub fn report(&self) -> GatewayReport {
         let counters = &self.0.counters;
-        let evacuate = self.0.evacuate.borrow();
+        let leaving = self.0.leaving.borrow();
         let chunks = self.chunks();
         let mut degraded: Vec<ChunkReport> = chunks
             .iter()
             .filter(|c| !(c.is_served() && self.is_whole(c)))
-            .map(|c| c.report(self.0.volume.copies, &evacuate, |disk| self.is_fenced(disk)))
+            .map(|c| c.report(self.0.volume.copies, &leaving, |disk| self.is_fenced(disk)))
             .collect();
         degraded.sort_by_key(|c| (c.served, c.current, c.index));
         degraded.truncate(MAX_CHUNK_REPORTS);
@@ -82,12 +82,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 }
 
 impl Chunk {
-    fn report(
-        &self,
-        copies: u8,
-        evacuate: &BTreeMap<DiskId, DiskState>,
-        is_fenced: impl Fn(DiskId) -> bool,
-    ) -> ChunkReport {
+    fn report(&self, copies: u8, leaving: &Leaving, is_fenced: impl Fn(DiskId) -> bool) -> ChunkReport {
         let state = self.state.borrow();
         let in_doubt = |m: &Member| state.stage == Stage::InDoubt && is_fenced(m.place.disk);
         let behind = state.present().filter(|(_, m)| !(m.live && m.is_current())).map(|(_, m)| MemberReport {
@@ -95,7 +90,7 @@ impl Chunk {
             disk: m.place.disk,
             doing: match in_doubt(m) {
                 true => "is there: waits until enough others are to tell what was written".into(),
-                false => doing(m, evacuate.get(&m.place.disk).copied()),
+                false => doing(m, leaving.is_dead(&m.place)),
             },
             missing_blocks: match &m.sync {
                 Sync::Current => 0,
@@ -113,9 +108,9 @@ impl Chunk {
 }
 
 /// What is being done about a member that is not up to date.
-fn doing(m: &Member, leaving: Option<DiskState>) -> String {
+fn doing(m: &Member, is_dead: bool) -> String {
     match &m.sync {
-        _ if leaving == Some(DiskState::Dead) => "its disk is dead: waits to be replaced".into(),
+        _ if is_dead => "its disk is dead: waits to be replaced".into(),
         Sync::Behind(Missing { create: true, .. }) => "waits to be made".into(),
         _ if !m.live => "its disk cannot be reached: waits for it, or for its replacement".into(),
         Sync::Current => "up to date".into(),

@@ -14,7 +14,7 @@ use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
-use levee_proto::api::{DiskState, ReplicaPlace};
+use levee_proto::api::ReplicaPlace;
 use levee_proto::wire::{BlockKind, MAX_BLOCKS, MAX_LIST, ReplicaSummary, Reply, Request};
 use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, Version};
 use std::collections::BTreeMap;
@@ -77,8 +77,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// How many members have to hold a decided state before any is asked to adopt it: `min_copies`, or, where members are
     /// dead for good, all the others. (It is served only when `min_copies` have adopted: after the dead were replaced.)
     fn holders_needed(&self, chunk: &Chunk) -> usize {
-        let leaving = self.0.evacuate.borrow();
-        let may_come = |place: &ReplicaPlace| leaving.get(&place.disk) != Some(&DiskState::Dead);
+        let leaving = self.0.leaving.borrow();
+        let may_come = |place: &ReplicaPlace| !leaving.is_dead(place);
         let needed = if crate::mutant!("one holder is enough to adopt") { 1 } else { self.min_copies() };
         needed.min(chunk.members().iter().filter(|(_, place)| may_come(place)).count())
     }

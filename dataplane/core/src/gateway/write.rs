@@ -78,6 +78,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             return self.write_locked(&chunk, BlockKind::Data, blocks, merged, held).await;
         }
         let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
+        chunk.traffic.write(e.len);
         let data = if aligned { data } else { self.merge(&chunk, &e, blocks.clone(), &data).await? };
         self.write_locked(&chunk, BlockKind::Data, blocks, data, held).await
     }

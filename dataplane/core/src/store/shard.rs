@@ -3,7 +3,7 @@
 use super::background;
 use super::error::StoreError;
 use super::firm;
-use super::index::ReplicaMeta;
+use super::index::{Replica, ReplicaMeta};
 use super::layout::ShardGeometry;
 use super::limits::*;
 use super::log;
@@ -43,6 +43,14 @@ pub struct Usage {
     pub free_segments: u32,
     /// Log that a restart would have to replay.
     pub replay: u64,
+}
+
+/// What a replica takes: its blocks with data, of all versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaBytes {
+    pub chunk: ChunkId,
+    pub replica: ReplicaId,
+    pub bytes: u64,
 }
 
 /// One log on one region of a disk, owned by one executor. Clones are handles to the same shard.
@@ -320,6 +328,17 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
             free_segments: s.segments.free(),
             replay: s.checkpoint.log_bytes,
         }
+    }
+
+    /// What each replica takes, as the index counts it.
+    pub fn replica_bytes(&self) -> Vec<ReplicaBytes> {
+        let s = self.0.state.borrow();
+        let of = |r: &Replica| ReplicaBytes {
+            chunk: r.chunk,
+            replica: r.replica,
+            bytes: u64::from(r.chains.data_entries()) * BLOCK as u64,
+        };
+        s.index.replicas().map(of).collect()
     }
 
     /// Completes when all requests made so far are durable.

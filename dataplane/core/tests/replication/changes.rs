@@ -19,7 +19,7 @@ fn scenario<F: Future<Output = ()>>(nodes: u32, min_copies: u8, story: impl FnOn
     told(5, nodes, min_copies, story);
 }
 
-async fn until(world: &World, what: &str, is_so: impl Fn() -> bool) {
+pub async fn until(world: &World, what: &str, is_so: impl Fn() -> bool) {
     within(world, what, async {
         while !is_so() {
             pass(world, 10).await;
@@ -32,7 +32,7 @@ fn has(world: &World, node: NodeId) -> bool {
     world.members(0).contains(&node)
 }
 
-async fn fill(world: &World, gateway: &TestGateway, blocks: u64) {
+pub async fn fill(world: &World, gateway: &TestGateway, blocks: u64) {
     for block in 0..blocks {
         put(world, gateway, block, 100 + block).await;
     }

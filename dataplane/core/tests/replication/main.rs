@@ -9,6 +9,7 @@ mod groups;
 mod grow;
 mod mirrors;
 mod model;
+mod moves;
 mod readers;
 mod replica;
 mod shared;

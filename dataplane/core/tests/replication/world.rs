@@ -114,6 +114,8 @@ struct Inner {
     sent: RefCell<BTreeMap<u64, u64>>,
     /// Disks that are to be emptied.
     leaving: RefCell<BTreeMap<DiskId, DiskState>>,
+    /// Single replicas that are to be moved, and where to.
+    wanted: RefCell<BTreeMap<ReplicaId, NodeId>>,
     last_replica: Cell<u64>,
     /// Changes of replica sets that are carried out but whose answer is lost, and how many were made.
     mute_changes: Cell<bool>,
@@ -142,6 +144,7 @@ impl World {
             rule: RefCell::default(),
             sent: RefCell::default(),
             leaving: RefCell::default(),
+            wanted: RefCell::default(),
             last_replica: Cell::new(1_000_000),
             mute_changes: Cell::new(false),
             changes: Cell::new(0),
@@ -286,6 +289,7 @@ impl World {
         let options = Options::default();
         let gateway = Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options);
         gateway.evacuate(self.0.leaving.borrow().clone());
+        gateway.move_replicas(self.0.wanted.borrow().keys().copied().collect());
         (gateway, number)
     }
 
@@ -473,6 +477,20 @@ impl World {
         leaving.clone()
     }
 
+    /// The member of chunk `index` on one node is to be put on another. Gateways are to be told ([`Gateway::move_replicas`]).
+    pub fn move_copy(&self, index: u32, from: NodeId, to: NodeId) -> BTreeSet<ReplicaId> {
+        let replica = self.0.volumes.borrow()[&VOLUME].chunks[&index].replicas.iter().find(|r| r.node == from).copied();
+        let mut wanted = self.0.wanted.borrow_mut();
+        wanted.extend(replica.map(|r| (r.replica, to)));
+        wanted.keys().copied().collect()
+    }
+
+    /// Nothing is to be moved any more.
+    pub fn move_nothing(&self) -> BTreeSet<ReplicaId> {
+        self.0.wanted.borrow_mut().clear();
+        BTreeSet::new()
+    }
+
     /// Whether the answers to changes of replica sets are lost.
     pub fn mute_changes(&self, mute: bool) {
         self.0.mute_changes.set(mute);
@@ -523,7 +541,11 @@ impl World {
             let leaving = self.0.leaving.borrow();
             let is_free = |n: &NodeId| !leaving.contains_key(&DiskId(n.0)) && !stay.iter().any(|r| r.node == *n);
             let free: Vec<NodeId> = self.nodes().into_iter().filter(is_free).collect();
-            let up: Vec<NodeId> = free.iter().copied().filter(|n| self.is_up(*n)).collect();
+            let mut up: Vec<NodeId> = free.iter().copied().filter(|n| self.is_up(*n)).collect();
+            let wanted = self.0.wanted.borrow();
+            if let Some(target) = info.replicas.iter().find_map(|r| wanted.get(&r.replica)).filter(|t| up.contains(t)) {
+                up = vec![*target];
+            }
             let node = *up.get(self.below(up.len().max(1) as u64) as usize)?;
             let replica = ReplicaId(self.0.last_replica.get() + 1);
             self.0.last_replica.set(replica.0);

@@ -30,6 +30,16 @@ impl Load {
         self.read_bytes.saturating_add(self.write_bytes)
     }
 
+    /// What is left of it without the other.
+    pub fn minus(&self, other: &Load) -> Load {
+        Load {
+            reads: self.reads.saturating_sub(other.reads),
+            writes: self.writes.saturating_sub(other.writes),
+            read_bytes: self.read_bytes.saturating_sub(other.read_bytes),
+            write_bytes: self.write_bytes.saturating_sub(other.write_bytes),
+        }
+    }
+
     pub fn plus(&self, other: &Load) -> Load {
         Load {
             reads: self.reads.saturating_add(other.reads),

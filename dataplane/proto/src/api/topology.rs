@@ -45,6 +45,9 @@ pub struct AddedDisk {
 pub struct RemovedDisk {
     pub disk: DiskId,
     pub path: String,
+    /// What is left to do, if anything: one line for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// `GET /v1/replicas` of the admin endpoint: what each replica on the node's disks takes.

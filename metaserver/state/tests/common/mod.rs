@@ -54,7 +54,7 @@ pub fn register(state: &mut State, request: &RegisterNode) -> Result<Registered,
 
 pub fn create(state: &mut State, name: &str, size: u64, copies: u8) -> Outcome {
     let min_copies = copies.min(2);
-    state.apply(&Command::CreateVolume(CreateVolume { name: name.into(), size, copies, min_copies }))
+    state.apply(&Command::CreateVolume(CreateVolume { name: name.into(), size, copies, min_copies, class: None }))
 }
 
 pub fn everyone(state: &State) -> BTreeSet<NodeId> {
@@ -82,7 +82,7 @@ pub fn open(state: &mut State, name: &str, incarnation: u64) -> Result<OpenedVol
 pub fn allocate(state: &mut State, name: &str, epoch: Epoch, indexes: &[u32]) -> Result<Vec<ChunkInfo>, Problem> {
     let alive = everyone(state);
     let request = AllocateChunks { epoch, indexes: indexes.to_vec() };
-    match state.apply(&Command::Allocate { name: name.into(), request, alive })? {
+    match state.apply(&Command::Allocate { name: name.into(), request, alive, full: Default::default() })? {
         Answer::Allocated(a) => Ok(a.chunks),
         other => panic!("{other:?}"),
     }
@@ -113,7 +113,8 @@ pub fn change_alive(
         add: *add,
     };
     let request = ChangeReplicas { epoch, changes: changes.iter().map(change).collect() };
-    let answer = state.apply(&Command::ChangeReplicas { name: name.into(), request, alive })?;
+    let answer =
+        state.apply(&Command::ChangeReplicas { name: name.into(), request, alive, full: Default::default() })?;
     state.check().expect("a sound state");
     match answer {
         Answer::Changed(changed) => Ok(changed),

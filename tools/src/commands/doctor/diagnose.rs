@@ -1,8 +1,9 @@
 //! From what is known to what is wrong. Each rule is a function over one kind of thing.
 
 use super::view::{Member, Stored, View};
-use crate::commands::lists::node_name;
+use crate::commands::lists::{node_name, node_state};
 use crate::commands::redundancy::{self, Range, counted};
+use crate::values::utc;
 use levee_proto::api::*;
 use levee_proto::units::show_size;
 use serde::Serialize;
@@ -76,6 +77,7 @@ pub fn diagnose(view: &View) -> Diagnosis {
         Ok(stored) => {
             d.repair(stored);
             d.capacity(stored);
+            d.under_way(stored);
             stored.nodes.iter().for_each(|node| d.node(node, stored));
             stored.disks.iter().for_each(|disk| d.disk(disk, stored));
             stored.volumes.iter().for_each(|volume| d.volume(volume, stored));
@@ -130,6 +132,25 @@ impl Diagnosis {
             let what = format!("copies cannot be put elsewhere: {nodes} nodes that are up have disks in service");
             let why = format!("volumes with {needed} copies need {needed}: start the nodes that are down, or add some");
             self.problems.push(Finding::new("repair", "no-place", what).doing(why));
+        }
+    }
+
+    /// What an operator has begun, and may have forgotten.
+    fn under_way(&mut self, stored: &Stored) {
+        for window in &stored.maintenance.windows {
+            let of = window.node.as_deref().unwrap_or("the whole cluster");
+            let what = format!("{of} is in maintenance until {}: nothing of it is repaired", utc(window.until_ms));
+            self.notes.push(Finding::new("maintenance", of, what).doing("`levee maintenance stop` ends it"));
+        }
+        let rebalance = &stored.rebalance;
+        if rebalance.state == RebalanceState::Running {
+            let what = format!("a rebalance is running: {} of {} copies moved", rebalance.done, rebalance.moves);
+            self.notes.push(Finding::new("rebalance", "running", what).doing("`levee rebalance status` shows it"));
+        }
+        for node in stored.nodes.iter().filter(|node| node.condition != NodeCondition::Fine) {
+            let what = format!("node {} is {}", node.name, node_state(node));
+            let why = node.detail.clone().unwrap_or_default();
+            self.problems.push(Finding::new("node", &node.name, what).doing(why));
         }
     }
 

@@ -2,7 +2,9 @@
 
 use crate::client::MetaClient;
 use crate::commands::capacity;
-use levee_proto::api::{CapacityInfo, ClusterInfo, DiskInfo, MemberInfo, NodeInfo, RepairInfo, VolumeInfo};
+use levee_proto::api::{
+    CapacityInfo, ClusterInfo, DiskInfo, MaintenanceInfo, MemberInfo, NodeInfo, RebalanceStatus, RepairInfo, VolumeInfo,
+};
 
 pub struct View {
     pub members: Vec<Member>,
@@ -24,6 +26,8 @@ pub struct Stored {
     pub repair: RepairInfo,
     /// None if the meta servers do not know.
     pub capacity: Option<CapacityInfo>,
+    pub maintenance: MaintenanceInfo,
+    pub rebalance: RebalanceStatus,
 }
 
 impl View {
@@ -46,6 +50,9 @@ impl Stored {
             volumes: meta.volumes().await?,
             repair: meta.repair().await?,
             capacity: capacity::look(meta).await?,
+            // Meta servers of an earlier version do not know.
+            maintenance: meta.maintenance().await.unwrap_or_default(),
+            rebalance: meta.rebalance_status().await.unwrap_or_default(),
         })
     }
 }

@@ -43,15 +43,15 @@ pub fn look(path: &Path, cores: usize) -> Finding {
     match content(path, &metadata) {
         Ok(Content::Levee(shares)) if usize::from(shares) != cores => Finding::missing(
             what,
-            format!("was formatted for {shares} cores, and `data` has {cores} addresses"),
+            format!("was formatted for {shares} core(s), and `data` has {cores} address(es)"),
             "give `data` as many addresses, or wipe the disk and format it anew",
         ),
         Ok(Content::Levee(shares)) if !may_use(&metadata) => Finding::missing(
             what,
-            format!("a Levee disk for {shares} cores, which the user {USER} may not use"),
+            format!("a Levee disk for {shares} core(s), which the user {USER} may not use"),
             format!("chown {USER}: {}", path.display()),
         ),
-        Ok(Content::Levee(shares)) => Finding::ok(what, format!("a Levee disk for {shares} cores")),
+        Ok(Content::Levee(shares)) => Finding::ok(what, format!("a Levee disk for {shares} core(s)")),
         Ok(Content::Nothing) => Finding::missing(what, "empty, and not formatted yet", format),
         Ok(Content::Something) => Finding::missing(
             what,

@@ -73,7 +73,8 @@ pub async fn check(args: &InitCheck, out: &Output) -> anyhow::Result<()> {
     findings.extend(host::services());
     if let Some(node) = &node {
         findings.extend(host::kernel());
-        findings.extend(node.all("disk").iter().map(|disk| disk::look(Path::new(disk), node.all("data").len())));
+        let cores = node.all("data").len();
+        findings.extend(node.all("disk").iter().map(|disk| disk::look(disk_path(disk), cores)));
     }
     findings.extend(network::look(meta.as_ref(), node.as_ref(), args.timeout).await);
 
@@ -119,6 +120,7 @@ impl Options {
         let given = self.given.iter().flatten().find(|given| given.key == key);
         match given.map(|given| &given.value) {
             Some(Text::Many(values)) => values.clone(),
+            Some(Text::One(value)) if key == "disk" => vec![value.clone()],
             Some(Text::One(value)) => value.split(',').map(str::to_string).collect(),
             Some(Text::Switch(on)) => vec![on.to_string()],
             None => vec![],
@@ -128,6 +130,11 @@ impl Options {
     fn one(&self, key: &str) -> Option<String> {
         self.all(key).into_iter().next()
     }
+}
+
+/// A disk's path, without its class.
+fn disk_path(option: &str) -> &Path {
+    Path::new(option.rsplit_once(",class=").map_or(option, |(path, _)| path))
 }
 
 /// Options that can be read; else says why not.

@@ -1,0 +1,105 @@
+//! What rebalances and forecasts are made from: how large copies are, as their daemons say, and what guests ask of them.
+//!
+//! Plans look at every chunk of the cluster: they are made on a copy of the state, on a thread of their own, so that commits go on.
+
+use crate::app::App;
+use crate::clock::now_ms;
+use crate::limits::{DEFAULT_TOLERANCE, MAX_PLAN, SIZES_WAIT};
+use levee_meta_state::{Bounds, State, Surroundings, Weights};
+use levee_proto::api::*;
+use levee_proto::{ReplicaId, VolumeId};
+use std::collections::BTreeMap;
+use tokio::task::JoinSet;
+
+fn surroundings(app: &App) -> Surroundings {
+    app.observed(|observed, now| {
+        app.replicated.read(|state| {
+            let used = state.disks().filter_map(|(id, disk)| Some((id, observed.used(disk.node, id)?)));
+            Surroundings { alive: observed.best(state, now), full: observed.full_disks(state), used: used.collect() }
+        })
+    })
+}
+
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Problem::new(ProblemKind::Internal, "the plan could not be made: please report this"))
+}
+
+/// How long copying so many bytes takes at the present limit.
+fn seconds(app: &App, bytes: u64) -> Option<u64> {
+    let rate = app.policy.rate?.max(1);
+    Some(bytes.div_ceil(rate))
+}
+
+pub async fn what_if(app: &App, request: WhatIf) -> Result<Forecast, Problem> {
+    let around = surroundings(app);
+    let frozen = app.replicated.read(State::freeze);
+    let mut forecast = apart(move || frozen.what_if(&request, &around)).await??;
+    forecast.seconds = seconds(app, forecast.bytes);
+    Ok(forecast)
+}
+
+/// The plan with all of its moves.
+pub async fn plan(app: &App, request: RebalanceRequest) -> Result<RebalancePlan, Problem> {
+    let tolerance_percent = request.tolerance_percent.unwrap_or(DEFAULT_TOLERANCE);
+    if !(1..=100).contains(&tolerance_percent) {
+        let detail = format!("a tolerance of {tolerance_percent} %: 1 to 100 are allowed");
+        return Err(Problem::new(ProblemKind::Invalid, detail));
+    }
+    if app.replicated.read(|state| state.is_maintained(now_ms())) {
+        let detail = "the cluster is in maintenance: end that first with `levee maintenance stop`";
+        return Err(Problem::new(ProblemKind::Conflict, detail));
+    }
+    let max_bytes = request.max_bytes.unwrap_or(u64::MAX);
+    let bounds = Bounds { goal: request.goal, tolerance_percent, max_bytes, max_moves: MAX_PLAN };
+    let (bytes, load) = (sizes(app).await, loads(app));
+    let weights = Weights { around: surroundings(app), bytes, load };
+    let frozen = app.replicated.read(State::freeze);
+    let mut plan = apart(move || frozen.plan_rebalance(&weights, bounds)).await?;
+    plan.seconds = seconds(app, plan.bytes);
+    Ok(plan)
+}
+
+/// What the gateways report of their busiest chunks.
+fn loads(app: &App) -> BTreeMap<(VolumeId, u32), Load> {
+    app.observed(|observed, _| {
+        app.replicated.read(|state| {
+            let reports = observed.reports(state);
+            reports
+                .flat_map(|(id, report)| report.load.hot.iter().map(move |hot| ((id, hot.index), hot.load)))
+                .collect()
+        })
+    })
+}
+
+/// How large copies are, as the daemons of all nodes that are up say. One that does not answer is gone without: its copies count as all of one
+/// size.
+async fn sizes(app: &App) -> BTreeMap<ReplicaId, u64> {
+    let urls: Vec<String> = app.observed(|observed, now| {
+        app.replicated.read(|state| {
+            let up = observed.best(state, now);
+            up.iter()
+                .filter_map(|id| state.node(*id))
+                .filter(|n| !n.disks.is_empty())
+                .map(|n| n.admin_url.clone())
+                .collect()
+        })
+    });
+    let mut asked = JoinSet::new();
+    for url in urls {
+        let request = app.http.get(format!("{url}/v1/replicas")).timeout(SIZES_WAIT);
+        asked.spawn(async move {
+            let answer = request.send().await?.error_for_status()?.bytes().await?;
+            anyhow::Ok(serde_json::from_slice::<ReplicaSizes>(&answer)?)
+        });
+    }
+    let mut sizes = BTreeMap::new();
+    while let Some(answer) = asked.join_next().await {
+        match answer {
+            Ok(Ok(answer)) => sizes.extend(answer.replicas.into_iter().map(|one| (one.replica, one.bytes))),
+            Ok(Err(error)) => tracing::warn!("a daemon does not say how large its copies are: {error:#}"),
+            Err(_) => {}
+        }
+    }
+    sizes
+}
