@@ -79,7 +79,8 @@ fn delay() -> Duration {
     Duration::from_millis(ELECTION_DELAY_MS.start + drawn)
 }
 
-/// Whether most members have no leader either, and none of those knows more than this one.
+/// Whether most members have no leader either, and know no more than this one. One that hears a leader is enough to wait
+/// on, and soon to ask again: the old leader itself may take its time.
 async fn majority_is_without(network: &Network, membership: &Membership, log: &LogStore) -> bool {
     let own = network.directory.own.id;
     let last = log.last();
@@ -96,7 +97,10 @@ async fn majority_is_without(network: &Network, membership: &Membership, log: &L
     // The old leader may not answer: nobody waits for it.
     while let Some(answer) = asked.join_next().await {
         let Ok((id, Some(Canvass { silent, last: theirs }))) = answer else { continue };
-        if silent && theirs <= last {
+        if !silent {
+            return false;
+        }
+        if theirs <= last {
             without.insert(id);
         }
         if enough(&without) {
