@@ -5,7 +5,10 @@ use super::lists::node_table;
 use super::redundancy;
 use crate::client::MetaClient;
 use crate::output::Output;
-use levee_proto::api::{CapacityInfo, ClusterInfo, DiskInfo, DiskState, NodeInfo, NodeState, ServeState, VolumeInfo};
+use levee_proto::api::{
+    CapacityInfo, ClusterInfo, DiskInfo, DiskState, MaintenanceInfo, NodeInfo, NodeState, RebalanceState,
+    RebalanceStatus, ServeState, VolumeInfo,
+};
 use levee_proto::units::show_size;
 use serde::Serialize;
 
@@ -26,6 +29,8 @@ struct Status<'a> {
     capacity: Option<CapacityInfo>,
     /// What served volumes wait for.
     waiting: Vec<Waiting>,
+    maintenance: MaintenanceInfo,
+    rebalance: RebalanceStatus,
 }
 
 #[derive(Serialize)]
@@ -86,6 +91,9 @@ pub async fn status(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
         repair: repair_totals(&disks, &volumes),
         capacity: capacity::look(meta).await?,
         waiting: volumes.iter().filter_map(waiting).collect(),
+        // Meta servers of an earlier version do not know.
+        maintenance: meta.maintenance().await.unwrap_or_default(),
+        rebalance: meta.rebalance_status().await.unwrap_or_default(),
     };
     out.result(&status, || describe(&status, out))
 }
@@ -182,6 +190,13 @@ fn describe(status: &Status<'_>, out: &Output) -> String {
     text.extend(repair_line(&status.repair));
     let detail = status.capacity.as_ref().and_then(|capacity| capacity.detail.as_ref());
     text.extend(detail.map(|detail| format!("Capacity      {detail}\n")));
+    if status.rebalance.state == RebalanceState::Running {
+        let RebalanceStatus { done, moves, .. } = status.rebalance;
+        text.push_str(&format!("Rebalance     {done} of {moves} copies moved\n"));
+    }
+    if !status.maintenance.windows.is_empty() {
+        text.push_str(&format!("{}\n", super::maintenance::describe(&status.maintenance)));
+    }
     for silent in status.members.iter().filter(|member| !member.answers) {
         text.push_str(&format!("Meta server {} at {} does not answer.\n", silent.id, silent.url));
     }
