@@ -117,7 +117,8 @@ impl State {
     /// When a set shrinks for no other reason, it is one of two members on one node that has to leave.
     fn check_spread(&self, keep: &[ReplicaPlace], leave: &[ReplicaPlace]) -> Result<(), String> {
         let nodes: BTreeSet<NodeId> = keep.iter().map(|r| r.node).collect();
-        let has_reason = leave.iter().any(|r| self.disk_state(r.disk) != DiskState::InService);
+        let is_moved = |r: &ReplicaPlace| self.moves_under_way().any(|one| one.replica == r.replica);
+        let has_reason = leave.iter().any(|r| self.disk_state(r.disk) != DiskState::InService || is_moved(r));
         if nodes.len() == keep.len() || has_reason {
             return Ok(());
         }

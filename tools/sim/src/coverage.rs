@@ -12,6 +12,7 @@ pub const PLACES: &[&str] = &[
     "checkpoint written",
     "chunk freed",
     "clone flattened",
+    "copies moved one by one",
     "disk: bit flipped",
     "disk: write lost",
     "disk: write misdirected",

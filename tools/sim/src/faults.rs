@@ -6,6 +6,7 @@
 use crate::check;
 use crate::damage;
 use crate::meta::META;
+use crate::moves;
 use crate::process::SimDisk;
 use crate::setup::Fault;
 use crate::snapshots;
@@ -70,6 +71,7 @@ async fn one(world: &World, fault: Fault) {
         Fault::Failover => failover(world).await,
         Fault::Takeovers => takeovers(world).await,
         Fault::Corruption => corruption(world).await,
+        Fault::Evacuate if world.one_in(3) => moves::strike(world).await,
         Fault::Evacuate => evacuate(world, &node).await,
         Fault::LoseNode => lose_node(world, &node),
         Fault::Snapshot => snapshots::strike(world).await,
@@ -321,7 +323,7 @@ async fn storm(world: &World) {
 
 /// The gateway's node, or what it says, gets no further than to some others; then another takes over, which hears of it what
 /// it hears; then the first is back, perhaps without what it had not written yet.
-async fn failover(world: &World) {
+pub async fn failover(world: &World) {
     let guests = world.guests();
     let guest = &guests[world.below(guests.len() as u64) as usize];
     let Some(device) = guest.device() else { return };
@@ -409,6 +411,9 @@ pub fn stop_all(world: &World) {
         if revive && !node.lost.get() {
             node.disks.iter().for_each(|d| set_disk(world, d, DiskState::InService));
         }
+    }
+    if world.one_in(2) {
+        moves::cancel(world);
     }
     // A volume whose node is gone for ever is served elsewhere.
     for guest in world.guests() {

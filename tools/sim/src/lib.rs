@@ -27,6 +27,7 @@ pub mod faults;
 pub mod gateway;
 pub mod guest;
 pub mod meta;
+pub mod moves;
 pub mod mutants;
 pub mod net;
 pub mod process;
