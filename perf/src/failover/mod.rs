@@ -122,7 +122,7 @@ impl Scene<'_> {
         let socket = self.cluster.attach(VOLUME)?.socket;
         let control = Arc::new(Control::default());
         let guest = {
-            let (control, state) = (control.clone(), self.cluster.dir().join("guest.json"));
+            let control = control.clone();
             let load = torture::Options {
                 socket,
                 time: Duration::MAX,
@@ -133,7 +133,7 @@ impl Scene<'_> {
                 unit: 4096,
                 fresh: true,
                 discard_may_keep: false,
-                state: Some(state),
+                state: None,
                 stall_limit: LIMIT,
             };
             std::thread::spawn(move || torture::run(&load, &control))
