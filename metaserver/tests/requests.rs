@@ -111,7 +111,7 @@ async fn batches_answer_for_each_volume() {
     let group = Group::start(1, &PATIENT).await;
     let c = group.client(0);
     c.register(1, 11).await;
-    let volume = |name: String| CreateVolume { name, size: 4096, copies: 1, min_copies: 1 };
+    let volume = |name: String| CreateVolume { name, size: 4096, copies: 1, min_copies: 1, class: None };
     let batch = |names: Vec<String>, atomic| CreateVolumes { volumes: names.into_iter().map(volume).collect(), atomic };
     let names: Vec<String> = (0..2500).map(|i| format!("v{i:04}")).collect();
     let all: CreatedVolumes = c.post("/v1/volumes/batch", &batch(names.clone(), false)).await.unwrap();

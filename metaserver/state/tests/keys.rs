@@ -81,7 +81,8 @@ fn there_are_no_more_keys_than_allowed() {
 #[test]
 fn keys_are_in_the_snapshot() {
     let mut state = cluster(&[8]);
-    let create = Command::CreateVolume(CreateVolume { name: "v".into(), size: 1 << 30, copies: 1, min_copies: 1 });
+    let create =
+        Command::CreateVolume(CreateVolume { name: "v".into(), size: 1 << 30, copies: 1, min_copies: 1, class: None });
     let first = state.apply(&keyed("k", 0, "f", create.clone())).unwrap();
     let copy: State = serde_json::from_slice(&serde_json::to_vec(&state).unwrap()).unwrap();
     assert_eq!(copy, state);
