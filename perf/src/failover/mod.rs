@@ -108,6 +108,9 @@ fn metas_of(cluster: &Cluster) -> Result<Vec<(u64, String)>> {
     Ok(metas)
 }
 
+/// Brings a leader back.
+type Undo = Box<dyn FnOnce(&Scene<'_>) -> Result<()>>;
+
 /// A running cluster to take leaders away from.
 struct Scene<'s> {
     options: &'s FailoverOptions,
@@ -173,8 +176,7 @@ impl Scene<'_> {
         let name = format!("meta-{leader}");
         let daemon = self.daemon(&name)?;
         guest.take_window();
-        let begun = Instant::now();
-        let undo = self.take_away(kind, &daemon)?;
+        let (begun, undo) = self.take_away(kind, &daemon)?;
         let struck = Instant::now();
         while !clients.answered_since(struck) {
             ensure!(begun.elapsed() < LIMIT, "no change was answered for {} s", LIMIT.as_secs());
@@ -195,29 +197,41 @@ impl Scene<'_> {
         })
     }
 
-    /// Does it, and answers how it is undone.
-    fn take_away<'a>(&self, kind: Kind, daemon: &Daemon) -> Result<Box<dyn FnOnce(&Scene<'_>) -> Result<()> + 'a>> {
+    /// Does it, and answers since when the others are without a leader, and how it is undone.
+    fn take_away(&self, kind: Kind, daemon: &Daemon) -> Result<(Instant, Undo)> {
         let (daemon, name) = (daemon.clone(), daemon.name.clone());
+        let begun = Instant::now();
         match kind {
             Kind::Kill => {
                 daemon.kill_and_wait()?;
-                Ok(Box::new(move |scene| scene.cluster.up_only(&[&name])))
+                Ok((begun, Box::new(move |scene| scene.cluster.up_only(&[&name]))))
             }
             Kind::Stop => {
                 daemon.halt()?;
-                Ok(Box::new(move |_| daemon.resume()))
+                Ok((begun, Box::new(move |_| daemon.resume())))
             }
             Kind::Cut => {
                 let network = self.network.context("there is no network to cut")?;
+                // Each cut takes a while on a busy machine. It leads until it is cut off from the other meta servers.
+                let (metas, nodes): (Vec<&str>, Vec<&str>) =
+                    network.others(&name).partition(|n| n.starts_with("meta-"));
                 let mut cuts = Vec::new();
-                for other in network.others(&name) {
-                    cuts.push(network.cut(&name, other)?);
-                    cuts.push(network.cut(other, &name)?);
+                for node in nodes {
+                    cuts.push(network.cut(&name, node)?);
+                    cuts.push(network.cut(node, &name)?);
                 }
-                Ok(Box::new(move |scene| {
+                let begun = Instant::now();
+                for meta in &metas {
+                    cuts.push(network.cut(&name, meta)?);
+                }
+                for meta in &metas {
+                    cuts.push(network.cut(meta, &name)?);
+                }
+                let mend = move |scene: &Scene<'_>| {
                     let network = scene.network.context("there is no network to mend")?;
                     cuts.iter().try_for_each(|cut| network.mend(cut))
-                }))
+                };
+                Ok((begun, Box::new(mend)))
             }
         }
     }
