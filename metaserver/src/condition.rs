@@ -153,7 +153,7 @@ mod tests {
         observed.heartbeat(NodeId(1), beat(&[]), now - DOWN / 2);
         assert_eq!(word(&observed, 1, now).0, NodeCondition::Flapping);
         let later = now + FLAP_REST;
-        let mut at = now;
+        let mut at = now - DOWN / 2;
         while at < later {
             at += DOWN / 2;
             observed.heartbeat(NodeId(1), beat(&[]), at);

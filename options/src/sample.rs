@@ -99,7 +99,7 @@ mod tests {
         let all = variants(sample);
         assert_eq!((all.len(), all[0].as_str()), (3, sample));
         assert!(all[1].contains("\nafter = 600\n") && all[1].contains("\n#join"));
-        assert!(all[2].contains("\njoin = true\n") && all[2].contains("\n# Number.\n"));
+        assert!(all[2].contains("\njoin = true\n") && all[2].contains("# Number.\n"));
     }
 
     #[test]

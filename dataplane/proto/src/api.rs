@@ -630,7 +630,7 @@ pub struct CreateVolume {
     #[serde(default = "default_min_copies")]
     pub min_copies: u8,
     /// On which disks; absent: on all.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<DiskClass>,
 }
 

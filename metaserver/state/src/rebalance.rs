@@ -56,10 +56,7 @@ impl Rebalance {
 
     fn is_free(&self, next: &PlannedMove) -> bool {
         let busy = |disk: DiskId| self.under_way.values().filter(|m| m.from == disk || m.to == disk).count();
-        let same_chunk = |m: &PlannedMove| (m.volume, m.index) == (next.volume, next.index);
-        busy(next.from) < MAX_MOVES_PER_DISK
-            && busy(next.to) < MAX_MOVES_PER_DISK
-            && !self.under_way.values().any(same_chunk)
+        busy(next.from) < MAX_MOVES_PER_DISK && busy(next.to) < MAX_MOVES_PER_DISK
     }
 }
 
@@ -160,12 +157,18 @@ impl State {
     fn go_on(&mut self) {
         let Some(mut rebalance) = self.tables.rebalance.take_if(|r| r.state == RebalanceState::Running) else { return };
         let mut begun = BTreeSet::new();
-        let mut kept = VecDeque::new();
+        let mut kept: VecDeque<PlannedMove> = VecDeque::new();
         for _ in 0..MOVES_LOOKED_AT {
             if rebalance.under_way.len() >= MAX_MOVES_UNDER_WAY {
                 break;
             }
             let Some(next) = rebalance.waiting.pop_front() else { break };
+            // A later move of a chunk may be fine only after the ones before it.
+            let same_chunk = |m: &PlannedMove| (m.volume, m.index) == (next.volume, next.index);
+            if kept.iter().chain(rebalance.under_way.values()).any(same_chunk) {
+                kept.push_back(next);
+                continue;
+            }
             match self.check_move(&next) {
                 Err(why) => rebalance.skip(&why),
                 Ok(()) if rebalance.is_free(&next) => {

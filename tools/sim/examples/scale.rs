@@ -1,7 +1,7 @@
 //! How large a state can be: fills one with volumes and chunks by commands, as a log would, and says what memory, a
 //! snapshot, and reading it again take.
 //!
-//! `cargo run --release -p levee-meta-state --example scale -- VOLUMES CHUNKS-PER-VOLUME [SNAPSHOT-FILE]`
+//! `cargo run --release -p levee-sim --example scale -- VOLUMES CHUNKS-PER-VOLUME [SNAPSHOT-FILE]`
 
 use levee_meta_state::{Answer, Command, State};
 use levee_proto::api::*;
