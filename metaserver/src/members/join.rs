@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::limits::*;
 use crate::raft::Contact;
 use levee_proto::api::{AddMember, Hello, Members, Problem};
-use openraft::BasicNode;
+use openraft::{BasicNode, RaftMetrics};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -101,8 +101,17 @@ async fn ask_in(app: &App, url: &str) -> Result<(), String> {
 pub async fn watch_removal(app: Arc<App>, contact: Contact, fatal: watch::Sender<Option<String>>) {
     // A member that is being taken in reads of times when it was not in the group; one that has a log already was in.
     let mut was_in = app.raft.is_initialized().await.unwrap_or(false);
+    let mut told = app.raft.metrics();
+    let names = |m: &RaftMetrics<u64, BasicNode>| m.membership_config.membership().get_node(&app.id).is_some();
     loop {
-        sleep(REMOVED_LOOK).await;
+        // A member may be taken in and removed again between two looks.
+        tokio::select! {
+            () = sleep(REMOVED_LOOK) => {}
+            named = told.wait_for(names), if !was_in => match named {
+                Ok(_) => was_in = true,
+                Err(_) => return,
+            },
+        }
         let metrics = app.raft.metrics().borrow().clone();
         let own = metrics.membership_config.clone();
         let is_in = own.membership().get_node(&app.id).is_some();
