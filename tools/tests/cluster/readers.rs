@@ -80,6 +80,11 @@ fn a_snapshot_is_read_while_its_volume_is_written() {
     assert_eq!(names(&cluster), ["vol"]);
     assert!(exported(&cluster, "vol@s") == frozen, "exported while the volume is in use");
     assert_eq!(names(&cluster), ["vol"]);
+    cluster.until("all copies being counted", |c| {
+        let is_whole = c.volume("vol")["attachment"]["report"]["degraded_chunks"] == 0;
+        let disks = c.ok(&["disk", "list"]);
+        (is_whole && disks.as_array().unwrap().iter().all(|d| d["used"].is_u64())).then_some(())
+    });
     let before = used(&cluster);
     cluster.ok(&["snapshot", "delete", "vol@s"]);
     let line = cluster.refused(&["volume", "attach", "vol@s"], 1);

@@ -144,7 +144,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             let Some(agreed) = digests.iter().copied().max_by_key(alike) else { return Ok(()) };
             let Some(model) = digests.iter().position(|d| *d == agreed).map(|at| members[at]) else { return Ok(()) };
             for (i, _) in members.iter().zip(&digests).filter(|(_, d)| **d != agreed) {
-                if self.is_alike(chunk, *i, model).await || chunk.quiet() != Some(before) {
+                let settled = self.settled(chunk);
+                if self.is_alike(chunk, *i, model, |e| settled.is_settled(e)).await || chunk.quiet() != Some(before) {
                     continue;
                 }
                 found.different += 1;

@@ -8,7 +8,7 @@ use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::api::{VerifyEvent, VerifyMismatch, VerifyReport};
-use levee_proto::wire::{Digest, Reply, Request, Status};
+use levee_proto::wire::{BlockEntry, Digest, Reply, Request, Status};
 use levee_proto::{BLOCKS_PER_CHUNK, Seq};
 use std::rc::Rc;
 use std::time::Duration;
@@ -111,7 +111,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 }
                 Ok(s) if Some(s.digest) == agreed => continue,
                 // Digests tell of entries that only some have pruned, too.
-                Ok(_) if self.is_alike(chunk, *i, model.unwrap_or(*i)).await => continue,
+                // No write is under way, and all copies that were scanned are current: what they hold is decided.
+                Ok(_) if self.is_alike(chunk, *i, model.unwrap_or(*i), |_| true).await => continue,
                 Ok(_) => "it differs from the other copies".to_string(),
             };
             report.mismatches.push(VerifyMismatch {
@@ -126,11 +127,17 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// Whether two members hold the same, but for entries that no live view needs.
-    pub(super) async fn is_alike(&self, chunk: &Rc<Chunk>, member: usize, other: usize) -> bool {
+    /// `is_settled`: an entry of the other can never become void.
+    pub(super) async fn is_alike(
+        &self,
+        chunk: &Rc<Chunk>,
+        member: usize,
+        other: usize,
+        is_settled: impl Fn(&BlockEntry) -> bool,
+    ) -> bool {
         let lists = join_all([member, other].map(|i| self.list(chunk, i, Seq::ZERO))).await;
         let [Some(theirs), Some(ours)] = &lists[..] else { return false };
-        let settled = self.settled(chunk);
-        differences(theirs, ours, &self.keep(), |e| settled.is_settled(e)).is_empty()
+        differences(theirs, ours, &self.keep(), is_settled).is_empty()
     }
 
     async fn scan(&self, chunk: &Rc<Chunk>, member: usize) -> Result<Scan, String> {

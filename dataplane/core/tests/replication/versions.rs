@@ -303,3 +303,30 @@ proptest! {
         });
     }
 }
+
+/// A copy was away while a snapshot came and went, and again when its block was written next; then the gateway was replaced.
+#[test]
+fn a_copy_that_missed_a_snapshot_and_its_end_is_made_equal() {
+    use Op::*;
+    let ops = [
+        KillNode { node: 0 },
+        KillGateway { volume: 0, block: 0 },
+        Write { volume: 0, block: 3 },
+        Snapshot { volume: 0 },
+        Delete { volume: 0, snapshot: 0 },
+        KillNode { node: 0 },
+        Write { volume: 0, block: 3 },
+        KillGateway { volume: 0, block: 0 },
+        Write { volume: 0, block: 3 },
+    ];
+    for seed in 1..40 {
+        let ops = ops.clone();
+        told(seed, 3, 2, |world| async move {
+            let mut story = Story::begin(world);
+            for op in &ops {
+                story.step(op).await;
+            }
+            story.check_everything().await;
+        });
+    }
+}
