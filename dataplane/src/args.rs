@@ -25,7 +25,7 @@ pub enum Command {
     /// Make a file or block device a Levee disk. What is on it is lost.
     Format(FormatArgs),
     /// Run the daemon until it is told to stop.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
 }
 
 #[derive(Debug, Args)]

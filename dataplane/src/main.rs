@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let cli: Cli = levee_options::parse();
     let done: Result<()> = match cli.command {
         Command::Format(args) => levee_dataplane::format(&args),
-        Command::Run(args) => levee_dataplane::run(args),
+        Command::Run(args) => levee_dataplane::run(*args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

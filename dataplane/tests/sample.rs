@@ -15,7 +15,7 @@ fn parse(text: &str) -> Result<RunArgs, clap::Error> {
     std::fs::write(&file, text).unwrap();
     let args = ["levee-stored".into(), "run".into(), "--config".into(), file.into_os_string()];
     match levee_options::try_parse_from::<Cli>(args.into())?.command {
-        Command::Run(run) => Ok(run),
+        Command::Run(run) => Ok(*run),
         other => panic!("{other:?}"),
     }
 }

@@ -69,9 +69,6 @@ async fn a_new_member_is_taken_in_and_an_old_one_leaves() {
     assert!(group.members[leaving - 1].log().contains("was removed from the group"), "it says why it ends");
     let rest: Vec<u64> = (1..=4).filter(|id| *id != leaving as u64).collect();
     voters(&c, &rest).await;
-    // Its folder is of no use any more.
-    group.members[leaving - 1].start();
-    group.members[leaving - 1].ended().await;
 
     // The new one counts: with one of the old ones gone, it is half of the majority.
     let gone = (0..3).find(|i| *i != leaving - 1 && *i != leaving % 3).unwrap();
@@ -88,6 +85,21 @@ async fn a_new_member_is_taken_in_and_an_old_one_leaves() {
     insist("removing what is gone", async || c.delete_for(&at(gone as u64 + 1)).await).await.unwrap();
     let unknown = insist("refusing", async || c.delete_for(&at(77)).await).await.unwrap_err();
     assert_eq!(unknown.kind, ProblemKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_folder_of_a_member_that_was_removed_is_of_no_use_any_more() {
+    let mut group = Group::start(3, &[]).await;
+    let c = group.client(0);
+    register(&c).await;
+    let leaving = usize::try_from(voters(&c, &[1, 2, 3]).await.leader).unwrap();
+    let c = group.client(leaving % 3);
+    let left = insist("leaving", async || c.delete_for(&format!("/v1/members/{leaving}")).await).await;
+    assert!(left.is_ok() || left.is_err_and(|p| p.kind == ProblemKind::NotFound));
+    group.members[leaving - 1].ended().await;
+    group.members[leaving - 1].start();
+    group.members[leaving - 1].ended().await;
+    c.create_in_the_end("after", 1).await;
 }
 
 #[tokio::test]

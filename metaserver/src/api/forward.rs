@@ -60,7 +60,7 @@ pub async fn to_leader(State(app): State<Arc<App>>, request: Request, next: Next
 /// Here, for this member leads.
 async fn carry_out(app: &App, parts: Parts, body: Bytes, next: Next) -> Response {
     if let Err(refusal) = limit::change(app, &parts.method, parts.uri.path()) {
-        return refusal;
+        return *refusal;
     }
     let keyed = match keyed(app, &parts, &body).await {
         Ok(keyed) => keyed,

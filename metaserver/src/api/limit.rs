@@ -25,11 +25,11 @@ pub async fn by_client(State(app): State<Arc<App>>, request: Request, next: Next
 }
 
 /// Counts each change for the cluster; the leader's alone.
-pub fn change(app: &App, method: &Method, path: &str) -> Result<(), Response> {
+pub fn change(app: &App, method: &Method, path: &str) -> Result<(), Box<Response>> {
     if *method == Method::GET || is_free(method, path) {
         return Ok(());
     }
-    app.limiter.change(Instant::now()).map_err(|busy| refuse(app, busy))
+    app.limiter.change(Instant::now()).map_err(|busy| Box::new(refuse(app, busy)))
 }
 
 /// What storage daemons ask, and what watches the members.

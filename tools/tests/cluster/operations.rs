@@ -94,11 +94,23 @@ fn a_new_disk_takes_its_share_and_an_old_one_is_replaced() {
     cluster.until("daemons report the difference", |c| (excess(c) < before / 2.0).then_some(()));
     guest.write(4 * MIB, 8 * MIB);
 
-    // One of the first disks is replaced by a third.
-    let old = disk_of(&cluster, "node-2")["id"].to_string();
+    // One of them is replaced by a third. (The first ones are named on the daemons' command lines.)
+    let second = cluster.disk("node-2").with_file_name("second");
+    let all = disks(&cluster);
+    let old = all.iter().find(|d| d["path"].as_str() == second.to_str()).expect("it was added")["id"].clone();
     let third = cluster.disk("node-2").with_file_name("third");
-    let new = cluster.ok(&["disk", "replace", &old, shown(&third), "--format", "--size", "2G", "--timeout", "5m"]);
-    assert!(disks(&cluster).iter().all(|d| d["id"].to_string() != old), "it has left");
+    let new = cluster.ok(&[
+        "disk",
+        "replace",
+        &old.to_string(),
+        shown(&third),
+        "--format",
+        "--size",
+        "2G",
+        "--timeout",
+        "5m",
+    ]);
+    assert!(disks(&cluster).iter().all(|d| d["id"] != old), "it has left");
     assert!(new["path"].as_str() == third.to_str(), "{new}");
     until_whole(&cluster, "vol");
     guest.check(0, 12 * MIB);
