@@ -7,6 +7,9 @@ BIN := $(TARGET)/release
 CARGO_TEST := $(shell command -v cargo-nextest >/dev/null && \
 	echo "$(CARGO) nextest run --cargo-profile release" || echo "$(CARGO) test --release")
 
+# SC2034 and SC2154: a file that is sourced has variables of the other's. SC2054: the commas are QEMU's.
+SHELLCHECK := shellcheck --severity warning --shell bash --external-sources --source-path scripts --exclude SC2034,SC2154,SC2054
+
 # Parameters of `make faults` and `make kill`: how many rounds, and the seed that fixes what happens in each.
 N ?= 200
 SEED ?= 1
@@ -49,7 +52,8 @@ test: ## Everything a change must pass: format, lints, tests, a few faults, a sh
 format:
 	$(CARGO) fmt --all --check
 
-lint: format ## Format and lints, warnings being errors
+lint: format deps ## Format and lints, warnings being errors
+	@$(SHELLCHECK) $$(grep -lsE '^#!/bin/(ba)?sh' scripts/*) scripts/*.sh .ci/run
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
 unit: ## The crates' own tests
