@@ -29,7 +29,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let database = Database::open(&args.dir, args.id, args.level)?;
     let own = Identity { id: args.id, folder: database.folder(), level: args.level };
     let machine = Machine::load(database.clone(), Snapshots::open(&args.dir)?, args.level)?;
-    let replicated = machine.replicated();
+    let (replicated, cluster) = (machine.replicated(), machine.cluster());
     let network = Network::new(Directory::new(own, replicated.clone(), peers.clone()))?;
     let log = LogStore::new(database);
     let config = Arc::new(raft::config(args.snapshot_every)?);
@@ -50,7 +50,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     ));
     let (contact, fatal) = (Contact::default(), watch::Sender::new(None));
     tokio::spawn(raft::elect(raft.clone(), app.network.clone(), log.clone(), contact.clone()));
-    start_group(&app, &args, peers, &contact, &fatal);
+    tokio::spawn(members::watch_removal(app.clone(), cluster, contact.clone(), fatal.clone()));
+    start_group(&app, &args, peers);
     tokio::spawn(found_cluster(app.clone()));
     tokio::spawn(repair::run(app.clone()));
     tokio::spawn(history::run(app.clone()));
@@ -71,15 +72,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// What makes this member one of a group, and the group work.
-fn start_group(
-    app: &Arc<App>,
-    args: &Args,
-    peers: BTreeMap<u64, String>,
-    contact: &Contact,
-    fatal: &watch::Sender<Option<String>>,
-) {
+fn start_group(app: &Arc<App>, args: &Args, peers: BTreeMap<u64, String>) {
     tokio::spawn(members::run(app.clone()));
-    tokio::spawn(members::watch_removal(app.clone(), contact.clone(), fatal.clone()));
     if args.join.is_empty() {
         tokio::spawn(members::found(app.clone(), peers));
     }

@@ -45,7 +45,6 @@ async fn pinned(c: &Client) {
 }
 
 #[tokio::test]
-#[ignore = "known: soon after the leader was taken out, its successor may not count its own log, so that nothing is committed while another member is away"]
 async fn a_new_member_is_taken_in_and_an_old_one_leaves() {
     let mut group = Group::start(3, &["--snapshot-every", "10"]).await;
     let c = group.client(0);
@@ -70,6 +69,8 @@ async fn a_new_member_is_taken_in_and_an_old_one_leaves() {
     assert!(group.members[leaving - 1].log().contains("was removed from the group"), "it says why it ends");
     let rest: Vec<u64> = (1..=4).filter(|id| *id != leaving as u64).collect();
     voters(&c, &rest).await;
+    group.members[leaving - 1].start();
+    group.members[leaving - 1].ended().await;
 
     // The new one counts: with one of the old ones gone, it is half of the majority.
     let gone = (0..3).find(|i| *i != leaving - 1 && *i != leaving % 3).unwrap();
@@ -89,7 +90,6 @@ async fn a_new_member_is_taken_in_and_an_old_one_leaves() {
 }
 
 #[tokio::test]
-#[ignore = "known: soon after the leader was taken out, its successor may not count its own log, so that nothing is committed while another member is away"]
 async fn a_folder_of_a_member_that_was_removed_is_of_no_use_any_more() {
     let mut group = Group::start(3, &[]).await;
     let c = group.client(0);

@@ -7,6 +7,7 @@ use levee_proto::api::*;
 use openraft::{BasicNode, ChangeMembers};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 /// Held by who changes the group: one at a time.
@@ -174,26 +175,43 @@ async fn take_out(app: &App, id: u64, force: bool) -> Result<(), Problem> {
     let is_voter = |m: &&MemberStatus| m.role == MemberRole::Voter;
     let voter = before.members.iter().filter(is_voter).any(|m| m.id == id);
     if voter {
-        let left: Vec<_> = before.members.iter().filter(is_voter).filter(|m| m.id != id).collect();
-        let alive = left.iter().filter(|m| m.alive && m.trouble.is_none()).count();
+        let left: Vec<_> = before.members.iter().filter(is_voter).filter(|m| m.id != id).cloned().collect();
+        let there = answering(app, &left).await;
         if left.is_empty() {
             return Err(conflict(format!("meta server {id} is the last one: add another one first")));
         }
-        if alive * 2 <= left.len() && !force {
+        if there.len() * 2 <= left.len() && !force {
+            let missing = left.iter().map(|m| m.id).filter(|id| !there.contains(id)).map(|id| id.to_string());
             return Err(conflict(format!(
-                "without meta server {id} there are {} and only {alive} of them answer, which is no majority: start the \
-                 others first, or force it",
-                left.len()
+                "without meta server {id} there are {}, of which these do not answer: {}. The rest is no majority: start \
+                 them first, or force it",
+                left.len(),
+                missing.collect::<Vec<_>>().join(", ")
             )));
         }
-    }
-    if app.directory().pinned(id).is_some() {
-        app.proposer.propose(Command::ReleaseMember { id }).await?;
     }
     let ids = BTreeSet::from([id]);
     change(app, if voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) }).await?;
     app.directory().trouble(id, None);
+    // Not before: as long as it votes, no other folder may speak for it. If this is not done, who takes the next member of
+    // this number in does it.
+    if id != app.id && app.directory().pinned(id).is_some() {
+        let _ = app.proposer.propose(Command::ReleaseMember { id }).await;
+    }
     Ok(())
+}
+
+/// Which of these would count at this moment. One that died within the last seconds still passes for alive, and a change
+/// that needs its voice holds up everything behind it.
+pub(super) async fn answering(app: &App, members: &[MemberStatus]) -> BTreeSet<u64> {
+    let mut asked = JoinSet::new();
+    for member in members.iter().filter(|m| m.trouble.is_none() && m.id != app.id) {
+        let (network, id, url) = (app.network.clone(), member.id, member.url.clone());
+        asked.spawn(async move { network.hello(&url).await.ok().filter(|hello| hello.id == id) });
+    }
+    let own = members.iter().filter(|m| m.id == app.id).map(|m| m.id);
+    let counts = |hello: &Hello| app.directory().stranger(hello.id, hello.folder).is_none();
+    own.chain(asked.join_all().await.into_iter().flatten().filter(counts).map(|hello| hello.id)).collect()
 }
 
 /// Commits one change of the membership, with all its steps.

@@ -6,12 +6,14 @@
 use crate::app::App;
 use crate::limits::*;
 use crate::raft::Contact;
+use levee_meta_state::State;
 use levee_proto::api::{AddMember, Hello, Members, Problem};
 use openraft::{BasicNode, RaftMetrics};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 /// Sets a new group up, if that is this member's task. `members`: all of it, this one included.
 pub async fn found(app: Arc<App>, members: BTreeMap<u64, String>) {
@@ -97,8 +99,14 @@ async fn ask_in(app: &App, url: &str) -> Result<(), String> {
     }
 }
 
-/// Looks whether the silence around this member means that the group goes on without it.
-pub async fn watch_removal(app: Arc<App>, contact: Contact, fatal: watch::Sender<Option<String>>) {
+/// Looks whether the silence around this member means that the group goes on without it. `cluster`: the one that its
+/// folder belonged to at the start, if any; a member that was removed is not told any more what is committed.
+pub async fn watch_removal(
+    app: Arc<App>,
+    cluster: Option<Uuid>,
+    contact: Contact,
+    fatal: watch::Sender<Option<String>>,
+) {
     // A member that is being taken in reads of times when it was not in the group; one that has a log already was in.
     let mut was_in = app.raft.is_initialized().await.unwrap_or(false);
     let mut told = app.raft.metrics();
@@ -130,7 +138,8 @@ pub async fn watch_removal(app: Arc<App>, contact: Contact, fatal: watch::Sender
         for (id, addr) in nodes {
             let url = app.directory().url(id, Some(&addr)).unwrap_or(addr);
             let Ok(hello) = app.network.hello(&url).await else { continue };
-            let same = hello.cluster.is_some() && hello.cluster == app.replicated.read(|state| state.cluster());
+            let cluster = cluster.or_else(|| app.replicated.read(State::cluster));
+            let same = hello.cluster.is_some() && hello.cluster == cluster;
             let later = hello.members_at >= own.log_id().map_or(0, |id| id.index);
             if was_in && same && later && hello.leader.is_some() && !hello.members.contains(&app.id) {
                 fatal.send_replace(Some(format!(

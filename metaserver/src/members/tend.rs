@@ -1,9 +1,10 @@
 //! What the leader does for the group by itself: it finishes changes, takes learners in as voters, notes folders, raises the level.
 
-use super::change::change;
+use super::change::{answering, change, status};
 use crate::app::App;
 use crate::limits::*;
 use levee_meta_state::{Command, FIRST_LEVEL};
+use levee_proto::api::MemberRole;
 use openraft::ChangeMembers;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,6 +45,11 @@ async fn promote(app: &App) {
         |id: u64| metrics.replication.as_ref()?.get(&id).copied().flatten().map(|matched| matched.index + LEARNER_LAG);
     let Some(id) = membership.learner_ids().find(|id| matched(*id).is_some_and(|reach| reach >= last)) else { return };
     if app.directory().trouble_of(id).is_some() || !app.directory().is_alive(id, ALIVE_WITHIN) {
+        return;
+    }
+    let mut voters = status(app).members;
+    voters.retain(|m| m.role == MemberRole::Voter || m.id == id);
+    if answering(app, &voters).await.len() * 2 <= voters.len() {
         return;
     }
     match change(app, ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await {

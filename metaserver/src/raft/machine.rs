@@ -14,6 +14,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, Storag
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// The state as this member has applied it. Others only read it.
 #[derive(Clone)]
@@ -191,6 +192,12 @@ impl Machine {
         }
         let last = inner.applied.context("its log is empty")?;
         Ok(Replay { state: inner.state, last, membership: inner.membership })
+    }
+
+    /// Which cluster this is, be it that only the log says so, whose commitment is not known yet.
+    pub fn cluster(&self) -> Option<Uuid> {
+        let applied = self.shared.read(State::cluster);
+        applied.or_else(|| self.replay().ok().and_then(|replay| replay.state.cluster()))
     }
 
     pub fn replicated(&self) -> Replicated {
