@@ -273,6 +273,10 @@ pub struct RegisterNode {
     pub zone: Option<String>,
     #[serde(default)]
     pub rack: Option<String>,
+    /// Take the node without disks that were removed from the cluster, if it has others; otherwise one of them has all
+    /// refused.
+    #[serde(default)]
+    pub leave_out_removed: bool,
 }
 
 /// A disk that a daemon brings along.
@@ -294,8 +298,11 @@ pub struct RegisterDisk {
 pub struct Registered {
     pub cluster: Uuid,
     pub node: NodeId,
-    /// Ids of the disks, in the order they were named.
+    /// Ids of the disks, in the order they were named, without those left out.
     pub disks: Vec<DiskId>,
+    /// Disks left out: they were removed from the cluster.
+    #[serde(default)]
+    pub removed: Vec<Uuid>,
 }
 
 /// Whether a daemon is heard of.

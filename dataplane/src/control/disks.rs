@@ -148,7 +148,7 @@ impl Control {
     }
 
     /// The cores let go of a disk, and so does the daemon.
-    async fn let_go(&self, position: usize) -> Option<Disk> {
+    pub(super) async fn let_go(&self, position: usize) -> Option<Disk> {
         self.cores.ask_all(|done| Command::RemoveDisk { position, done }).await;
         let disk = self.disks.borrow_mut().remove(position);
         if let Some(joined) = &mut *self.node.borrow_mut() {
@@ -183,7 +183,7 @@ impl Control {
         }
         let note = self.is_named(&disk.path).then(|| {
             format!(
-                "the daemon was started with --disk {path}: take that off its command line, or it takes the disk again"
+                "the daemon was started with --disk {path}: take that off its command line or out of its configuration"
             )
         });
         Ok(RemovedDisk { disk: id, path, note })

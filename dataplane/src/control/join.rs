@@ -25,6 +25,7 @@ impl Control {
         let cores = self.cores.report().await;
         let described = self.disks.borrow().describe(&cores)?;
         let registered = self.register(&described).await?;
+        let described = self.leave_out(&registered.removed, described).await;
         let joined = self.disks.borrow_mut().settle(&registered, &described)?;
         let (cluster, node) = (*registered.cluster.as_bytes(), registered.node);
         let join = |done| Command::Join { cluster, node, disks: joined.ids(), done };
@@ -37,7 +38,7 @@ impl Control {
     }
 
     async fn register(&self, described: &Described) -> Result<Registered> {
-        let request = self.introduction(described)?;
+        let request = RegisterNode { leave_out_removed: true, ..self.introduction(described)? };
         let mut complaint = Complaint::new();
         loop {
             match self.meta.register(&request).await {
@@ -60,7 +61,22 @@ impl Control {
             disks: described.values().cloned().collect(),
             zone: self.args.zone.clone(),
             rack: self.args.rack.clone(),
+            leave_out_removed: false,
         })
+    }
+
+    /// Goes on without the disks that the cluster does not want any more: the others are needed.
+    async fn leave_out(&self, removed: &[Uuid], mut described: Described) -> Described {
+        let gone = described.extract_if(.., |_, disk| removed.contains(&disk.uuid)).collect::<Vec<_>>();
+        for (position, disk) in gone {
+            let (path, uuid) = (disk.path, disk.uuid);
+            warn!(
+                "disk {path} ({uuid}) was removed from the cluster and is not used: start the daemon without it, or format it \
+                 again to use it"
+            );
+            self.let_go(position).await;
+        }
+        described
     }
 }
 

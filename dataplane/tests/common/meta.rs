@@ -118,7 +118,7 @@ async fn register(State(told): State<Shared>, Json(node): Json<RegisterNode>) ->
         Some(position) => told.nodes[position] = node,
         None => told.nodes.push(node),
     }
-    Json(Registered { cluster: Uuid::from_u128(1), node: NodeId(position as u32 + 1), disks })
+    Json(Registered { cluster: Uuid::from_u128(1), node: NodeId(position as u32 + 1), disks, removed: vec![] })
 }
 
 async fn heartbeat(

@@ -210,6 +210,7 @@ mod tests {
             disks: vec![disk],
             zone: None,
             rack: None,
+            leave_out_removed: false,
         };
         apply(&mut state, Command::RegisterNode(node));
         let alive = BTreeSet::from([NodeId(1)]);

@@ -16,8 +16,8 @@ impl State {
         let cluster = self.check_cluster(request)?;
         let known = self.index.node_by_name.get(&request.name).copied();
         self.check_incarnation(known, request)?;
-        self.check_not_removed(known, request)?;
-        for disk in &request.disks {
+        let (removed, present) = self.check_not_removed(known, request)?;
+        for disk in &present {
             self.check_disk(known, disk)?;
         }
         if known.is_none() && self.tables.nodes.len() >= MAX_NODES {
@@ -28,12 +28,13 @@ impl State {
         }
 
         let node = known.unwrap_or_else(|| self.add_node(request));
-        let disks: Vec<DiskId> = request.disks.iter().map(|disk| self.upsert_disk(node, disk)).collect();
+        let disks: Vec<DiskId> = present.into_iter().map(|disk| self.upsert_disk(node, disk)).collect();
         let links_changed = self.update_node(node, request, disks.iter().copied().collect());
         if known.is_none() || links_changed {
             self.touch_all();
         }
-        Ok(Answer::Registered(Registered { cluster, node, disks }))
+        let removed = removed.into_iter().map(|disk| disk.uuid).collect();
+        Ok(Answer::Registered(Registered { cluster, node, disks, removed }))
     }
 
     /// The daemon's disks must not belong to another cluster.
@@ -65,23 +66,30 @@ impl State {
         }
     }
 
-    /// What has left the cluster, or is leaving it, does not come back as it is.
-    fn check_not_removed(&self, known: Option<NodeId>, request: &RegisterNode) -> Result<(), Problem> {
+    /// What has left the cluster, or is leaving it, does not come back as it is. Tells such disks from the others.
+    fn check_not_removed<'a>(
+        &self,
+        known: Option<NodeId>,
+        request: &'a RegisterNode,
+    ) -> Result<(Vec<&'a RegisterDisk>, Vec<&'a RegisterDisk>), Problem> {
         if known.and_then(|id| self.tables.nodes.get(&id)).is_some_and(|node| node.removed) {
             return Err(Problem::new(
                 ProblemKind::Conflict,
                 format!("node '{}' was removed from the cluster and is being emptied: stop its daemon", request.name),
             ));
         }
-        match request.disks.iter().find(|disk| self.tables.removed_disks.contains(&disk.uuid)) {
-            None => Ok(()),
-            Some(disk) => Err(Problem::new(
+        let (removed, present): (Vec<_>, Vec<_>) =
+            request.disks.iter().partition(|disk| self.tables.removed_disks.contains(&disk.uuid));
+        match removed.first() {
+            // A node without any other disk has itself been removed, or might as well be.
+            Some(disk) if !request.leave_out_removed || present.is_empty() => Err(Problem::new(
                 ProblemKind::Conflict,
                 format!(
                     "disk {} ({}) was removed from the cluster: format it again to use it, or start the daemon without it",
                     disk.uuid, disk.path
                 ),
             )),
+            _ => Ok((removed, present)),
         }
     }
 

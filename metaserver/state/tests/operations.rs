@@ -69,7 +69,13 @@ fn a_disk_leaves_when_it_is_empty_and_stays_out() {
     assert!(state.disk(DiskId(2)).is_none());
     state.check().unwrap();
     let back = node_named("n2", 102, &[(1002, 100)]);
-    refused(&mut state, &Command::RegisterNode(back), "format it again");
+    refused(&mut state, &Command::RegisterNode(back.clone()), "format it again");
+    let mut willing = RegisterNode { leave_out_removed: true, ..back };
+    refused(&mut state, &Command::RegisterNode(willing.clone()), "format it again");
+    willing.disks.extend(node_named("n2", 102, &[(1702, 100)]).disks);
+    let taken = register(&mut state, &willing).expect("the other disk is welcome");
+    assert_eq!((taken.disks.len(), taken.removed), (1, vec![willing.disks[0].uuid]));
+    state.check().unwrap();
     register(&mut state, &node_named("n2", 102, &[(1802, 100)])).expect("another disk is welcome");
     state.apply(&remove(5, false)).expect("an empty disk leaves at once");
     state.check().unwrap();

@@ -297,6 +297,7 @@ pub fn node(i: u32, incarnation: u128) -> RegisterNode {
         disks: vec![disk],
         zone: None,
         rack: None,
+        leave_out_removed: false,
     }
 }
 

@@ -84,6 +84,7 @@ fn cluster() -> (State, BTreeSet<NodeId>) {
             disks: (0..DISKS).map(disk).collect(),
             zone: Some(format!("zone-{}", n % 3)),
             rack: Some(format!("rack-{}", n % 20)),
+            leave_out_removed: false,
         };
         state.apply(&Command::RegisterNode(node)).expect("registered");
     }

@@ -181,6 +181,7 @@ impl Process {
             disks: self.disks.iter().map(disk).collect(),
             zone: None,
             rack: None,
+            leave_out_removed: false,
         };
         loop {
             match world.meta().ask(self, Command::RegisterNode(request.clone())).await {

@@ -129,6 +129,7 @@ impl World {
             disks: disks.iter().map(|d| self.describe(d)).collect(),
             zone: None,
             rack: None,
+            leave_out_removed: false,
         };
         match self.0.meta.apply(&Command::RegisterNode(register)) {
             Ok(Answer::Registered(r)) => {

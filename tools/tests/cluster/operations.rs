@@ -127,6 +127,26 @@ fn a_new_disk_takes_its_share_and_an_old_one_is_replaced() {
     cluster.verify_equal("vol");
 }
 
+#[test]
+fn a_disk_that_was_removed_meanwhile_does_not_stop_its_daemon() {
+    let cluster = Cluster::start(&["--nodes", "1", "--disk-size", "1G"]);
+    let first = disk_of(&cluster, "node-1")["id"].to_string();
+    let path = cluster.disk("node-1").with_file_name("second");
+    cluster.ok(&["disk", "add", "node-1", shown(&path), "--format", "--size", "1G"]);
+    cluster.kill("node-1");
+    cluster.ok(&["disk", "remove", &first]);
+    // It is named on the daemon's command line.
+    cluster.ok(&["up", "--detach", "node-1"]);
+    cluster.until("the other disk being served", |c| {
+        let all = disks(c);
+        (all.len() == 1 && all[0]["path"].as_str() == path.to_str() && all[0]["reason"].is_null()).then_some(())
+    });
+    cluster.create("vol", &["--size", "64M", "--copies", "1", "--min-copies", "1"]);
+    let mut guest = Guest::connect(&cluster.attach("vol", "node-1"));
+    guest.write(0, MIB);
+    guest.check(0, MIB);
+}
+
 fn shown(path: &Path) -> &str {
     path.to_str().expect("plain paths")
 }

@@ -32,6 +32,7 @@ pub fn node_named(name: &str, incarnation: u64, disks: &[(u64, u64)]) -> Registe
             .collect(),
         zone: None,
         rack: None,
+        leave_out_removed: false,
     }
 }
 
