@@ -26,7 +26,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short fuzz-api fuzz-short dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api bench-failover sim model mutants clean
+.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short fuzz-api fuzz-short dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api bench-failover bench-moves sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -108,6 +108,9 @@ bench-repair: build ## Compare repair of a volume of SIZE with copying files, an
 
 bench-failover: build ## Take the meta servers' leader away ROUNDS times under load, and measure how long changes wait
 	$(BIN)/levee-bench failover --rounds $(ROUNDS) --dir $(TARGET)/bench --out $(TARGET)/bench/failover.json
+
+bench-moves: build ## Fill a new node, empty another and take a disk out beside verified load
+	$(BIN)/levee-bench moves --dir $(TARGET)/bench --out $(TARGET)/bench/moves.json
 
 bench-snapshots: build ## Measure what snapshots and clones take, and what they cost guests
 	$(BIN)/levee-bench snapshots --dir $(TARGET)/bench --out $(TARGET)/bench/snapshots.json

@@ -198,6 +198,13 @@ impl Cluster {
         self.levee(&["volume", "verify", name])
     }
 
+    /// The ports of the first meta server, and of a node's admin endpoint.
+    pub fn ports(&self, node: &str) -> Result<(u16, u16)> {
+        let layout = std::fs::read(self.dir.join("cluster.json")).context("cannot read the cluster's layout")?;
+        let found = find_ports(&serde_json::from_slice(&layout)?, node);
+        found.with_context(|| format!("the cluster's layout names no port of {node}"))
+    }
+
     pub fn daemons(&self) -> Result<Vec<Daemon>> {
         daemons_of(&self.dir)
     }
@@ -212,7 +219,7 @@ impl Cluster {
     }
 
     /// Runs one command; answers with the JSON document it printed.
-    fn levee(&self, arguments: &[&str]) -> Result<Value> {
+    pub fn levee(&self, arguments: &[&str]) -> Result<Value> {
         let shown = format!("levee {}", arguments.join(" "));
         let output = Command::new(&self.levee)
             .args(arguments)
@@ -232,6 +239,12 @@ impl Cluster {
         }
         serde_json::from_slice(&output.stdout).with_context(|| format!("`{shown}` printed no JSON document"))
     }
+}
+
+fn find_ports(layout: &Value, node: &str) -> Option<(u16, u16)> {
+    let port = |value: &Value| u16::try_from(value.as_u64()?).ok();
+    let node = layout["nodes"].as_array()?.iter().find(|other| other["name"] == node)?;
+    Some((port(&layout["metas"][0]["port"])?, port(&node["admin_port"])?))
 }
 
 impl Drop for Cluster {
@@ -264,6 +277,13 @@ case "$*" in
 "up"*) touch "$(dirname "$0")/c/cluster.json"; echo '{}' ;;
 esac
 "#;
+
+    #[test]
+    fn ports_are_read_from_the_layout() {
+        let layout = serde_json::json!({"metas": [{"port": 7400}], "nodes": [{"name": "node-1", "admin_port": 7500}]});
+        assert_eq!(find_ports(&layout, "node-1"), Some((7400, 7500)));
+        assert!(find_ports(&layout, "node-2").is_none() && find_ports(&Value::Null, "node-1").is_none());
+    }
 
     #[test]
     fn commands_are_spoken_as_an_operator_would() {

@@ -5,6 +5,7 @@
 //! - [`failover`]: how long changes wait when the leader of the meta servers is taken away.
 //! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
 //! - [`api`]: how many changes a second the meta server takes.
+//! - [`moves`]: what a new node, an emptied node and a removed disk take, and what guests notice of it.
 //! - [`repair`]: how fast lost copies are made anew, and what that costs guests.
 //! - [`snapshots`]: what snapshots and clones cost those who take them, and those who go on working.
 //! - [`suite`]: Levee beside raw disks and qemu-storage-daemon, in one run.
@@ -17,8 +18,10 @@ pub mod failover;
 pub mod faults;
 mod figures;
 mod foreground;
+mod http;
 pub mod limits;
 pub mod load;
+pub mod moves;
 pub mod process;
 pub mod repair;
 pub mod rng;

@@ -66,8 +66,9 @@ impl Control {
     }
 
     /// Goes on without the disks that the cluster does not want any more: the others are needed.
-    async fn leave_out(&self, removed: &[Uuid], mut described: Described) -> Described {
-        let gone = described.extract_if(.., |_, disk| removed.contains(&disk.uuid)).collect::<Vec<_>>();
+    async fn leave_out(&self, removed: &[Uuid], described: Described) -> Described {
+        let (gone, stay): (Described, Described) =
+            described.into_iter().partition(|(_, disk)| removed.contains(&disk.uuid));
         for (position, disk) in gone {
             let (path, uuid) = (disk.path, disk.uuid);
             warn!(
@@ -76,7 +77,7 @@ impl Control {
             );
             self.let_go(position).await;
         }
-        described
+        stay
     }
 }
 

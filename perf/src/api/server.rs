@@ -44,7 +44,7 @@ impl Server {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         let began = Instant::now();
-        while crate::repair::http::get(self.port, "/v1/cluster").is_err() {
+        while crate::http::get(self.port, "/v1/cluster").is_err() {
             let log = || std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
             ensure!(self.child.try_wait()?.is_none(), "levee-metad has ended: {}", log());
             ensure!(began.elapsed() < START_LIMIT, "levee-metad does not answer on port {}", self.port);

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use levee_perf::api::{self, ApiOptions};
 use levee_perf::failover::{self, FailoverOptions};
 use levee_perf::load::{self, LoadOptions, Pattern, Until};
+use levee_perf::moves::{self, MoveOptions};
 use levee_perf::repair::{self, RepairOptions};
 use levee_perf::snapshots::{self, SnapshotOptions};
 use levee_perf::suite::{self, SYSTEMS, SuiteOptions};
@@ -26,6 +27,7 @@ use levee_proto::units::parse_size;
   levee-bench suite --time 5                                   compare with the raw disk and its peers
   levee-bench repair --size 2G                                 give a disk up, and see how fast its copies are made anew
   levee-bench failover --rounds 100                            take the meta servers' leader away again and again
+  levee-bench moves                                            fill a new node, empty another, take a disk out
   levee-bench api                                              create volumes as fast as a meta server takes them
   levee-bench snapshots                                        take and delete a thousand snapshots beside a load"
 )]
@@ -48,6 +50,26 @@ enum Command {
     Api(Api),
     /// Kill, stop and cut off the meta servers' leader, and measure how long changes wait
     Failover(Failover),
+    /// Fill a new node, empty another, take a disk out, all beside verified load
+    Moves(Moves),
+}
+
+#[derive(clap::Args)]
+struct Moves {
+    /// Of the volume, all of it written; the folder needs eight times that
+    #[arg(long, default_value = "4G", value_parser = parse_size, value_name = "SIZE")]
+    size: u64,
+    /// Requests of the load in flight
+    #[arg(long, default_value_t = 2)]
+    depth: usize,
+    /// Folder for the cluster
+    #[arg(long, default_value = "target/bench")]
+    dir: PathBuf,
+    #[arg(long, default_value_t = 18900, value_name = "PORT")]
+    base_port: u16,
+    /// Where the figures go, as JSON
+    #[arg(long, default_value = "target/bench/moves.json", value_name = "FILE")]
+    out: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -208,6 +230,7 @@ fn bench(args: Args) -> Result<()> {
         Some(Command::Snapshots(options)) => measure_snapshots(options),
         Some(Command::Api(options)) => measure_api(options),
         Some(Command::Failover(options)) => measure_failover(options),
+        Some(Command::Moves(options)) => measure_moves(options),
         None => measure(args.load),
     }
 }
@@ -219,7 +242,7 @@ fn compare(suite: Suite) -> Result<()> {
         systems: SYSTEMS.into_iter().filter(|s| suite.systems.iter().any(|wanted| wanted == s)).collect(),
         time: Duration::try_from_secs_f64(suite.time)?,
         out: suite.out.clone(),
-        progress: |line| eprintln!("{line}"),
+        progress: say,
     })?;
     show(&table, &suite.out);
     Ok(())
@@ -236,7 +259,7 @@ fn measure_repair(options: Repair) -> Result<()> {
         size: options.size,
         time: Duration::try_from_secs_f64(options.time)?,
         out: options.out.clone(),
-        progress: |line| eprintln!("{line}"),
+        progress: say,
     })?;
     show(&table, &options.out);
     Ok(())
@@ -251,7 +274,7 @@ fn measure_snapshots(options: Snapshots) -> Result<()> {
         clones: options.clones,
         time: Duration::try_from_secs_f64(options.time)?,
         out: options.out.clone(),
-        progress: |line| eprintln!("{line}"),
+        progress: say,
     })?;
     show(&table, &options.out);
     Ok(())
@@ -279,11 +302,28 @@ fn measure_failover(options: Failover) -> Result<()> {
         rounds: options.rounds,
         clients: options.clients,
         out: options.out.clone(),
-        progress: |line| eprintln!("{line}"),
+        progress: say,
     })?;
     show(&report.table(), &options.out);
     anyhow::ensure!(report.ok(), "acknowledged changes were lost, or the guest's data are wrong");
     Ok(())
+}
+
+fn measure_moves(options: Moves) -> Result<()> {
+    let table = moves::run(&MoveOptions {
+        dir: options.dir,
+        base_port: options.base_port,
+        size: options.size,
+        depth: options.depth,
+        out: options.out.clone(),
+        progress: say,
+    })?;
+    show(&table, &options.out);
+    Ok(())
+}
+
+fn say(line: &str) {
+    eprintln!("{line}");
 }
 
 fn show(table: &str, figures: &Path) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::http;
+use crate::http;
 
 /// One volume in so many is deleted again.
 const DELETE_EVERY: u64 = 3;
@@ -133,7 +133,7 @@ fn insist(
     shared.record().volumes.insert(name.into(), Known::Unknown);
     while !shared.stop.load(Ordering::Relaxed) {
         let asked = Instant::now();
-        let answer = http::ask(&addresses[*server % addresses.len()], method, path, body);
+        let answer = http::ask(&addresses[*server % addresses.len()], method, path, body, super::TIMEOUT);
         if answer.is_ok_and(|answer| good.contains(&answer.status)) {
             shared.answers().push((asked, Instant::now()));
             let mut record = shared.record();

@@ -6,7 +6,6 @@
 //! volumes must agree with everything that was answered.
 
 mod clients;
-mod http;
 mod report;
 
 use std::path::PathBuf;
@@ -20,6 +19,7 @@ pub use report::{FailoverReport, Round};
 use crate::cluster::{Cluster, Shape};
 use crate::faults::network::Network;
 use crate::figures;
+use crate::http;
 use crate::process::Daemon;
 use crate::torture::{self, Control, millis};
 use clients::Clients;
@@ -37,6 +37,8 @@ const BETWEEN: Duration = Duration::from_millis(1500);
 const AWAY: Duration = Duration::from_millis(700);
 /// What is beyond this is no failover.
 const LIMIT: Duration = Duration::from_secs(60);
+/// A client that waits longer for a server that does not answer has chosen to.
+const TIMEOUT: Duration = Duration::from_millis(1000);
 const GLANCE: Duration = Duration::from_millis(10);
 /// A new leader is to serve within this, in 99 of 100 rounds.
 pub const ASKED_MS: f64 = 3000.0;
@@ -246,7 +248,7 @@ impl Scene<'_> {
         let begun = Instant::now();
         loop {
             let named = |(_, address): &(u64, String)| {
-                http::ask(address, "GET", "/v1/cluster", "").ok()?.json().ok()?["leader"].as_u64()
+                http::ask(address, "GET", "/v1/cluster", "", TIMEOUT).ok()?.json().ok()?["leader"].as_u64()
             };
             let leaders: Vec<Option<u64>> = self.metas.iter().map(named).collect();
             if let [Some(first), rest @ ..] = leaders.as_slice()
@@ -266,7 +268,7 @@ impl Scene<'_> {
         let (mut names, mut after) = (Vec::new(), String::new());
         loop {
             let path = format!("/v1/volumes?limit=1000&after={after}");
-            let page = http::ask(&self.metas[0].1, "GET", &path, "")?.json()?;
+            let page = http::ask(&self.metas[0].1, "GET", &path, "", TIMEOUT)?.json()?;
             let items = page["items"].as_array().context("a page without items")?;
             names.extend(items.iter().filter_map(|v| v["name"].as_str().map(str::to_string)));
             match page["next"].as_str() {

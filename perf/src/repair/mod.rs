@@ -5,7 +5,6 @@
 //! both before and after, as machines drift, and disks of a new cluster get faster with use.
 
 mod baseline;
-pub(crate) mod http;
 mod scene;
 mod table;
 mod watch;

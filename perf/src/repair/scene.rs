@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{COPIES, RepairOptions, http};
+use super::{COPIES, RepairOptions};
 use crate::cluster::{Cluster, Shape};
+use crate::http;
 use crate::load;
 
 const VOLUME: &str = "repair";
@@ -68,9 +69,7 @@ impl Scene {
         cluster.create_volume(VOLUME, options.size)?;
         let socket = cluster.attach_at(VOLUME, GATEWAY)?.socket;
         let victim = disk_of(&cluster, VICTIM)?;
-        let layout = std::fs::read(cluster.dir().join("cluster.json")).context("cannot read the cluster's layout")?;
-        let (meta_port, gateway_port) = ports(&serde_json::from_slice(&layout)?)
-            .with_context(|| format!("the cluster's layout names no port of {GATEWAY}"))?;
+        let (meta_port, gateway_port) = cluster.ports(GATEWAY)?;
         let scene = Scene { cluster, socket, victim, gateway_port, meta_port, progress: say };
         scene.fill(options.size)?;
         Ok(scene)
@@ -134,13 +133,6 @@ fn find_disk(status: &Value, disks: &Value, node: &str) -> Option<u64> {
     disks.as_array()?.iter().find(|disk| disk["node"] == node["id"])?["id"].as_u64()
 }
 
-/// The ports of the meta server, and of the gateway's admin endpoint.
-fn ports(layout: &Value) -> Option<(u16, u16)> {
-    let port = |value: &Value| u16::try_from(value.as_u64()?).ok();
-    let gateway = layout["nodes"].as_array()?.iter().find(|node| node["name"] == GATEWAY)?;
-    Some((port(&layout["metas"][0]["port"])?, port(&gateway["admin_port"])?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,9 +140,6 @@ mod tests {
 
     #[test]
     fn the_actors_are_found_in_what_the_cluster_tells() {
-        let layout = json!({"metas": [{"port": 7400}], "nodes": [{"name": "node-1", "admin_port": 7500}]});
-        assert_eq!(ports(&layout), Some((7400, 7500)));
-        assert_eq!(ports(&json!({})), None);
         let status = json!({"nodes": [{"id": 5, "name": "node-1"}, {"id": 6, "name": "node-2"}]});
         let disks = json!([{"id": 1, "node": 5}, {"id": 9, "node": 6}]);
         assert_eq!(find_disk(&status, &disks, "node-2"), Some(9));
