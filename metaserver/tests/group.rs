@@ -1,4 +1,4 @@
-//! Three members.
+//! Three members, and five.
 
 mod common;
 
@@ -104,4 +104,32 @@ async fn without_a_majority_nothing_is_promised() {
     assert_eq!(read.kind, ProblemKind::Unavailable, "{read}");
     group.members[others[0]].start();
     patiently("a majority", async || c.get::<Page<VolumeInfo>>("/v1/volumes").await.ok()).await;
+}
+
+#[tokio::test]
+async fn five_members_bear_the_loss_of_two_leaders() {
+    let mut group = Group::start(5, &["--snapshot-every", "10"]).await;
+    let request = node(1, 11);
+    let c = group.client(0);
+    patiently("registering a node", async || c.post::<Registered>("/v1/nodes", &request).await.ok()).await;
+    let mut there: Vec<usize> = (0..5).collect();
+    for round in 0..2 {
+        let c = group.client(there[0]);
+        let led = patiently("a leader that lives", async || Some(leader(&c).await).filter(|l| there.contains(l))).await;
+        group.members[led].kill();
+        there.retain(|i| *i != led);
+        for (n, i) in there.iter().enumerate() {
+            group.client(*i).create_in_the_end(&format!("v{round}-{n}"), 1).await;
+        }
+    }
+    group.members[there[0]].kill();
+    let refused = group.client(there[1]).create("w", 1).await.unwrap_err();
+    assert_eq!(refused.kind, ProblemKind::Unavailable, "two of five promise nothing: {refused}");
+    (0..5).filter(|i| !there[1..].contains(i)).for_each(|i| group.members[i].start());
+    assert!(group.ready().await);
+    for i in 0..5 {
+        let c = group.client(i);
+        let page = patiently("listing", async || c.get::<Page<VolumeInfo>>("/v1/volumes").await.ok()).await;
+        assert_eq!(page.items.iter().filter(|v| v.name.starts_with('v')).count(), 7);
+    }
 }

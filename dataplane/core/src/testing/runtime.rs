@@ -287,9 +287,9 @@ impl Process {
         Rc::new(Process { killed: Cell::new(false), stopped: Cell::new(false), held: RefCell::default(), rate })
     }
 
-    /// From its clock to the world's.
+    /// From its clock to the world's. Rounded up: who sleeps finds no less passed on its own clock, however short it was.
     fn real(&self, nanos: u64) -> u64 {
-        (u128::from(nanos) * u128::from(self.rate) / u128::from(MILLION)) as u64
+        (u128::from(nanos) * u128::from(self.rate)).div_ceil(u128::from(MILLION)) as u64
     }
 }
 
@@ -449,5 +449,18 @@ mod tests {
         assert!(fasts.get() > 1090 && slows.get() < 920, "{} {}", fasts.get(), slows.get());
         assert!(fast.now() > rt.now() && slow.now() < rt.now());
         rt.abort_all();
+    }
+
+    #[test]
+    fn a_sleep_takes_its_time_on_every_clock() {
+        let rt = TestRuntime::new(1);
+        for drift in [-300_000, -1, 0, 1, 300_000] {
+            let process = rt.process(drift);
+            for nanos in [1, 2, 3, 1000, 999_999] {
+                let (begun, time) = (process.now(), Duration::from_nanos(nanos));
+                rt.run_until(process.sleep(time), || false).expect("an end");
+                assert!(process.now() - begun >= time, "{drift} {nanos}");
+            }
+        }
     }
 }

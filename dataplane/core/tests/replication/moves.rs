@@ -36,6 +36,16 @@ fn sorted(world: &World) -> Vec<NodeId> {
     members
 }
 
+/// A gateway with some data that has begun to move a copy from node 2 to node 5, and does not get on.
+async fn half_moved(world: &World) -> (TestGateway, u64) {
+    let (gateway, number) = world.attach();
+    fill(world, &gateway, 20).await;
+    starve(world, N5);
+    gateway.move_replicas(world.move_copy(0, N2, N5));
+    until(world, "a newcomer", || world.members(0).len() == 4).await;
+    (gateway, number)
+}
+
 /// Waits until chunk 0 is on these nodes, all is whole, and the gateway knows.
 async fn until_at(world: &World, gateway: &TestGateway, nodes: &[NodeId]) {
     let is_done = || gateway.health().degraded == 0 && gateway.leaving_replicas() == 0;
@@ -82,11 +92,7 @@ fn two_replicas_of_a_chunk_are_moved_one_after_the_other() {
 #[test]
 fn of_a_move_that_is_called_off_the_unfilled_newcomer_leaves() {
     scenario(5, |world| async move {
-        let (gateway, _) = world.attach();
-        fill(&world, &gateway, 10).await;
-        starve(&world, N5);
-        gateway.move_replicas(world.move_copy(0, N2, N5));
-        until(&world, "a newcomer", || world.members(0).len() == 4).await;
+        let (gateway, _) = half_moved(&world).await;
         put(&world, &gateway, 5, 9).await;
         gateway.move_replicas(world.move_nothing());
         until_at(&world, &gateway, &[N2, N3, N4]).await;
@@ -98,11 +104,7 @@ fn of_a_move_that_is_called_off_the_unfilled_newcomer_leaves() {
 #[test]
 fn of_a_move_that_is_called_off_the_newcomer_stays_where_another_is_away() {
     scenario(5, |world| async move {
-        let (gateway, _) = world.attach();
-        fill(&world, &gateway, 10).await;
-        starve(&world, N5);
-        gateway.move_replicas(world.move_copy(0, N2, N5));
-        until(&world, "a newcomer", || world.members(0).len() == 4).await;
+        let (gateway, _) = half_moved(&world).await;
         world.kill(N3);
         put(&world, &gateway, 5, 9).await;
         world.no_rule();
@@ -121,11 +123,7 @@ fn of_a_move_that_is_called_off_the_newcomer_stays_where_another_is_away() {
 fn a_move_whose_target_dies_goes_elsewhere_or_is_called_off() {
     for called_off in [false, true] {
         scenario(5, |world| async move {
-            let (gateway, _) = world.attach();
-            fill(&world, &gateway, 20).await;
-            starve(&world, N5);
-            gateway.move_replicas(world.move_copy(0, N2, N5));
-            until(&world, "a newcomer", || world.members(0).len() == 4).await;
+            let (gateway, _) = half_moved(&world).await;
             world.kill(N5);
             put(&world, &gateway, 5, 9).await;
             pass(&world, 3000).await;
@@ -147,11 +145,7 @@ fn a_move_whose_target_dies_goes_elsewhere_or_is_called_off() {
 #[test]
 fn the_next_gateway_goes_on_with_the_same_newcomer() {
     scenario(5, |world| async move {
-        let (first, number) = world.attach();
-        fill(&world, &first, 20).await;
-        starve(&world, N5);
-        first.move_replicas(world.move_copy(0, N2, N5));
-        until(&world, "a newcomer", || world.members(0).len() == 4).await;
+        let (first, number) = half_moved(&world).await;
         put(&world, &first, 5, 9).await;
         world.cut_off(number);
         let (second, _) = world.attach();
