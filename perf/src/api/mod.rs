@@ -1,17 +1,18 @@
 //! How many changes a second the meta server takes: volumes created one by one by many clients, and in batches.
 //!
-//! It runs a group of one with a folder of its own, on the file system of that folder: every change is durable when it is
-//! answered, so the medium counts.
+//! It runs a group with a folder of its own, on the file system of that folder: every change is durable on a majority when it
+//! is answered, so the medium counts. Clients ask the member that leads.
 
 mod connection;
 mod server;
 
+use crate::figures;
 use crate::load::latency::Latencies;
 use anyhow::{Result, ensure};
 use connection::Connection;
 use serde::Serialize;
 use serde_json::json;
-use server::Server;
+use server::Group;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -20,6 +21,7 @@ use std::time::Instant;
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
+    pub members: u16,
     pub clients: usize,
     /// Volumes created one by one.
     pub singles: u64,
@@ -27,12 +29,16 @@ pub struct ApiOptions {
     pub batched: u64,
     pub batch: u64,
     pub dir: PathBuf,
+    /// Of the first member; of the others, those behind it.
     pub port: u16,
+    /// Where the figures go, as JSON.
+    pub out: PathBuf,
 }
 
 /// What came out.
 #[derive(Clone, Debug, Serialize)]
 pub struct ApiFigures {
+    pub members: u16,
     pub clients: usize,
     pub singles: Rate,
     pub batches: Rate,
@@ -50,8 +56,10 @@ pub struct Rate {
 }
 
 pub fn run(options: &ApiOptions) -> Result<ApiFigures> {
-    let server = Server::start(&options.dir, options.port)?;
-    server.register()?;
+    ensure!([1, 3, 5].contains(&options.members), "--members must be 1, 3 or 5");
+    let mut group = Group::start(&options.dir, options.port, options.members)?;
+    group.register()?;
+    let options = &ApiOptions { port: group.leader()?, ..options.clone() };
     let singles = measure(options, options.singles, |connection, number| {
         let body = json!({ "name": format!("single-{number}"), "size": 1_u64 << 30, "copies": 1, "min_copies": 1 });
         connection.post("/v1/volumes", &body, 201)?;
@@ -67,7 +75,10 @@ pub fn run(options: &ApiOptions) -> Result<ApiFigures> {
         ensure!(answer["created"] == options.batch, "a batch was not created whole: {}", answer["refused"]);
         Ok(options.batch)
     })?;
-    Ok(ApiFigures { clients: options.clients, singles, batches, batch: options.batch })
+    let figures =
+        ApiFigures { members: options.members, clients: options.clients, singles, batches, batch: options.batch };
+    figures::write(&options.out, &figures)?;
+    Ok(figures)
 }
 
 /// Has all clients do `rounds` requests together, each on a connection of its own.
@@ -123,6 +134,6 @@ impl ApiFigures {
         };
         let singles = line(format!("one by one, {} clients", self.clients), &self.singles);
         let batches = line(format!("in batches of {}", self.batch), &self.batches);
-        format!("volumes created\n{singles}\n{batches}\n")
+        format!("volumes created, meta servers: {}\n{singles}\n{batches}\n", self.members)
     }
 }

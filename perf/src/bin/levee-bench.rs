@@ -92,6 +92,9 @@ struct Failover {
 
 #[derive(clap::Args)]
 struct Api {
+    /// Meta servers: 1, 3 or 5
+    #[arg(long, default_value_t = 3)]
+    members: u16,
     /// Clients that create volumes one by one
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     clients: u16,
@@ -107,6 +110,7 @@ struct Api {
     /// Folder for the meta server
     #[arg(long, default_value = "target/bench")]
     dir: PathBuf,
+    /// Of the first meta server; the others listen behind it
     #[arg(long, default_value_t = 18900)]
     port: u16,
     /// Where the figures go, as JSON
@@ -282,15 +286,15 @@ fn measure_snapshots(options: Snapshots) -> Result<()> {
 
 fn measure_api(options: Api) -> Result<()> {
     let figures = api::run(&ApiOptions {
+        members: options.members,
         clients: options.clients.into(),
         singles: options.singles,
         batched: options.batched,
         batch: options.batch,
         dir: options.dir,
         port: options.port,
+        out: options.out.clone(),
     })?;
-    std::fs::write(&options.out, serde_json::to_string_pretty(&figures)?)
-        .with_context(|| format!("cannot write {}", options.out.display()))?;
     show(&figures.table(), &options.out);
     Ok(())
 }
