@@ -43,9 +43,24 @@ pub(crate) struct Scope<'a> {
 pub(crate) struct Room<'a> {
     state: &'a State,
     scope: Scope<'a>,
-    nodes: BTreeMap<NodeId, BTreeMap<DiskId, Share>>,
+    nodes: BTreeMap<NodeId, NodeRoom<'a>>,
     /// Nodes with disks, none of which is in service.
     out: usize,
+}
+
+/// A node with room. What a choice among many of them asks for is at hand.
+struct NodeRoom<'a> {
+    node: &'a Node,
+    disks: BTreeMap<DiskId, Share>,
+    /// [`Share::ratio`] of all of them.
+    ratio: u128,
+}
+
+impl<'a> NodeRoom<'a> {
+    fn new(node: &'a Node, disks: BTreeMap<DiskId, Share>) -> NodeRoom<'a> {
+        let ratio = sum(disks.values()).ratio();
+        NodeRoom { node, disks, ratio }
+    }
 }
 
 /// How many copies of a chunk there have to be.
@@ -78,15 +93,19 @@ impl State {
     /// How close a copy on this node would be to those on others.
     pub(crate) fn crowd<'a>(&self, node: NodeId, others: impl Iterator<Item = &'a NodeId>) -> Crowd {
         let Some(node) = self.tables.nodes.get(&node) else { return (0, 0) };
-        others.filter_map(|id| self.tables.nodes.get(id)).fold((0, 0), |(zone, rack), other| {
-            (zone + usize::from(shares_zone(node, other)), rack + usize::from(shares_rack(node, other)))
-        })
+        crowd(node, others.filter_map(|id| self.tables.nodes.get(id)))
     }
 
     /// The group that a chunk with members on these nodes stays in, if it is in one.
     pub(crate) fn group_of<'a>(&self, mut nodes: impl Iterator<Item = &'a NodeId>) -> Option<u32> {
         nodes.find_map(|id| self.tables.nodes.get(id)?.group)
     }
+}
+
+fn crowd<'a>(node: &Node, others: impl Iterator<Item = &'a Node>) -> Crowd {
+    others.fold((0, 0), |(zone, rack), other| {
+        (zone + usize::from(shares_zone(node, other)), rack + usize::from(shares_rack(node, other)))
+    })
 }
 
 fn shares_zone(a: &Node, b: &Node) -> bool {
@@ -110,7 +129,7 @@ impl<'a> Room<'a> {
             let disks: BTreeMap<DiskId, Share> =
                 shares.filter(|(_, share)| share.used < share.slots && share.total > 0).collect();
             if !disks.is_empty() {
-                room.nodes.insert(*id, disks);
+                room.nodes.insert(*id, NodeRoom::new(node, disks));
             }
         }
         room
@@ -139,14 +158,16 @@ impl<'a> Room<'a> {
         if live < need.min_copies || self.nodes.len() + self.out < need.copies {
             return Err((live, self.nodes.len()));
         }
-        let pool = self.pool(need);
+        let group = self.best_group(need);
         let mut places = Vec::with_capacity(need.copies);
-        let mut chosen: BTreeSet<NodeId> = BTreeSet::new();
+        let mut chosen: Vec<(NodeId, &Node)> = Vec::with_capacity(need.copies);
         while places.len() < need.copies {
-            let free = pool.iter().copied().filter(|id| !chosen.contains(id));
-            let Some(node) = free.min_by_key(|id| self.rank(*id, need, chunk, &chosen)) else { break };
-            chosen.insert(node);
-            places.extend(self.take_disk(node).map(|disk| (node, disk)));
+            let is_free = |id: &NodeId| chosen.iter().all(|(other, _)| other != id);
+            let pool = self.nodes.iter().filter(|(id, at)| (group.is_none() || at.node.group == group) && is_free(id));
+            let best = pool.min_by_key(|(id, at)| self.rank(**id, at, need, chunk, &chosen));
+            let Some((id, node)) = best.map(|(id, at)| (*id, at.node)) else { break };
+            chosen.push((id, node));
+            places.extend(self.take_disk(id).map(|disk| (id, disk)));
         }
         Ok(places)
     }
@@ -156,36 +177,43 @@ impl<'a> Room<'a> {
     }
 
     /// The smaller, the better a place for the next copy.
-    fn rank(&self, id: NodeId, need: Need, chunk: ChunkId, chosen: &BTreeSet<NodeId>) -> impl Ord + use<> {
+    fn rank(
+        &self,
+        id: NodeId,
+        at: &NodeRoom<'_>,
+        need: Need,
+        chunk: ChunkId,
+        chosen: &[(NodeId, &Node)],
+    ) -> impl Ord + use<> {
         let local = need.local && id == need.gateway && chosen.is_empty();
         let turn = mix(chunk.0 ^ mix(u64::from(id.0)));
-        let crowd = self.state.crowd(id, chosen.iter());
-        (!local, !self.is_alive(id, need), crowd, self.node_share(id).ratio(), turn, id)
+        let crowd = crowd(at.node, chosen.iter().map(|(_, node)| *node));
+        (!local, !self.is_alive(id, need), crowd, at.ratio, turn, id)
     }
 
-    /// The nodes among which a chunk's copies are placed: one group's, if there are groups, and one has room for all.
-    fn pool(&self, need: Need) -> Vec<NodeId> {
-        let mut groups: BTreeMap<Option<u32>, Vec<NodeId>> = BTreeMap::new();
-        for id in self.nodes.keys() {
-            let group = self.state.tables.nodes.get(id).and_then(|n| n.group);
-            groups.entry(group).or_default().push(*id);
+    /// The group among whose nodes a chunk's copies are placed, if there are groups, and one has room for all.
+    fn best_group(&self, need: Need) -> Option<u32> {
+        let mut groups: BTreeMap<u32, Vec<NodeId>> = BTreeMap::new();
+        for (id, at) in &self.nodes {
+            if let Some(group) = at.node.group {
+                groups.entry(group).or_default().push(*id);
+            }
         }
         let fits = |members: &[NodeId]| {
             members.len() >= need.copies
                 && members.iter().filter(|id| self.is_alive(**id, need)).count() >= need.min_copies
         };
-        let share = |members: &[NodeId]| sum(members.iter().flat_map(|id| self.nodes[id].values())).ratio();
+        let share = |members: &[NodeId]| sum(members.iter().flat_map(|id| self.nodes[id].disks.values())).ratio();
         let is_local = |members: &[NodeId]| need.local && members.contains(&need.gateway);
-        let usable = groups.iter().filter(|(group, members)| group.is_some() && fits(members));
-        let best = usable.min_by_key(|(_, members)| (!is_local(members), share(members)));
-        best.map_or_else(|| self.nodes.keys().copied().collect(), |(_, members)| members.clone())
+        let usable = groups.iter().filter(|(_, members)| fits(members));
+        usable.min_by_key(|(_, members)| (!is_local(members), share(members))).map(|(group, _)| *group)
     }
 
     /// A place for one more member of a chunk, on a live node; it is not taken yet.
     pub fn pick(&self, taken: &Taken) -> Option<(NodeId, DiskId)> {
         let free = |node: &NodeId| !taken.nodes.contains(node);
         let node = self.best(taken, free).or_else(|| self.best(taken, |n| taken.last_resort.contains(n)))?;
-        let disks = self.nodes.get(&node)?;
+        let disks = &self.nodes.get(&node)?.disks;
         let fitting = disks.iter().filter(|(id, _)| self.fits(**id, taken));
         let (&disk, _) = fitting.min_by_key(|(id, share)| (share.ratio(), **id))?;
         Some((node, disk))
@@ -193,7 +221,7 @@ impl<'a> Room<'a> {
 
     /// Whether this very disk can take one more member of a chunk.
     pub fn takes(&self, node: NodeId, disk: DiskId, taken: &Taken) -> bool {
-        let has_room = self.nodes.get(&node).is_some_and(|disks| disks.contains_key(&disk));
+        let has_room = self.nodes.get(&node).is_some_and(|at| at.disks.contains_key(&disk));
         has_room && self.scope.alive.contains(&node) && !taken.nodes.contains(&node) && self.fits(disk, taken)
     }
 
@@ -205,40 +233,38 @@ impl<'a> Room<'a> {
 
     /// The live node that is the best place among those that have a disk for it.
     fn best(&self, taken: &Taken, fits: impl Fn(&NodeId) -> bool) -> Option<NodeId> {
-        let has_disk = |disks: &BTreeMap<DiskId, Share>| disks.keys().any(|disk| self.fits(*disk, taken));
+        let has_disk = |at: &NodeRoom<'_>| at.disks.keys().any(|disk| self.fits(*disk, taken));
         let alive = |id: &NodeId| self.scope.alive.contains(id);
-        let fitting = self.nodes.iter().filter(|(id, disks)| alive(id) && fits(id) && has_disk(disks));
+        let fitting = self.nodes.iter().filter(|(id, at)| alive(id) && fits(id) && has_disk(at));
         let group = self.state.group_of(taken.nodes.iter());
-        let rank = |id: &NodeId| {
-            let others = taken.nodes.iter().filter(|other| *other != id);
-            let is_stranger = group.is_some() && self.state.group_of([*id].iter()) != group;
-            (is_stranger, self.state.crowd(*id, others), self.node_share(*id).ratio(), *id)
+        let rank = |(id, at): &(&NodeId, &NodeRoom<'_>)| {
+            let others = taken.nodes.iter().filter(|other| other != id);
+            let is_stranger = group.is_some() && at.node.group != group;
+            (is_stranger, self.state.crowd(**id, others), at.ratio, **id)
         };
-        fitting.map(|(id, _)| *id).min_by_key(rank)
+        fitting.min_by_key(rank).map(|(id, _)| *id)
     }
 
     /// The emptiest disk of the node.
     fn take_disk(&mut self, node: NodeId) -> Option<DiskId> {
-        let disks = self.nodes.get(&node)?;
+        let disks = &self.nodes.get(&node)?.disks;
         let (&id, _) = disks.iter().min_by_key(|(id, share)| (share.ratio(), **id))?;
         self.take_place(node, id);
         Some(id)
     }
 
     pub fn take_place(&mut self, node: NodeId, id: DiskId) {
-        let Some(disks) = self.nodes.get_mut(&node) else { return };
-        let Some(share) = disks.get_mut(&id) else { return };
+        let Some(at) = self.nodes.get_mut(&node) else { return };
+        let Some(share) = at.disks.get_mut(&id) else { return };
         share.used += 1;
         if share.used >= share.slots {
-            disks.remove(&id);
+            at.disks.remove(&id);
         }
-        if disks.is_empty() {
+        if at.disks.is_empty() {
             self.nodes.remove(&node);
+        } else {
+            at.ratio = sum(at.disks.values()).ratio();
         }
-    }
-
-    fn node_share(&self, node: NodeId) -> Share {
-        sum(self.nodes.get(&node).into_iter().flat_map(BTreeMap::values))
     }
 }
 
