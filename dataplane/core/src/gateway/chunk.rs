@@ -159,6 +159,8 @@ pub(super) struct Chunk {
     pub unreadable: RefCell<BTreeMap<(u32, Version), Slots>>,
     /// The last commit point that members were told.
     pub committed: Cell<Seq>,
+    /// A member has come back since, and may not have heard it.
+    pub untold: Cell<bool>,
     /// Blocks were zeroed since it was last looked at whether it still holds data.
     pub zeroed: Cell<bool>,
     /// It is being freed: its members are not changed, and writes wait.
@@ -190,6 +192,7 @@ impl Chunk {
             touched: Cell::new(false),
             unreadable: RefCell::default(),
             committed: Cell::new(Seq::ZERO),
+            untold: Cell::new(false),
             zeroed: Cell::new(false),
             closing: Cell::new(false),
             locks: Rc::default(),
@@ -457,6 +460,7 @@ impl Chunk {
     pub fn finish(&self, i: usize) -> bool {
         let member = &mut self.state.borrow_mut().members[i];
         member.become_current();
+        self.untold.set(true);
         member.is_current()
     }
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 type Point = (DiskId, ChunkId, ReplicaId, Seq);
 
 impl Chunk {
-    /// The largest seq up to which all members hold everything, if they do, and it is news.
+    /// The largest seq up to which all members hold everything, if they do, and it is news to one of them.
     fn commit_point(&self, epoch: Epoch) -> Option<Seq> {
         if !self.is_served() || !self.is_healthy() {
             return None;
@@ -28,7 +28,11 @@ impl Chunk {
         };
         // What older epochs left is part of what was adopted. Without a write in this one, members hold nothing so high.
         let point = Seq::new(epoch, next - 1);
-        (next > 1 && point > self.committed.get()).then_some(point)
+        (next > 1 && self.is_news(point)).then_some(point)
+    }
+
+    fn is_news(&self, point: Seq) -> bool {
+        point > self.committed.get() || (self.untold.get() && point == self.committed.get())
     }
 }
 
@@ -60,7 +64,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             return None;
         }
         let held = chunk.members().into_iter().map(|(i, _)| self.summary(chunk, i).map_or(Seq::ZERO, |s| s.max_seq));
-        held.min().filter(|point| *point > chunk.committed.get())
+        held.min().filter(|point| chunk.is_news(*point))
     }
 
     /// Tells members the commit points of their chunks.
@@ -69,6 +73,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let mut by_core: BTreeMap<(DiskId, u16), Vec<Point>> = BTreeMap::new();
         for (seq, chunk) in &due {
             chunk.committed.set(*seq);
+            chunk.untold.set(false);
             for (_, place) in chunk.members() {
                 let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
                 by_core.entry((place.disk, core)).or_default().push((place.disk, chunk.id, place.replica, *seq));
@@ -79,7 +84,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             let Some(session) = session else { return };
             for points in points.chunks(MAX_LIST) {
                 let (volume, points) = (self.0.volume.id, points.to_vec());
-                // A refusal says that something happened to the replica, which other requests find out and deal with.
+                // A refusal says that something happened to the replica, which other requests find out and deal with; it
+                // is told again when it has come back.
                 let _ = self.ask_core(&session, core, Request::Commit { volume, epoch, points }).await;
             }
         });

@@ -56,7 +56,8 @@ impl Chunk {
         let pass = self.pruned.wanted.get().filter(|(wanted, _)| *wanted == number).unwrap_or_else(begin);
         self.pruned.wanted.set(Some(pass));
         let is_whole = self.is_served() && self.is_healthy();
-        (is_whole && (pass.1 == 1 || self.committed.get() >= Seq::new(epoch, pass.1 - 1))).then_some(pass)
+        let is_committed = || self.committed.get() >= Seq::new(epoch, pass.1 - 1) && !self.untold.get();
+        (is_whole && (pass.1 == 1 || is_committed())).then_some(pass)
     }
 
     fn pruned(&self, pass: Pass) {

@@ -299,6 +299,35 @@ fn what_no_snapshot_needs_is_dropped() {
 }
 
 #[test]
+fn a_member_that_was_started_again_drops_what_the_others_do() {
+    scenario(|world| async move {
+        let (gateway, _) = world.attach();
+        for block in 0..20 {
+            put(&world, &gateway, block, 1).await;
+        }
+        let view = snapshot(&world, &gateway).await;
+        for block in 0..20 {
+            put(&world, &gateway, block, 2).await;
+        }
+        // It dies before it hears that all is committed.
+        world.rule(|_, node, r| match r {
+            Request::Commit { .. } if node == N3 => Fate::Hold,
+            _ => Fate::Deliver,
+        });
+        pass(&world, 5000).await;
+        world.kill(N3);
+        world.no_rule();
+        world.start(N3).await;
+        until(&world, "catching up", || gateway.health().degraded == 0).await;
+        prune(&world, &gateway, &view).await;
+        for node in [N1, N2, N3] {
+            assert_eq!(world.used_blocks(node), 20, "node {node}");
+        }
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
 fn a_member_that_was_away_while_others_pruned_is_neither_copied_to_nor_takes_anything_back() {
     scenario(|world| async move {
         let first = world.attach();
