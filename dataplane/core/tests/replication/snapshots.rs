@@ -6,7 +6,9 @@ use crate::cases::{LONG, assert_heals, get, pass, put, put_later, told, within};
 use crate::world::{Fate, TestGateway, VOLUME, World};
 use levee_core::ports::Runtime;
 use levee_proto::wire::{Request, Status};
-use levee_proto::{NodeId, Version, View, VolumeId};
+use levee_proto::{ChunkId, NodeId, Version, View, VolumeId};
+use std::cell::Cell;
+use std::rc::Rc;
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -81,6 +83,34 @@ fn a_snapshot_keeps_what_was_acknowledged_before_it() {
         }
         assert_eq!([get(&world, &gateway, 1).await, get(&world, &gateway, 2).await], [0, 0]);
         assert_eq!(get(&world, &gateway, 3).await, 2);
+        assert_heals(&world, &gateway).await;
+    });
+}
+
+#[test]
+fn a_member_that_owes_a_write_is_not_sealed() {
+    scenario(|world| async move {
+        let (gateway, _) = world.attach();
+        put(&world, &gateway, 1, 1).await;
+        let sealed = Rc::new(Cell::new(0));
+        let count = sealed.clone();
+        world.rule(move |_, node, r| match r {
+            Request::Write { .. } if node == N3 => Fate::Hold,
+            Request::Seal { replicas, .. } if node == N3 => {
+                count.set(count.get() + replicas.iter().filter(|(_, chunk, _)| *chunk == ChunkId(1)).count());
+                Fate::Deliver
+            }
+            _ => Fate::Deliver,
+        });
+        // Two of three have it, and it is answered.
+        put(&world, &gateway, 1, 2).await;
+        let (versions, view) = world.begin_snapshot(VOLUME);
+        gateway.set_versions(versions).unwrap();
+        pass(&world, 50).await;
+        assert_eq!(sealed.get(), 0, "what it has not written yet is of the snapshot");
+        world.no_rule();
+        until_complete(&world, VOLUME).await;
+        assert_eq!(shown(&world, &view, 1..=1).await, [2]);
         assert_heals(&world, &gateway).await;
     });
 }
