@@ -1,7 +1,5 @@
 //! A cluster on this machine, driven through the `levee` command as an operator would.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::http;
 use crate::process::{Daemon, daemons_of};
 
 /// Pause between two looks at something that is waited for.
@@ -160,8 +159,20 @@ impl Cluster {
         self.levee(&["status"])
     }
 
-    pub fn disks(&self) -> Result<Value> {
-        self.levee(&["disk", "list"])
+    pub fn disks(&self) -> Result<Vec<Value>> {
+        let disks = self.levee(&["disk", "list"])?;
+        disks.as_array().cloned().context("`levee disk list --json` printed no list")
+    }
+
+    /// The only disk of a node.
+    pub fn disk_of(&self, node: &str) -> Result<Value> {
+        find_disk(&self.status()?, &self.disks()?, node).with_context(|| format!("{node} has no disk"))
+    }
+
+    /// Bytes used on each disk.
+    pub fn used(&self) -> Result<Vec<u64>> {
+        let used = |disk: &Value| disk["used"].as_u64().context("a disk says nothing of its space");
+        self.disks()?.iter().map(used).collect()
     }
 
     /// A figure that a node's daemon publishes; `name` with its labels.
@@ -171,10 +182,8 @@ impl Cluster {
         let url = all.iter().find(|n| n["name"] == node).and_then(|n| n["admin_url"].as_str());
         let host =
             url.and_then(|url| url.strip_prefix("http://")).with_context(|| format!("node {node} has no address"))?;
-        let mut stream = TcpStream::connect(host).with_context(|| format!("connecting to {host}"))?;
-        write!(stream, "GET /metrics HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
+        let answer = http::ask(host, "GET", "/metrics", "", http::TIMEOUT).with_context(|| format!("asking {host}"))?;
+        let text = answer.text();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         value.with_context(|| format!("{host} publishes no {name}"))
     }
@@ -241,6 +250,11 @@ impl Cluster {
     }
 }
 
+fn find_disk(status: &Value, disks: &[Value], node: &str) -> Option<Value> {
+    let node = status["nodes"].as_array()?.iter().find(|n| n["name"] == node)?;
+    disks.iter().find(|disk| disk["node"] == node["id"]).cloned()
+}
+
 fn find_ports(layout: &Value, node: &str) -> Option<(u16, u16)> {
     let port = |value: &Value| u16::try_from(value.as_u64()?).ok();
     let node = layout["nodes"].as_array()?.iter().find(|other| other["name"] == node)?;
@@ -283,6 +297,14 @@ esac
         let layout = serde_json::json!({"metas": [{"port": 7400}], "nodes": [{"name": "node-1", "admin_port": 7500}]});
         assert_eq!(find_ports(&layout, "node-1"), Some((7400, 7500)));
         assert!(find_ports(&layout, "node-2").is_none() && find_ports(&Value::Null, "node-1").is_none());
+    }
+
+    #[test]
+    fn the_disk_of_a_node_is_found() {
+        let status = serde_json::json!({"nodes": [{"id": 5, "name": "node-1"}, {"id": 6, "name": "node-2"}]});
+        let disks = [serde_json::json!({"id": 1, "node": 5}), serde_json::json!({"id": 9, "node": 6})];
+        assert_eq!(find_disk(&status, &disks, "node-2").unwrap()["id"], 9);
+        assert_eq!(find_disk(&status, &disks, "node-3"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One small question to a server of this machine, which may be dead, stopped or cut off: cheap enough to be asked many times a
 //! second beside a measurement.
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 /// How long [`get`] waits. Whoever must not wait for a server that does not answer says so.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer that is read.
 const MAX_ANSWER: u64 = 16 << 20;
 
@@ -19,6 +20,10 @@ pub struct Answer {
 }
 
 impl Answer {
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
     pub fn json(&self) -> Result<Value> {
         serde_json::from_slice(&self.body).context("the answer is no JSON document")
     }

@@ -50,15 +50,14 @@ impl<'i> Mender<'i> {
     }
 }
 
-fn dead_disks(disks: &Value, status: &Value) -> Vec<Dead> {
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let nodes = list(&status["nodes"]);
+fn dead_disks(disks: &[Value], status: &Value) -> Vec<Dead> {
+    let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
     let dead = |disk: &Value| -> Option<Dead> {
         let node = nodes.iter().find(|node| node["id"] == disk["node"])?;
         let is_dead = disk["state"] == "dead";
         is_dead.then_some(Dead { disk: disk["id"].as_u64()?, node: node["name"].as_str()?.into() })
     };
-    list(disks).iter().filter_map(dead).collect()
+    disks.iter().filter_map(dead).collect()
 }
 
 #[cfg(test)]
@@ -69,12 +68,13 @@ mod tests {
     #[test]
     fn dead_disks_are_known_with_their_nodes() {
         let status = json!({ "nodes": [{ "id": 1, "name": "node-1" }, { "id": 2, "name": "node-2" }] });
-        let disks = json!([
-            { "id": 7, "node": 2, "state": "dead" },
-            { "id": 8, "node": 1, "state": "in-service" },
-            { "id": 9, "node": 3, "state": "dead" },
-        ]);
+        let disks = [
+            json!({ "id": 7, "node": 2, "state": "dead" }),
+            json!({ "id": 8, "node": 1, "state": "in-service" }),
+            json!({ "id": 9, "node": 3, "state": "dead" }),
+        ];
         assert_eq!(dead_disks(&disks, &status), [Dead { disk: 7, node: "node-2".into() }]);
-        assert_eq!(dead_disks(&Value::Null, &status), []);
+        assert_eq!(dead_disks(&[], &status), []);
+        assert_eq!(dead_disks(&disks, &Value::Null), []);
     }
 }

@@ -212,7 +212,7 @@ impl Stage<'_> {
         self.say("a new node gets its share");
         self.cluster.levee(&["up", "--detach", "--nodes", GROWN])?;
         std::thread::sleep(SETTLE);
-        let used = self.used()?;
+        let used = self.cluster.used()?;
         let command = ["rebalance", "run", "--tolerance", TOLERANCE, "--wait", "--timeout", TIMEOUT];
         let (status, phase) = self.watch.during(|| self.cluster.levee(&command))?;
         let number = |name: &str| status[name].as_u64().with_context(|| format!("a rebalance without {name}"));
@@ -225,18 +225,18 @@ impl Stage<'_> {
             necessary: necessary(&used),
             moved: number("done_bytes")?,
             before: imbalance(&used),
-            after: imbalance(&self.used()?),
+            after: imbalance(&self.cluster.used()?),
         })
     }
 
     fn drain(&self) -> Result<Drain> {
         self.say(&format!("{EMPTIED} is emptied"));
-        let before = self.disk(EMPTIED)?;
+        let before = self.cluster.disk_of(EMPTIED)?;
         let command = ["node", "drain", EMPTIED, "--wait", "--timeout", TIMEOUT];
         let (_, phase) = self.watch.during(|| self.cluster.levee(&command))?;
         // The space of what has left comes back in the background.
         std::thread::sleep(SETTLE);
-        let after = self.disk(EMPTIED)?;
+        let after = self.cluster.disk_of(EMPTIED)?;
         let number = |disk: &Value, name: &str| disk[name].as_u64().with_context(|| format!("a disk without {name}"));
         Ok(Drain {
             phase,
@@ -250,11 +250,11 @@ impl Stage<'_> {
     /// A disk is taken out that still holds copies.
     fn remove(&self) -> Result<Phase> {
         self.say(&format!("the disk of {BROKEN} is taken out as it is"));
-        let disk = self.disk(BROKEN)?["id"].clone();
+        let disk = self.cluster.disk_of(BROKEN)?["id"].clone();
         let ((), phase) = self.watch.during(|| {
             let begun = Instant::now();
             self.cluster.levee(&["disk", "remove", &disk.to_string(), "--force"])?;
-            while self.disks()?.iter().any(|d| d["id"] == disk) || !self.watch.is_whole() {
+            while self.cluster.disks()?.iter().any(|d| d["id"] == disk) || !self.watch.is_whole() {
                 ensure!(begun.elapsed() < LIMIT, "the copies are not back after {} s", LIMIT.as_secs());
                 std::thread::sleep(LOOK_PAUSE);
             }
@@ -262,31 +262,13 @@ impl Stage<'_> {
         })?;
         Ok(phase)
     }
-
-    fn disks(&self) -> Result<Vec<Value>> {
-        self.cluster.disks()?.as_array().cloned().context("`levee disk list --json` printed no list")
-    }
-
-    /// The only disk of a node.
-    fn disk(&self, node: &str) -> Result<Value> {
-        let status = self.cluster.status()?;
-        let nodes = status["nodes"].as_array().context("no nodes are known")?;
-        let id = &nodes.iter().find(|n| n["name"] == node).with_context(|| format!("there is no {node}"))?["id"];
-        self.disks()?.into_iter().find(|disk| disk["node"] == *id).with_context(|| format!("{node} has no disk"))
-    }
-
-    /// Bytes used on each disk; all have the same capacity.
-    fn used(&self) -> Result<Vec<u64>> {
-        let used = |disk: &Value| disk["used"].as_u64().context("a disk does not say what is used");
-        self.disks()?.iter().map(used).collect()
-    }
 }
 
 fn mean(used: &[u64]) -> f64 {
     used.iter().sum::<u64>() as f64 / used.len() as f64
 }
 
-/// The fullest disk's use over the mean.
+/// The fullest disk's use over the mean; all have the same capacity.
 fn imbalance(used: &[u64]) -> f64 {
     used.iter().max().map_or(1.0, |most| *most as f64 / mean(used))
 }

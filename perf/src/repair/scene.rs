@@ -68,7 +68,7 @@ impl Scene {
         let cluster = Cluster::create_shaped(&options.dir.join("cluster"), &shape(options))?;
         cluster.create_volume(VOLUME, options.size)?;
         let socket = cluster.attach_at(VOLUME, GATEWAY)?.socket;
-        let victim = disk_of(&cluster, VICTIM)?;
+        let victim = cluster.disk_of(VICTIM)?["id"].as_u64().context("a disk without an id")?;
         let (meta_port, gateway_port) = cluster.ports(GATEWAY)?;
         let scene = Scene { cluster, socket, victim, gateway_port, meta_port, progress: say };
         scene.fill(options.size)?;
@@ -122,29 +122,10 @@ fn shape(options: &RepairOptions) -> Shape {
     }
 }
 
-/// The only disk of a node.
-fn disk_of(cluster: &Cluster, node: &str) -> Result<u64> {
-    let (status, disks) = (cluster.status()?, cluster.disks()?);
-    find_disk(&status, &disks, node).with_context(|| format!("{node} has no disk"))
-}
-
-fn find_disk(status: &Value, disks: &Value, node: &str) -> Option<u64> {
-    let node = status["nodes"].as_array()?.iter().find(|n| n["name"] == node)?;
-    disks.as_array()?.iter().find(|disk| disk["node"] == node["id"])?["id"].as_u64()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn the_actors_are_found_in_what_the_cluster_tells() {
-        let status = json!({"nodes": [{"id": 5, "name": "node-1"}, {"id": 6, "name": "node-2"}]});
-        let disks = json!([{"id": 1, "node": 5}, {"id": 9, "node": 6}]);
-        assert_eq!(find_disk(&status, &disks, "node-2"), Some(9));
-        assert_eq!(find_disk(&status, &disks, "node-3"), None);
-    }
 
     #[test]
     fn a_volume_is_whole_when_nothing_is_left_to_do() {

@@ -249,10 +249,7 @@ impl<'a> Stage<'a> {
 
     /// Bytes used on all disks.
     fn used(&self) -> Result<u64> {
-        let disks = self.cluster.disks()?;
-        let disks = disks.as_array().context("`levee disk list --json` printed no list")?;
-        let used = |d: &serde_json::Value| d["used"].as_u64().context("a disk says nothing of its space");
-        disks.iter().map(used).sum()
+        Ok(self.cluster.used()?.iter().sum())
     }
 
     /// Waits until hardly more is used than at first; returns what is used, and after how many seconds.
