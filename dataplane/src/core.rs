@@ -14,7 +14,7 @@ use levee_proto::api::{
     DiffEvent, DiffVolume, LinkReport, OpenedVolume, PeerInfo, ReplicaRef, ReplicaSize, ScrubEvent, UsageEvent,
     VerifyEvent, VolumeVersions,
 };
-use levee_proto::{DiskId, NodeId, VolumeId};
+use levee_proto::{ChunkId, DiskId, NodeId, VolumeId};
 use levee_rdma::{Identity, Server, ServerLimits};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -58,8 +58,10 @@ pub enum Command {
         position: usize,
         done: Reply<()>,
     },
-    /// What each replica on the core's disks takes.
+    /// What each replica on the core's disks takes, by disk and chunk: at most `max` from one on.
     Replicas {
+        from: (DiskId, ChunkId),
+        max: usize,
         done: Reply<Vec<ReplicaSize>>,
     },
     Peers(Arc<Vec<PeerInfo>>),
@@ -219,8 +221,8 @@ impl Core {
                 };
                 glommio::spawn_local(remove).detach();
             }
-            Command::Replicas { done } => {
-                let _ = done.send(self.replica_sizes()).await;
+            Command::Replicas { from, max, done } => {
+                let _ = done.send(self.replica_sizes(from, max)).await;
             }
             Command::Delete { replicas, done } => {
                 glommio::spawn_local(async move { self.delete(replicas, done).await }).detach();
@@ -330,14 +332,19 @@ impl Core {
         self.shards.remove(position).await;
     }
 
-    fn replica_sizes(&self) -> Vec<ReplicaSize> {
+    /// What this core's replicas take, by disk and chunk, from one on.
+    fn replica_sizes(&self, (first, from): (DiskId, ChunkId), max: usize) -> Vec<ReplicaSize> {
         let joined = self.joined.borrow();
-        let disks = joined.iter().flat_map(|j| j.disks.borrow().clone());
-        let of = |(position, disk): (usize, DiskId)| {
-            let sizes = self.shards.replica_sizes(position).into_iter();
-            sizes.map(move |r| ReplicaSize { disk, chunk: r.chunk, replica: r.replica, bytes: r.bytes })
-        };
-        disks.flat_map(of).collect()
+        let mut disks: Vec<_> = joined.iter().flat_map(|j| j.disks.borrow().clone()).map(|(at, id)| (id, at)).collect();
+        disks.retain(|(disk, _)| *disk >= first);
+        disks.sort_unstable();
+        let mut all = vec![];
+        for (disk, position) in disks {
+            let from = if disk == first { from } else { ChunkId(0) };
+            let sizes = self.shards.replica_sizes(position, from, max - all.len()).into_iter();
+            all.extend(sizes.map(|r| ReplicaSize { disk, chunk: r.chunk, replica: r.replica, bytes: r.bytes }));
+        }
+        all
     }
 
     /// Notices disks that fail, and takes those back into service that work again. Samples what disks and volumes do.

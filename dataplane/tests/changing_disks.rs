@@ -65,7 +65,7 @@ fn a_disk_is_added_served_and_taken_again_at_the_next_start() {
     let (status, added) = add(&daemon, json!({"path": text(&other)}));
     assert_eq!((status, &added["disk"]), (200, &json!(3)), "{added}");
     until_reports(&meta, &[1, 2, 3]);
-    assert_eq!(daemon.ask("/v1/replicas", None, None).1, json!({"replicas": []}));
+    assert_eq!(daemon.ask("/v1/replicas", None, None).1, json!({"items": []}));
     daemon.stop();
 
     let daemon = running(&node, &meta);

@@ -87,19 +87,31 @@ async fn sizes(app: &App) -> BTreeMap<ReplicaId, u64> {
     });
     let mut asked = JoinSet::new();
     for url in urls {
-        let request = app.http.get(format!("{url}/v1/replicas")).timeout(SIZES_WAIT);
-        asked.spawn(async move {
-            let answer = request.send().await?.error_for_status()?.bytes().await?;
-            anyhow::Ok(serde_json::from_slice::<ReplicaSizes>(&answer)?)
-        });
+        let http = app.http.clone();
+        asked.spawn(async move { tokio::time::timeout(SIZES_WAIT, sizes_at(&http, &url)).await? });
     }
     let mut sizes = BTreeMap::new();
     while let Some(answer) = asked.join_next().await {
         match answer {
-            Ok(Ok(answer)) => sizes.extend(answer.replicas.into_iter().map(|one| (one.replica, one.bytes))),
+            Ok(Ok(answer)) => sizes.extend(answer),
             Ok(Err(error)) => tracing::warn!("a daemon does not say how large its copies are: {error:#}"),
             Err(_) => {}
         }
     }
     sizes
+}
+
+/// What one daemon says, page by page.
+async fn sizes_at(http: &reqwest::Client, url: &str) -> anyhow::Result<Vec<(ReplicaId, u64)>> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let request = http.get(format!("{url}/v1/replicas{after}"));
+        let answer = request.send().await?.error_for_status()?.bytes().await?;
+        let page: Page<ReplicaSize> = serde_json::from_slice(&answer)?;
+        all.extend(page.items.iter().map(|one| (one.replica, one.bytes)));
+        match page.next {
+            Some(next) if !page.items.is_empty() => after = format!("?after={next}"),
+            _ => return Ok(all),
+        }
+    }
 }

@@ -3,10 +3,14 @@
 
 use levee_proto::BLOCK_SIZE;
 use levee_proto::view::MAX_HIDDEN;
-use levee_proto::wire::{MAX_BLOCKS, MAX_LIST, MAX_META, MAX_VERSION_ENTRIES, PRESENCE_LEN, Request};
+use levee_proto::wire::{
+    MAX_BLOCKS, MAX_FENCED_DISKS, MAX_LIST, MAX_SUMMARIES, MAX_VERSION_ENTRIES, PRESENCE_LEN, Request,
+};
 
 /// Bytes of an entry list per block, and of a replica list per replica: an upper bound.
 const ITEM: usize = 32;
+/// Bytes of what is told of one replica: an upper bound.
+const SUMMARY: usize = 96;
 /// Header, fixed fields and bookkeeping of one request and its answer.
 const FIXED: usize = 512;
 
@@ -26,7 +30,8 @@ pub(crate) fn cost(request: &Request, data_len: usize) -> usize {
         Request::Presence { .. } | Request::PresentData { .. } => PRESENCE_LEN,
         Request::Tally { views, .. } => views.len() * (ITEM + 8 * MAX_HIDDEN) + 2 * PRESENCE_LEN,
         Request::Scan { .. } => MAX_LIST * 4,
-        Request::Fence { .. } => MAX_META,
+        Request::Fence { .. } => 2 * MAX_FENCED_DISKS * ITEM,
+        Request::Replicas { max, .. } => (*max as usize).min(MAX_SUMMARIES) * SUMMARY,
         Request::Hello { .. } | Request::Create { .. } | Request::Ping => 0,
     };
     FIXED + data_len + lists

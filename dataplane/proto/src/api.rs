@@ -66,7 +66,7 @@
 //! | `POST /v1/volumes/{name}/scrub` | `application/x-ndjson`: [`ScrubEvent`]s, the last one `done` or `failed` |
 //! | `POST /v1/volumes/{name}/diff` [`DiffVolume`] | `application/x-ndjson`: [`DiffEvent`]s, the last one `done` or `failed` |
 //! | `POST /v1/volumes/{name}/usage` | `application/x-ndjson`: [`UsageEvent`]s, the last one `done` or `failed` |
-//! | `GET /v1/replicas` | [`ReplicaSizes`] |
+//! | `GET /v1/replicas?after=` | [`Page`]`<`[`ReplicaSize`]`>` |
 //! | `POST /v1/disks` [`AddDisk`] | [`AddedDisk`] |
 //! | `POST /v1/disks/{id}/remove` | [`RemovedDisk`] |
 //! | `GET /metrics` | Prometheus text |

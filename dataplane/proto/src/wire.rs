@@ -345,9 +345,12 @@ impl Crcs {
 pub enum Request {
     /// First message on a link: who is calling whom.
     Hello { cluster: [u8; 16], from: NodeId, to: NodeId, core: u16 },
-    /// From now on refuse lower epochs, on all disks; answer what you hold of the volume on this core's part of `disks`.
-    /// Only there the epoch may make requests then: the caller hears of each disk what it holds before using it.
+    /// From now on refuse lower epochs, on all disks. Only on `disks` the epoch may make requests then: the caller asks each of
+    /// them what it holds ([`Request::Replicas`]) before using it.
     Fence { volume: VolumeId, epoch: Epoch, disks: Vec<DiskId> },
+    /// Which replicas of the volume are on this core's part of a disk that the epoch has fenced: those of chunks above `after`,
+    /// at most `max`, by chunk.
+    Replicas { volume: VolumeId, epoch: Epoch, disk: DiskId, after: ChunkId, max: u32 },
     /// Make an empty replica. `adopted`: it is new with the chunk, so there is nothing to reconcile.
     Create { target: Target, adopted: bool },
     /// Write `count` blocks from `block` on, at a version. `Data` carries the blocks and their CRCs, `Zero` none.
@@ -401,13 +404,15 @@ pub enum Reply {
     Done,
     /// The link is accepted, with this many requests and bytes in flight at most.
     Hello { max_requests: u32, max_bytes: u32 },
-    /// The fence is durable on this core's shards of `disks`; the volume's replicas there. Nothing is known of what is on
-    /// other disks that were asked for, which this core does not have or which failed.
+    /// The fence is durable on this core's shards of `disks`. Nothing is known of what is on other disks that were asked for,
+    /// which this core does not have or which failed.
     ///
-    /// `gaps`: those of `disks` whose log has once lost something. They may have forgotten replicas: one that is not in
-    /// `replicas` counts for nothing there, like a damaged one, and not for one that holds nothing. Made anew (not
-    /// adopted from birth), it is damaged.
-    Fenced { disks: Vec<DiskId>, replicas: Vec<ReplicaSummary>, gaps: Vec<DiskId> },
+    /// `gaps`: those of `disks` whose log has once lost something. They may have forgotten replicas: one that is not there
+    /// counts for nothing, like a damaged one, and not for one that holds nothing. Made anew (not adopted from birth), it is
+    /// damaged.
+    Fenced { disks: Vec<DiskId>, gaps: Vec<DiskId> },
+    /// The volume's replicas on the disk, by chunk; `more` if there are others behind the last.
+    Replicas { replicas: Vec<ReplicaSummary>, more: bool },
     /// One entry per block asked for; the data of those with kind `Data` follows in order.
     Read { entries: Vec<BlockEntry> },
     /// Entries by block, of each the newest version first, absent ones left out; `more` if the listing goes on.
@@ -449,13 +454,15 @@ mod kind {
     pub const PRESENCE: u16 = 16;
     pub const PRESENT_DATA: u16 = 17;
     pub const TALLY: u16 = 18;
+    pub const REPLICAS: u16 = 19;
 }
 
 const ENTRY_LEN: usize = 24;
 const SUMMARY_LEN: usize = 65;
 
-/// Most replicas in one [`Reply::Fenced`]: what fits a message.
-pub const MAX_SUMMARIES: usize = (MAX_META - 8 * MAX_FENCED_DISKS) / SUMMARY_LEN - 1;
+/// Most replicas in one [`Reply::Replicas`]: so few that other requests of the core hardly wait for it.
+pub const MAX_SUMMARIES: usize = 4096;
+const _: () = assert!(5 + MAX_SUMMARIES * SUMMARY_LEN <= MAX_META);
 /// Most disks in one [`Request::Fence`] and [`Reply::Fenced`].
 pub const MAX_FENCED_DISKS: usize = 256;
 
@@ -465,6 +472,7 @@ impl Request {
         match self {
             Request::Hello { .. } => kind::HELLO,
             Request::Fence { .. } => kind::FENCE,
+            Request::Replicas { .. } => kind::REPLICAS,
             Request::Create { .. } => kind::CREATE,
             Request::Write { .. } => kind::WRITE,
             Request::Read { .. } => kind::READ,
@@ -497,6 +505,9 @@ impl Request {
                 for disk in disks {
                     o.u32(disk.0);
                 }
+            }
+            Request::Replicas { volume, epoch, disk, after, max } => {
+                o.u64(volume.0).u32(epoch.0).u32(disk.0).u64(after.0).u32(*max);
             }
             Request::Create { target, adopted } => {
                 o.target(target).u8(u8::from(*adopted));
@@ -572,6 +583,13 @@ impl Request {
                 volume: VolumeId(i.u64()?),
                 epoch: i.epoch()?,
                 disks: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
+            },
+            kind::REPLICAS => Request::Replicas {
+                volume: VolumeId(i.u64()?),
+                epoch: i.epoch()?,
+                disk: DiskId(i.u32()?),
+                after: ChunkId(i.u64()?),
+                max: i.u32()?,
             },
             kind::CREATE => Request::Create { target: i.target()?, adopted: i.bool()? },
             kind::WRITE => return Self::decode_write(i, data_len),
@@ -703,20 +721,20 @@ impl Reply {
             Reply::Hello { max_requests, max_bytes } => {
                 o.u32(*max_requests).u32(*max_bytes);
             }
-            Reply::Fenced { disks, replicas, gaps } => {
-                o.u32(disks.len() as u32);
-                for d in disks {
-                    o.u32(d.0);
+            Reply::Fenced { disks, gaps } => {
+                for list in [disks, gaps] {
+                    o.u32(list.len() as u32);
+                    for disk in list {
+                        o.u32(disk.0);
+                    }
                 }
-                o.u32(replicas.len() as u32);
+            }
+            Reply::Replicas { replicas, more } => {
+                o.u8(u8::from(*more)).u32(replicas.len() as u32);
                 for r in replicas {
                     o.u64(r.chunk.0).u64(r.replica.0).u32(r.config.0).u32(r.adopted.0).u8(u8::from(r.damaged));
                     o.u64(r.digest.0 as u64).u64((r.digest.0 >> 64) as u64).u32(r.entries).u64(r.max_seq.0);
                     o.u64(r.commit.0).u32(r.sealed.0);
-                }
-                o.u32(gaps.len() as u32);
-                for d in gaps {
-                    o.u32(d.0);
                 }
             }
             Reply::Read { entries } => o.entries(entries),
@@ -757,9 +775,12 @@ impl Reply {
             kind::HELLO => Reply::Hello { max_requests: i.u32()?, max_bytes: i.u32()? },
             kind::FENCE => Reply::Fenced {
                 disks: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
-                replicas: i.list(SUMMARY_LEN, MAX_SUMMARIES, Self::decode_summary)?,
                 gaps: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
             },
+            kind::REPLICAS => {
+                let more = i.bool()?;
+                Reply::Replicas { replicas: i.list(SUMMARY_LEN, MAX_SUMMARIES, Self::decode_summary)?, more }
+            }
             kind::READ | kind::READ_SHARED => {
                 let entries = Self::decode_read(&mut i, MAX_BLOCKS as usize, data_len)?;
                 return i.end(Reply::Read { entries });

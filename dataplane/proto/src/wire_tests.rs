@@ -34,6 +34,7 @@ fn requests() -> Vec<(Request, usize)> {
     vec![
         (Request::Hello { cluster: [9; 16], from: NodeId(1), to: NodeId(2), core: 3 }, 0),
         (Request::Fence { volume: VolumeId(1), epoch: Epoch(5), disks: vec![DiskId(7), DiskId(2)] }, 0),
+        (Request::Replicas { volume: VolumeId(1), epoch: Epoch(5), disk: DiskId(7), after: ChunkId(9), max: 4096 }, 0),
         (Request::Create { target: target(), adopted: true }, 0),
         (write(BlockKind::Data, Crcs::of(&data)), data.len()),
         (write(BlockKind::Zero, Crcs::none()), 0),
@@ -124,11 +125,8 @@ fn replies() -> Vec<(u16, Reply, usize)> {
     };
     vec![
         (kind::HELLO, Reply::Hello { max_requests: 1, max_bytes: 2 }, 0),
-        (
-            kind::FENCE,
-            Reply::Fenced { disks: vec![DiskId(1), DiskId(2)], replicas: vec![summary; 3], gaps: vec![DiskId(2)] },
-            0,
-        ),
+        (kind::FENCE, Reply::Fenced { disks: vec![DiskId(1), DiskId(2)], gaps: vec![DiskId(2)] }, 0),
+        (kind::REPLICAS, Reply::Replicas { replicas: vec![summary; 3], more: true }, 0),
         (kind::WRITE, Reply::Done, 0),
         (kind::READ, Reply::Read { entries: vec![entry(1), BlockEntry::absent(2)] }, BLOCK_SIZE),
         (kind::LIST, Reply::List { entries: vec![entry(1)], more: true }, 0),

@@ -14,10 +14,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use levee_proto::api::{
-    AddDisk, AddedDisk, DaemonStatus, DiffEvent, DiffVolume, Problem, ProblemKind, RemovedDisk, ReplicaSizes,
+    AddDisk, AddedDisk, DaemonStatus, DiffEvent, DiffVolume, Page, Problem, ProblemKind, RemovedDisk, ReplicaSize,
     ScrubEvent, UsageEvent, VerifyEvent,
 };
-use levee_proto::{DiskId, VolumeId};
+use levee_proto::{ChunkId, DiskId, VolumeId};
 use serde::Serialize;
 use std::future::Future;
 use std::rc::Rc;
@@ -38,7 +38,7 @@ enum Ask {
     Usage { volume: String, answer: oneshot::Sender<Started<UsageEvent>> },
     AddDisk { disk: AddDisk, answer: oneshot::Sender<Result<AddedDisk, Problem>> },
     RemoveDisk { disk: DiskId, answer: oneshot::Sender<Result<RemovedDisk, Problem>> },
-    Replicas(oneshot::Sender<ReplicaSizes>),
+    Replicas { from: (DiskId, ChunkId), answer: oneshot::Sender<Page<ReplicaSize>> },
 }
 
 /// What a core tells while it works; `None`: the volume is not served here.
@@ -109,8 +109,8 @@ async fn answer(control: Rc<Control>, mut questions: mpsc::Receiver<Ask>) {
                 let control = control.clone();
                 tokio::task::spawn_local(async move { answer.send(control.remove_disk(disk).await) });
             }
-            Ask::Replicas(answer) => {
-                let _ = answer.send(ReplicaSizes { replicas: control.cores.replicas().await });
+            Ask::Replicas { from, answer } => {
+                let _ = answer.send(disks::page(control.cores.replicas(from, disks::PAGE + 1).await));
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The cores as the control thread sees them: channels.
 
 use crate::core::{Command, CoreReport};
-use levee_proto::VolumeId;
 use levee_proto::api::{PeerInfo, ReplicaRef, ReplicaSize};
+use levee_proto::{ChunkId, DiskId, VolumeId};
 use std::sync::Arc;
 
 /// Commands that may wait for a core.
@@ -62,9 +62,12 @@ impl Cores {
         self.ask_all(|done| Command::Report { done }).await
     }
 
-    /// What each replica on the node takes.
-    pub async fn replicas(&self) -> Vec<ReplicaSize> {
-        self.ask_all(|done| Command::Replicas { done }).await.concat()
+    /// What each replica on the node takes, by disk and chunk: at most `max` from one on.
+    pub async fn replicas(&self, from: (DiskId, ChunkId), max: usize) -> Vec<ReplicaSize> {
+        let mut all = self.ask_all(|done| Command::Replicas { from, max, done }).await.concat();
+        all.sort_by_key(|r| (r.disk, r.chunk));
+        all.truncate(max);
+        all
     }
 
     /// Deletes replicas on whichever core has them; returns those that are gone from all.

@@ -13,7 +13,7 @@ use levee_core::ports::{Disk as _, Runtime};
 use levee_core::replica::DiskShards;
 use levee_core::store::{self, Options, RecoveryReport, Shard, Superblock, Usage};
 use levee_proto::api::{DiskLoad, Load};
-use levee_proto::{BLOCK_SIZE, DiskId};
+use levee_proto::{BLOCK_SIZE, ChunkId, DiskId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -287,11 +287,14 @@ impl Shards {
         self.disks.borrow().iter().map(|(position, disk)| (*position, disk.report(self.rt.now()))).collect()
     }
 
-    /// What each replica on a disk takes.
-    pub fn replica_sizes(&self, position: usize) -> Vec<store::ReplicaBytes> {
+    /// What the core's replicas on a disk take: those of chunks from `from` on, by chunk, at most `max`.
+    pub fn replica_sizes(&self, position: usize, from: ChunkId, max: usize) -> Vec<store::ReplicaBytes> {
         let Some(disk) = self.disks.borrow().get(&position).cloned() else { return vec![] };
-        let of = |slot: &Slot| slot.standing.borrow().shard.as_ref().map(|(shard, _)| shard.replica_bytes());
-        disk.mine.values().filter_map(of).flatten().collect()
+        let of = |slot: &Slot| Some(slot.standing.borrow().shard.as_ref()?.0.replica_bytes(from, max));
+        let mut all: Vec<_> = disk.mine.values().filter_map(of).flatten().collect();
+        all.sort_by_key(|r| r.chunk);
+        all.truncate(max);
+        all
     }
 
     /// Closes the shards in good order.

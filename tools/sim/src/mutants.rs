@@ -30,6 +30,7 @@ pub const MUTANTS: &[&str] = &[
     "every process gets the same epoch",
     "fence answered before it is durable",
     "fences left out of checkpoints",
+    "later pages of a fence are ignored",
     "log goes on after a failed write",
     "log not synced",
     "lost batches go unnoticed",

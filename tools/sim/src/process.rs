@@ -34,6 +34,8 @@ type SimService = ReplicaService<MemDisk, TestRuntime>;
 
 /// Before the meta server is asked again.
 const RETRY: Duration = Duration::from_millis(200);
+/// Replicas of which a fenced disk tells at a time: volumes are small here, and there are to be several pages.
+const REPLICAS_PER_PAGE: u32 = 1;
 /// How often the intent is looked at when nothing is heard.
 const LOOK: Duration = Duration::from_secs(1);
 /// What a disk says it has room for, chunks.
@@ -284,7 +286,8 @@ impl Process {
         let (number, head) = (opened.versions.number, opened.versions.version);
         world.log(|| format!("{}: {name} opened at epoch {epoch}", self.node));
         let links = Links::new(world.clone(), self.clone(), name.clone(), epoch);
-        let options = Options { commit_period: world.setup().commit_period, ..Options::default() };
+        let commit_period = world.setup().commit_period;
+        let options = Options { commit_period, replicas_per_page: REPLICAS_PER_PAGE, ..Options::default() };
         let gateway = Gateway::open(self.rt.clone(), links, self.node, opened, options);
         let versions = Cell::new(number);
         let served = Served { attachment: want.attachment, gateway: gateway.clone(), epoch, versions };

@@ -24,6 +24,7 @@ mod config;
 mod confirm;
 mod diff;
 mod entry_set;
+mod fence;
 mod flatten;
 mod free;
 mod heal;
@@ -63,7 +64,7 @@ use levee_proto::api::{
     ChangedReplicas, ChunkInfo, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace, VolumeVersions,
 };
 use levee_proto::units::{Extent, MAX_VOLUME_SIZE};
-use levee_proto::wire::{MAX_BLOCKS, Reply, Request};
+use levee_proto::wire::{MAX_BLOCKS, MAX_SUMMARIES, Reply, Request};
 use levee_proto::{ChunkId, DiskId, NodeId, ReplicaId, Version};
 use report::Counters;
 pub use report::GatewayReport;
@@ -164,6 +165,8 @@ pub struct Options {
     pub commit_period: Duration,
     /// At an open, how long to wait for the copies beyond a quorum before going on without them.
     pub takeover_grace: Duration,
+    /// Replicas of which a fenced disk tells in one message.
+    pub replicas_per_page: u32,
 }
 
 impl Default for Options {
@@ -173,6 +176,7 @@ impl Default for Options {
             scrub_period: Some(Duration::from_secs(7 * 24 * 3600)),
             commit_period: Duration::from_secs(2),
             takeover_grace: Duration::from_millis(300),
+            replicas_per_page: MAX_SUMMARIES as u32,
         }
     }
 }

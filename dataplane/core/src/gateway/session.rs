@@ -6,11 +6,12 @@
 //! that is dropped.
 
 use super::chunk::{Chunk, Found, Stage};
+use super::fence::FenceError;
 use super::hedge::LATE;
 use super::report::count;
-use super::{Answer, Cluster, Done, Gateway, LinkDown, Stopped};
+use super::{Answer, Cluster, Done, Gateway, LinkDown};
 use crate::ports::Runtime;
-use crate::sync::{Event, Listener, Sender, join_all, oneshot, timeout};
+use crate::sync::{Event, Listener, Sender, oneshot, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{ReplicaSummary, Reply, Request, Status, Target};
 use levee_proto::{DiskId, NodeId, ReplicaId};
@@ -59,7 +60,7 @@ pub(super) struct Session {
     /// Counts sessions: what belongs to an older one is void.
     pub generation: Cell<u64>,
     up: Cell<bool>,
-    /// The answer to the fence; what is missing there does not exist.
+    /// What the disk held when it was fenced, of the replicas that the volume has there; what is missing does not exist.
     pub replicas: RefCell<BTreeMap<ReplicaId, ReplicaSummary>>,
     /// The disk may have forgotten replicas: one that is missing there may have existed.
     pub forgetful: Cell<bool>,
@@ -348,37 +349,6 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
     }
 
-    /// Fences the disk on all cores of the node and gathers what they hold of the volume.
-    async fn fence(&self, session: &Rc<Session>) -> Result<BTreeMap<ReplicaId, ReplicaSummary>, FenceError> {
-        let cores = self.0.cluster.cores(session.node);
-        if cores == 0 {
-            return Err(FenceError::Down("its address is not known".into()));
-        }
-        let (volume, epoch) = (self.0.volume.id, self.0.volume.epoch);
-        let fence = || Request::Fence { volume, epoch, disks: vec![session.disk] };
-        let asks = (0..cores).map(|core| self.ask_core(session, core, fence()));
-        let (mut all, mut forgetful) = (BTreeMap::new(), false);
-        for answer in join_all(asks).await {
-            match answer {
-                Ok((Reply::Fenced { disks, .. }, _)) if !disks.contains(&session.disk) => {
-                    return Err(FenceError::Down("the disk is not there, or has failed".into()));
-                }
-                Ok((Reply::Fenced { replicas, gaps, .. }, _)) => {
-                    forgetful |= gaps.contains(&session.disk);
-                    all.extend(replicas.into_iter().map(|r| (r.replica, r)));
-                }
-                Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
-                    return Err(FenceError::Deposed(Stopped(format!("a newer gateway exists: {detail}"))));
-                }
-                Ok((Reply::Error { detail, .. }, _)) => return Err(FenceError::Down(detail)),
-                Ok(_) => return Err(FenceError::Down("it gave a wrong answer".into())),
-                Err(LinkDown(why)) => return Err(FenceError::Down(why)),
-            }
-        }
-        session.forgetful.set(forgetful);
-        Ok(all)
-    }
-
     /// The disk is fenced: its members of decided chunks get writes again, and are caught up.
     fn disk_joined(&self, session: &Rc<Session>) {
         debug!(volume = %self.0.volume.name, node = %session.node, disk = %session.disk, "fenced");
@@ -460,10 +430,4 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             config: chunk.config(),
         }
     }
-}
-
-enum FenceError {
-    /// A newer gateway exists.
-    Deposed(Stopped),
-    Down(String),
 }

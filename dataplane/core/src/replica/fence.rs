@@ -1,19 +1,24 @@
-//! Fencing: from its arrival on nobody else is served, and the answer tells what there is.
+//! Fencing: from its arrival on nobody else is served, and whoever fenced a disk is told what is there.
 //!
 //! A fence holds on all disks, and names those that it asks about: only they serve the epoch from then on. A gateway deals
 //! with each disk by itself, and must not be served by one of which it has not heard since we were started.
 //!
 //! Disk by disk: one that has failed, or does not answer in time, is left out of the answer, and holds up none of
 //! the others. Nothing is known then of what is on it; it is fenced by the next request that finds it working.
+//!
+//! What a disk holds is told page by page, as a volume may have any number of replicas there. Each page is what is true at its
+//! moment. That is enough: what is said of a replica is said at once, nothing is concluded from two of them together, and between
+//! the fence and a page only requests of this very epoch can have changed a replica (`docs/protocol.md`).
 
+use super::admit::not_served;
 use super::disks::ServedDisk;
-use super::{ReplicaService, ReplyFn, refuse};
+use super::{ReplicaService, ReplyFn, refuse, store_refusal};
 use crate::ports::{Disk, Runtime};
 use crate::store::{ReplicaMeta, Shard};
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{MAX_FENCED_DISKS, MAX_SUMMARIES, ReplicaSummary, Reply, Status};
-use levee_proto::{DiskId, Epoch, VolumeId};
+use levee_proto::{ChunkId, DiskId, Epoch, VolumeId};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -77,14 +82,35 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         done.retain(|(id, disk)| self.is_in(*id, disk));
         let has_gap = |d: &ServedDisk<D, R>| d.shards.mine.values().any(Shard::has_log_gap);
         let gaps = done.iter().filter(|(_, d)| has_gap(d)).map(|(id, _)| *id).collect();
-        let shards = done.iter().flat_map(|(_, d)| d.shards.mine.values());
-        let replicas: Vec<_> = shards.flat_map(|s: &Shard<D, R>| s.replicas_of(volume)).map(summary).collect();
-        if replicas.len() > MAX_SUMMARIES || done.len() > MAX_FENCED_DISKS {
-            let most = format!("{MAX_SUMMARIES} replicas of one volume, or {MAX_FENCED_DISKS} disks,");
-            return Reply::error(Status::Invalid, format!("more than {most} on a core"));
+        if done.len() > MAX_FENCED_DISKS {
+            return Reply::error(Status::Invalid, format!("more than {MAX_FENCED_DISKS} disks on a core"));
         }
         done.iter().for_each(|(_, disk)| disk.serve(volume, epoch));
-        Reply::Fenced { disks: done.into_iter().map(|(id, _)| id).collect(), replicas, gaps }
+        Reply::Fenced { disks: done.into_iter().map(|(id, _)| id).collect(), gaps }
+    }
+
+    /// A page of what this core's part of a disk holds of the volume, for the epoch that has fenced it.
+    pub(super) fn replicas(&self, volume: VolumeId, epoch: Epoch, id: DiskId, after: ChunkId, max: u32) -> Reply {
+        let fence = self.fence_of(volume);
+        if epoch < fence {
+            return Reply::error(Status::Fenced, format!("epoch {epoch} is below {fence}"));
+        }
+        let Some(disk) = self.disk(id) else { return Reply::error(Status::Io, not_served(id)) };
+        if disk.served_epoch(volume) != epoch {
+            crate::reached!("replicas asked for before the fence");
+            return Reply::error(Status::FenceFirst, format!("epoch {epoch} is not fenced here"));
+        }
+        let shards = || disk.shards.mine.values();
+        if let Some(e) = shards().find_map(Shard::failed) {
+            return store_refusal(&e);
+        }
+        let max = (max as usize).clamp(1, MAX_SUMMARIES);
+        // One more of each shard than is told: whether there are more.
+        let mut found: Vec<_> = shards().flat_map(|s| s.replicas_of(volume, after, max + 1)).map(summary).collect();
+        found.sort_by_key(|r| r.chunk);
+        let more = found.len() > max;
+        found.truncate(max);
+        Reply::Replicas { replicas: found, more }
     }
 }
 

@@ -72,6 +72,9 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             }
             Request::Repair { .. } => self.repair(request, data, reply),
             Request::Fence { volume, epoch, disks } => self.fence(volume, epoch, &disks, reply),
+            Request::Replicas { volume, epoch, disk, after, max } => {
+                reply(self.replicas(volume, epoch, disk, after, max), Bytes::new());
+            }
             Request::Create { target, adopted } => self.create(target, adopted, reply),
             Request::List { target, from, from_version, max, above } => {
                 self.list(target, (from, from_version), max, above, reply);

@@ -13,6 +13,7 @@ use super::record::{CommitPoint, Dropped, Moved, NewReplica, Record, Seal};
 use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Digest};
 use levee_proto::{ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// Where the data of an entry is: a block number within the shard, or that there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -211,13 +212,19 @@ impl Index {
         self.replicas.values()
     }
 
-    /// The first replica whose chunk is not below `from`.
-    pub fn first_from(&self, from: ChunkId) -> Option<&Replica> {
-        self.replicas.range(from..).next().map(|(_, r)| r)
+    /// Replicas of chunks from `from` on, by chunk.
+    pub fn replicas_from(&self, from: ChunkId) -> impl Iterator<Item = &Replica> + '_ {
+        self.replicas.range(from..).map(|(_, r)| r)
     }
 
-    pub fn of_volume(&self, volume: VolumeId) -> impl Iterator<Item = &Replica> + '_ {
-        let range = (volume, ChunkId(0))..=(volume, ChunkId(u64::MAX));
+    /// The first replica whose chunk is not below `from`.
+    pub fn first_from(&self, from: ChunkId) -> Option<&Replica> {
+        self.replicas_from(from).next()
+    }
+
+    /// The volume's replicas of chunks above `after`, by chunk.
+    pub fn of_volume(&self, volume: VolumeId, after: ChunkId) -> impl Iterator<Item = &Replica> + '_ {
+        let range = (Bound::Excluded((volume, after)), Bound::Included((volume, ChunkId(u64::MAX))));
         self.by_volume.range(range).filter_map(|(_, chunk)| self.replicas.get(chunk))
     }
 

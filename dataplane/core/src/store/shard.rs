@@ -152,9 +152,9 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.0.state.borrow().index.get(chunk).map(|r| r.meta())
     }
 
-    /// The volume's replicas, by chunk.
-    pub fn replicas_of(&self, volume: VolumeId) -> Vec<ReplicaMeta> {
-        self.0.state.borrow().index.of_volume(volume).map(|r| r.meta()).collect()
+    /// The volume's replicas of chunks above `after`, by chunk, at most `max`.
+    pub fn replicas_of(&self, volume: VolumeId, after: ChunkId, max: usize) -> Vec<ReplicaMeta> {
+        self.0.state.borrow().index.of_volume(volume, after).take(max).map(|r| r.meta()).collect()
     }
 
     /// All replicas, by chunk.
@@ -330,15 +330,15 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         }
     }
 
-    /// What each replica takes, as the index counts it.
-    pub fn replica_bytes(&self) -> Vec<ReplicaBytes> {
+    /// What each replica takes, as the index counts it: those of chunks from `from` on, by chunk, at most `max`.
+    pub fn replica_bytes(&self, from: ChunkId, max: usize) -> Vec<ReplicaBytes> {
         let s = self.0.state.borrow();
         let of = |r: &Replica| ReplicaBytes {
             chunk: r.chunk,
             replica: r.replica,
             bytes: u64::from(r.chains.data_entries()) * BLOCK as u64,
         };
-        s.index.replicas().map(of).collect()
+        s.index.replicas_from(from).take(max).map(of).collect()
     }
 
     /// Completes when all requests made so far are durable.

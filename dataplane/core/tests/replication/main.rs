@@ -7,6 +7,7 @@ mod corruption;
 mod frees;
 mod groups;
 mod grow;
+mod large;
 mod mirrors;
 mod model;
 mod moves;

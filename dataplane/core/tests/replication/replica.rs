@@ -8,7 +8,7 @@ use levee_core::ports::Disk;
 use levee_core::replica::{DiskShards, ReplicaService};
 use levee_core::store::{self, Options, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRuntime};
-use levee_proto::wire::{BlockKind, Crcs, Reply, Request, Status, Target};
+use levee_proto::wire::{BlockKind, Crcs, ReplicaSummary, Reply, Request, Status, Target};
 use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, DiskId, Epoch, ReplicaId, Seq, Version, View, VolumeId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -79,6 +79,31 @@ fn fence_disks(epoch: u32, disks: &[u32]) -> (Request, Bytes) {
     (Request::Fence { volume: VOLUME, epoch: Epoch(epoch), disks }, Bytes::new())
 }
 
+/// What is on a disk, for an epoch that has fenced it, page by page.
+fn held<D: Disk>(service: &Service<D>, epoch: u32, disk: DiskId) -> Vec<ReplicaSummary> {
+    let mut all = vec![];
+    loop {
+        let after = all.last().map_or(ChunkId(0), |r: &ReplicaSummary| r.chunk);
+        let request = Request::Replicas { volume: VOLUME, epoch: Epoch(epoch), disk, after, max: 1 };
+        match send(service, (request, Bytes::new()), || {}).take() {
+            Some(Reply::Replicas { replicas, more }) => {
+                assert!(replicas.len() == 1 || (replicas.is_empty() && !more), "{replicas:?}");
+                all.extend(replicas);
+                if !more {
+                    return all;
+                }
+            }
+            other => panic!("not told: {other:?}"),
+        }
+    }
+}
+
+/// What is on the first disk when an epoch has fenced it.
+async fn fenced<D: Disk>(rt: &TestRuntime, service: &Service<D>, epoch: u32) -> Vec<ReplicaSummary> {
+    assert_eq!(status(&ask(rt, service, fence(epoch)).await), Status::Ok, "not fenced");
+    held(service, epoch, DiskId(1))
+}
+
 type Answered = Rc<RefCell<Option<Reply>>>;
 
 fn send<D: Disk>(
@@ -133,17 +158,18 @@ fn a_fence_is_answered_behind_every_earlier_write_and_outlives_a_crash() {
             // Power fails in the moment of the answer.
             let after: Rc<RefCell<Option<MemDisk>>> = Rc::default();
             let (at_answer, live) = (after.clone(), disk.clone());
-            let fenced = send(&service, fence(2), move || {
+            let answered = send(&service, fence(2), move || {
                 *at_answer.borrow_mut() = Some(live.fork(CrashStyle::LoseAll, 1));
             });
             assert_eq!(status(&ask(&rt, &service, write(1, 1, 2)).await), Status::Fenced);
-            let Some(Reply::Fenced { replicas, .. }) = fenced.take() else { panic!("not fenced") };
+            assert_eq!(answered.take().as_ref().map(status), Some(Status::Ok), "not fenced");
+            let replicas = held(&service, 2, DiskId(1));
             assert!(replicas.iter().all(|r| r.entries == 1), "what was accepted is listed: {replicas:?}");
             assert!(writes.iter().all(|w| *w.borrow() == Some(Reply::Done)));
             let after = after.take().unwrap();
             let again = open(&rt, &after).await;
             assert_eq!(status(&ask(&rt, &again, fence(1)).await), Status::Fenced);
-            let Reply::Fenced { replicas, .. } = ask(&rt, &again, fence(2)).await else { panic!("not fenced") };
+            let replicas = fenced(&rt, &again, 2).await;
             assert!(replicas.len() == 2 && replicas.iter().all(|r| r.entries == 1), "{replicas:?}");
         });
     }
@@ -165,8 +191,7 @@ fn a_replica_that_was_made_outlives_a_crash() {
             rt.sleep(Duration::from_secs(2)).await;
             assert_eq!(made.take(), Some(Reply::Done));
             let again = open(&rt, &after.take().unwrap()).await;
-            let Reply::Fenced { replicas, .. } = ask(&rt, &again, fence(2)).await else { panic!("not fenced") };
-            assert_eq!(replicas.len(), 1, "it was made");
+            assert_eq!(fenced(&rt, &again, 2).await.len(), 1, "it was made");
         });
     }
 }
@@ -257,7 +282,7 @@ fn a_commit_point_is_taken_from_who_has_adopted_and_told_at_the_next_fence() {
         assert_eq!(status(&ask(&rt, &service, commit(1, 9, 2)).await), Status::UnknownReplica);
         assert_eq!(status(&ask(&rt, &service, commit(2, 1, 3)).await), Status::FenceFirst);
         let told = async |epoch| {
-            let Reply::Fenced { replicas, .. } = ask(&rt, &service, fence(epoch)).await else { panic!("not fenced") };
+            let replicas = fenced(&rt, &service, epoch).await;
             replicas.iter().find(|r| r.chunk == ChunkId(1)).map(|r| r.commit)
         };
         assert_eq!(told(2).await, Some(Seq::new(Epoch(1), 2)));
@@ -270,5 +295,50 @@ fn a_commit_point_is_taken_from_who_has_adopted_and_told_at_the_next_fence() {
         assert_eq!(ask(&rt, &service, (adopt, Bytes::new())).await, Reply::Done);
         assert_eq!(ask(&rt, &service, commit(2, 1, 3)).await, Reply::Done);
         assert_eq!(told(2).await, Some(Seq::new(Epoch(1), 3)));
+    });
+}
+
+#[test]
+fn a_fenced_disk_tells_what_it_holds_in_pages_that_changes_do_not_confuse() {
+    test(1, async |rt, disk| {
+        let service = in_use(&rt, &disk).await;
+        for chunk in [6, 4, 9, 7, 12] {
+            let create = Request::Create { target: target(chunk, 1), adopted: true };
+            assert_eq!(ask(&rt, &service, (create, Bytes::new())).await, Reply::Done);
+        }
+        let page = |epoch, after, max| {
+            let (volume, disk, after) = (VOLUME, DiskId(1), ChunkId(after));
+            let request = Request::Replicas { volume, epoch: Epoch(epoch), disk, after, max };
+            match send(&service, (request, Bytes::new()), || {}).take() {
+                Some(Reply::Replicas { replicas, more }) => {
+                    Ok((replicas.iter().map(|r| r.chunk.0).collect::<Vec<_>>(), more))
+                }
+                other => Err(other.as_ref().map(status)),
+            }
+        };
+        assert_eq!(page(2, 0, 3), Err(Some(Status::FenceFirst)), "not fenced yet");
+        ask(&rt, &service, fence(2)).await;
+        assert_eq!(page(1, 0, 3), Err(Some(Status::Fenced)));
+        assert_eq!(page(2, 0, 3), Ok((vec![1, 2, 4], true)));
+        // What was told goes, what was not comes and goes: the others are told once.
+        for chunk in [2, 9] {
+            service.delete(DiskId(1), ChunkId(chunk), ReplicaId(chunk)).await.unwrap();
+        }
+        for chunk in [3, 10] {
+            let create = Request::Create { target: target(chunk, 2), adopted: false };
+            assert_eq!(ask(&rt, &service, (create, Bytes::new())).await, Reply::Done);
+        }
+        assert_eq!(page(2, 4, 3), Ok((vec![6, 7, 10], true)));
+        assert_eq!(page(2, 10, 3), Ok((vec![12], false)));
+        assert_eq!(page(2, 12, 3), Ok((vec![], false)));
+        assert_eq!(page(2, 0, 0), Ok((vec![1], true)), "a page has at least one");
+        assert_eq!(page(2, u64::MAX, 9), Ok((vec![], false)));
+        // A newer fence ends it, and so does another life of the disk.
+        ask(&rt, &service, fence(3)).await;
+        assert_eq!(page(2, 4, 3), Err(Some(Status::Fenced)));
+        let shards = service.remove_disk(DiskId(1)).expect("was there");
+        assert_eq!(page(3, 4, 3), Err(Some(Status::Io)));
+        service.replace_disk(DiskId(1), shards);
+        assert_eq!(page(3, 4, 3), Err(Some(Status::FenceFirst)));
     });
 }

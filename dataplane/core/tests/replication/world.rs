@@ -9,7 +9,8 @@ use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, Gateway, Link
 use levee_core::ports::Runtime;
 use levee_core::replica::{DiskShards, ReplicaService};
 use levee_core::shared::SharedBlocks;
-use levee_core::store::{self, Options as StoreOptions, Shard};
+use levee_core::store::{self, NewReplica, Options as StoreOptions, Shard};
+use levee_core::sync::join_all;
 use levee_core::testing::{CrashStyle, MemDisk, TestRng, TestRuntime};
 use levee_proto::api::{
     ChangedReplicas, ChunkInfo, DiskState, MirrorInfo, OpenedVolume, ParentInfo, ReplicaChange, ReplicaPlace,
@@ -31,6 +32,8 @@ pub const VOLUME: VolumeId = VolumeId(1);
 const CHUNKS_OF_VOLUME: u64 = 1000;
 /// Cores of a node, each with a shard of the disk.
 const CORES: u16 = 2;
+/// Replicas of which a fenced disk tells at a time: so few that there are several pages.
+const PAGE: u32 = 1;
 /// Bytes looked at together when a disk is searched.
 const SEARCH_STEP: usize = 1 << 20;
 
@@ -128,10 +131,17 @@ struct Inner {
     mirrors: RefCell<Vec<(VolumeId, VolumeId, View)>>,
     /// What the gateways that are opened from now on remember of snapshots.
     shared: RefCell<Option<SharedBlocks>>,
+    /// Replicas of which a fenced disk tells them at a time.
+    page: Cell<u32>,
 }
 
 impl World {
     pub async fn new(rt: &TestRuntime, seed: u64, nodes: u32, min_copies: u8) -> World {
+        World::with_disks(rt, seed, nodes, min_copies, DISK_SIZE).await
+    }
+
+    /// As [`World::new`], with disks of another size.
+    pub async fn with_disks(rt: &TestRuntime, seed: u64, nodes: u32, min_copies: u8, disk_size: u64) -> World {
         let world = World(Rc::new(Inner {
             rt: rt.clone(),
             rng: RefCell::new(TestRng::new(seed)),
@@ -152,10 +162,11 @@ impl World {
             moves: RefCell::default(),
             mirrors: RefCell::default(),
             shared: RefCell::default(),
+            page: Cell::new(PAGE),
         }));
         for n in 1..=nodes {
-            let disk = MemDisk::new(DISK_SIZE, seed ^ u64::from(n));
-            store::format(&disk, DISK_SIZE, CORES, [n as u8; 16]).await.unwrap();
+            let disk = MemDisk::new(disk_size, seed ^ u64::from(n));
+            store::format(&disk, disk_size, CORES, [n as u8; 16]).await.unwrap();
             world
                 .0
                 .nodes
@@ -286,7 +297,7 @@ impl World {
         levee_core::gateway::check(&opened).unwrap();
         let shared = self.0.shared.borrow().clone();
         let links = TestLinks { world: self.clone(), gateway: number, volume: id, epoch: opened.epoch, shared };
-        let options = Options::default();
+        let options = Options { replicas_per_page: self.0.page.get(), ..Options::default() };
         let gateway = Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options);
         gateway.evacuate(self.0.leaving.borrow().clone());
         gateway.move_replicas(self.0.wanted.borrow().keys().copied().collect());
@@ -303,7 +314,7 @@ impl World {
             name: format!("v{id}"),
             epoch: Epoch(volume.epoch),
             version: volume.versions.version,
-            size: VOLUME_SIZE,
+            size: volume.versions.size,
             copies: 3,
             min_copies: self.0.min_copies,
             geometry: Geometry::default(),
@@ -314,6 +325,33 @@ impl World {
             parent,
             versions: VolumeVersions { epoch: Epoch(volume.epoch), ..volume.versions.clone() },
             read_only: volume.read_only,
+        }
+    }
+
+    /// From now on the volume has another size, and a fenced disk tells of as many replicas at a time as a message has room for.
+    pub fn enlarge(&self, size: u64) {
+        self.change_versions(VOLUME, |v| v.size = size);
+        self.0.page.set(Options::default().replicas_per_page);
+    }
+
+    /// All chunks of the volume are there, as if something had been written to each and thrown away: the gateway of an
+    /// epoch has made them, which ended.
+    pub async fn allocate_all(&self, epoch: Epoch) {
+        let count = Geometry::default().chunk_count(self.versions(VOLUME).size);
+        let chunks = self.allocate(VOLUME, epoch, (0..count).collect()).unwrap();
+        for node in self.nodes() {
+            let shards = self.0.nodes.borrow()[&node].shards.clone();
+            let mut made = vec![];
+            for chunk in &chunks {
+                let here = chunk.replicas.iter().find(|r| r.node == node);
+                let shard = &shards[usize::from(core_of(chunk.chunk))];
+                made.extend(here.filter(|_| shard.replica(chunk.chunk).is_none()).map(|place| {
+                    let (chunk, config) = (chunk.chunk, chunk.config);
+                    let new = NewReplica { volume: VOLUME, chunk, replica: place.replica, config, adopted: epoch };
+                    shard.create_replica(new)
+                }));
+            }
+            assert!(join_all(made).await.iter().all(Result::is_ok));
         }
     }
 
@@ -582,6 +620,11 @@ impl World {
     }
 }
 
+/// The core that has a chunk's replicas.
+fn core_of(chunk: ChunkId) -> u16 {
+    (chunk.0 % u64::from(CORES)) as u16
+}
+
 fn garbled(data: &Bytes) -> Bytes {
     let mut other = data.to_vec();
     other.iter_mut().take(1).for_each(|byte| *byte ^= 1);
@@ -607,7 +650,7 @@ impl Cluster for TestLinks {
     }
 
     fn core_of(&self, _: NodeId, _: DiskId, chunk: ChunkId) -> u16 {
-        (chunk.0 % u64::from(CORES)) as u16
+        core_of(chunk)
     }
 
     fn call(&self, node: NodeId, core: u16, request: Request, data: Bytes, done: Done) {

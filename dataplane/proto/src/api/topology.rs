@@ -50,12 +50,7 @@ pub struct RemovedDisk {
     pub note: Option<String>,
 }
 
-/// `GET /v1/replicas` of the admin endpoint: what each replica on the node's disks takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ReplicaSizes {
-    pub replicas: Vec<ReplicaSize>,
-}
-
+/// `GET /v1/replicas` of the admin endpoint: what a replica on the node's disks takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReplicaSize {
     pub disk: DiskId,

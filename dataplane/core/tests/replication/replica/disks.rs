@@ -94,10 +94,11 @@ fn write_on(chunk: u64, epoch: u32, counter: u64) -> (Request, Bytes) {
     (request, data)
 }
 
-/// The disks and chunks of an answered fence.
-fn told(reply: Reply) -> (Vec<u32>, Vec<u64>) {
-    let Reply::Fenced { disks, replicas, .. } = reply else { panic!("not fenced: {reply:?}") };
-    (disks.iter().map(|d| d.0).collect(), replicas.iter().map(|r| r.chunk.0).collect())
+/// The disks of a fence that was answered, and the chunks there.
+fn told(service: &Service<Hanging>, epoch: u32, reply: Reply) -> (Vec<u32>, Vec<u64>) {
+    let Reply::Fenced { disks, .. } = reply else { panic!("not fenced: {reply:?}") };
+    let chunks = disks.iter().flat_map(|disk| held(service, epoch, *disk)).map(|r| r.chunk.0).collect();
+    (disks.iter().map(|d| d.0).collect(), chunks)
 }
 
 /// Spoils the log's batch that made the chunk's replica.
@@ -120,11 +121,11 @@ async fn fail_first(rt: &TestRuntime, service: &Service<Hanging>, disk: &Hanging
 fn a_failed_disk_fails_alone() {
     test(1, async |rt, disk| {
         let (service, disks) = two_disks(&rt, disk).await;
-        assert_eq!(told(ask(&rt, &service, fence(1)).await), (vec![1, 2], vec![2, 1, 4, 3]));
+        assert_eq!(told(&service, 1, ask(&rt, &service, fence(1)).await), (vec![1, 2], vec![1, 2, 3, 4]));
         // One shard is enough.
         disks[0].disk.fail_write(0);
         assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 1)).await), Status::Io);
-        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![2], vec![4, 3]));
+        assert_eq!(told(&service, 2, ask(&rt, &service, fence(2)).await), (vec![2], vec![3, 4]));
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
         let read =
             Request::Read { target: on(1, 2), block: 5, count: 1, view: View::of(Version::FIRST), reconcile: true };
@@ -155,7 +156,7 @@ fn a_disk_opened_again_is_to_be_fenced_first() {
         let old = service.remove_disk(DiskId(1)).expect("was there");
         assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::Io);
         assert_eq!(service.delete(DiskId(1), ChunkId(1), ReplicaId(1)).await, Err(StoreError::NoSuchDisk(DiskId(1))));
-        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![2], vec![4, 3]));
+        assert_eq!(told(&service, 2, ask(&rt, &service, fence(2)).await), (vec![2], vec![3, 4]));
         for shard in old.mine.values() {
             assert!(matches!(shard.close().await, Err(StoreError::Failed(_))));
         }
@@ -166,7 +167,7 @@ fn a_disk_opened_again_is_to_be_fenced_first() {
         assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 2)).await), Status::Fenced);
         assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::FenceFirst);
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
-        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![1, 2], vec![2, 1, 4, 3]));
+        assert_eq!(told(&service, 2, ask(&rt, &service, fence(2)).await), (vec![1, 2], vec![1, 2, 3, 4]));
         assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::Ok);
         assert!(service.failed_disks().is_empty());
     });
@@ -192,14 +193,10 @@ fn a_disk_that_may_have_forgotten_replicas_says_so() {
         }
         service.replace_disk(DiskId(1), DiskShards { total: 2, mine });
         let fenced = async || match ask(&rt, &service, fence(2)).await {
-            Reply::Fenced { disks, replicas, gaps } => {
+            Reply::Fenced { disks, gaps } => {
                 assert_eq!(disks, [DiskId(1), DiskId(2)]);
                 assert_eq!(gaps, [DiskId(1)]);
-                replicas
-                    .into_iter()
-                    .filter(|r| r.chunk.0 < 3 || r.chunk.0 > 4)
-                    .map(|r| (r.chunk.0, r.damaged))
-                    .collect()
+                held(&service, 2, DiskId(1)).iter().map(|r| (r.chunk.0, r.damaged)).collect()
             }
             other => panic!("not fenced: {other:?}"),
         };
@@ -213,7 +210,7 @@ fn a_disk_that_may_have_forgotten_replicas_says_so() {
             assert_eq!(ask(&rt, &service, create(chunk, adopted)).await, Reply::Done);
         }
         let told: Vec<(u64, bool)> = fenced().await;
-        assert_eq!(told, [(2, false), (6, false), (1, true), (5, false)], "the other shard has forgotten nothing");
+        assert_eq!(told, [(1, true), (2, false), (5, false), (6, false)], "the other shard has forgotten nothing");
         let replicas = vec![(DiskId(1), ChunkId(1), ReplicaId(1))];
         let adopt = Request::Adopt { volume: VOLUME, epoch: Epoch(2), replicas };
         assert_eq!(ask(&rt, &service, (adopt, Bytes::new())).await, Reply::Done);
@@ -227,13 +224,13 @@ fn a_disk_that_hangs_does_not_hold_up_the_fence_of_others() {
     test(3, async |rt, disk| {
         let (service, disks) = two_disks(&rt, disk).await;
         disks[0].hang(true);
-        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![2], vec![4, 3]));
+        assert_eq!(told(&service, 2, ask(&rt, &service, fence(2)).await), (vec![2], vec![3, 4]));
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
         assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::FenceFirst);
         disks[0].hang(false);
         // The fence is durable now, but nobody was told what the disk holds.
         assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::FenceFirst);
-        assert_eq!(told(ask(&rt, &service, fence(2)).await), (vec![1, 2], vec![2, 1, 4, 3]));
+        assert_eq!(told(&service, 2, ask(&rt, &service, fence(2)).await), (vec![1, 2], vec![1, 2, 3, 4]));
         assert_eq!(status(&ask(&rt, &service, write_on(1, 2, 1)).await), Status::Ok);
     });
 }
@@ -247,7 +244,7 @@ fn a_disk_replaced_while_it_is_fenced_is_not_fenced() {
         assert!(service.replace_disk(DiskId(2), second).is_none());
         assert!(fenced.borrow().is_none(), "not durable yet");
         let _ = ask(&rt, &service, write_on(3, 2, 1)).await;
-        assert_eq!(told(fenced.take().expect("answered")), (vec![1], vec![2, 1]));
+        assert_eq!(told(&service, 2, fenced.take().expect("answered")), (vec![1], vec![1, 2]));
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::FenceFirst);
         drop(disks);
     });
@@ -262,18 +259,18 @@ fn a_fence_that_names_one_disk_lets_nobody_use_another() {
             service.replace_disk(DiskId(id), shards);
         }
         // As by a restart: whoever uses the second has not heard what it holds now.
-        assert_eq!(told(ask(&rt, &service, fence_disks(1, &[1])).await), (vec![1], vec![2, 1]));
+        assert_eq!(told(&service, 1, ask(&rt, &service, fence_disks(1, &[1])).await), (vec![1], vec![1, 2]));
         assert_eq!(status(&ask(&rt, &service, write_on(1, 1, 1)).await), Status::Ok);
         assert_eq!(status(&ask(&rt, &service, write_on(3, 1, 1)).await), Status::FenceFirst);
         // A newer one is refused on none of them, an older one on all; a disk that hangs holds up nobody.
         disks[1].hang(true);
         let first = send(&service, fence_disks(2, &[1]), || {});
         rt.sleep(Duration::from_millis(100)).await;
-        assert_eq!(told(first.take().expect("the other disk is waited for")), (vec![1], vec![2, 1]));
+        assert_eq!(told(&service, 2, first.take().expect("the other disk is waited for")), (vec![1], vec![1, 2]));
         assert_eq!(status(&ask(&rt, &service, write_on(3, 1, 2)).await), Status::Fenced);
         disks[1].hang(false);
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::FenceFirst);
-        assert_eq!(told(ask(&rt, &service, fence_disks(2, &[2])).await), (vec![2], vec![4, 3]));
+        assert_eq!(told(&service, 2, ask(&rt, &service, fence_disks(2, &[2])).await), (vec![2], vec![3, 4]));
         assert_eq!(status(&ask(&rt, &service, write_on(3, 2, 1)).await), Status::Ok);
     });
 }
