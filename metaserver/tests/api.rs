@@ -183,6 +183,7 @@ async fn the_openapi_document_has_every_path() {
         "post /v1/volumes/{name}/flatten",
         "get /v1/volumes/{name}/versions",
         "get /v1/volumes/{name}/parent",
+        "get /v1/maps/{volume}",
         "post /v1/volumes/{name}/moved",
         "post /v1/volumes/{name}/sealed",
         "post /v1/volumes/{name}/pruned",
@@ -384,4 +385,23 @@ async fn gateways_do_not_get_into_each_others_way() {
         }
     }
     assert_eq!((chunks.len(), replicas.len()), (16 * 5, 16 * 5 * 3));
+}
+
+#[tokio::test]
+async fn a_map_is_told_from_an_index_on_and_to_the_newest_gateway() {
+    let group = Group::start(1, &PATIENT).await;
+    let c = group.client(0);
+    c.register(1, 11).await;
+    let id = c.create("v", 1).await.unwrap().id;
+    let at = c.attach("v", None).await.unwrap().attachment.unwrap();
+    let opened = c.open("v", &at, 11).await.unwrap();
+    assert!(opened.chunks.is_empty() && !opened.more);
+    let chunks = c.allocate("v", opened.epoch, vec![0, 1, 2, 3]).await.unwrap().chunks;
+    let map = async |query: &str| c.get::<ChunkPage>(&format!("/v1/maps/{id}{query}")).await;
+    assert_eq!(map("").await.unwrap(), ChunkPage { chunks: chunks.clone(), more: false });
+    assert_eq!(map("?after=1&epoch=1").await.unwrap().chunks, chunks[2..]);
+    assert_eq!(map("?after=99999999999").await.unwrap(), ChunkPage::default());
+    assert_eq!(map("?epoch=2").await.unwrap_err().kind, ProblemKind::Fenced);
+    assert_eq!(c.get::<ChunkPage>("/v1/maps/77").await.unwrap_err().kind, ProblemKind::NotFound);
+    assert_eq!(c.get::<ChunkPage>("/v1/maps/v").await.unwrap_err().kind, ProblemKind::Invalid);
 }

@@ -24,6 +24,7 @@
 //! | `POST /v1/volumes/{name}/flatten` | | [`VolumeInfo`] |
 //! | `GET /v1/volumes/{name}/versions` | | [`VolumeVersions`] |
 //! | `GET /v1/volumes/{name}/parent` | | [`VolumeParent`] |
+//! | `GET /v1/maps/{volume}?after=&epoch=` | | [`ChunkPage`] |
 //! | `POST /v1/volumes/{name}/moved` | [`Moved`] | [`VolumeVersions`] |
 //! | `POST /v1/volumes/{name}/sealed` | [`Sealed`] | [`VolumeVersions`] |
 //! | `POST /v1/volumes/{name}/pruned` | [`Pruned`] | [`VolumeVersions`] |
@@ -79,6 +80,7 @@ mod capacity;
 mod events;
 mod load;
 mod maintenance;
+mod maps;
 mod members;
 mod placement;
 mod rebalance;
@@ -94,6 +96,7 @@ pub use capacity::*;
 pub use events::*;
 pub use load::*;
 pub use maintenance::*;
+pub use maps::*;
 pub use members::*;
 pub use placement::*;
 pub use rebalance::*;
@@ -671,8 +674,11 @@ pub struct OpenedVolume {
     pub copies: u8,
     pub min_copies: u8,
     pub geometry: Geometry,
-    /// Every allocated chunk as of the commit of `epoch`, in index order.
+    /// The first allocated chunks as of the commit of `epoch`, in index order.
     pub chunks: Vec<ChunkInfo>,
+    /// There are others: `GET /v1/maps/{volume}` has those behind the last one.
+    #[serde(default)]
+    pub more: bool,
     /// Of the head.
     #[serde(default)]
     pub view: View,

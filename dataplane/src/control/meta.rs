@@ -6,7 +6,7 @@
 use super::members::Members;
 use super::request_id;
 use levee_proto::api::*;
-use levee_proto::{DiskId, NodeId};
+use levee_proto::{DiskId, Epoch, NodeId, VolumeId};
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -81,7 +81,10 @@ impl MetaClient {
     }
 
     pub async fn open(&self, volume: &str, open: &OpenVolume) -> Result<OpenedVolume> {
-        self.post(&format!("/v1/volumes/{volume}/open"), open).await
+        let mut opened: OpenedVolume = self.post(&format!("/v1/volumes/{volume}/open"), open).await?;
+        self.complete_map(opened.id, Some(opened.epoch), &mut opened.chunks, &mut opened.more).await?;
+        self.complete_ancestors(&mut opened.parent).await?;
+        Ok(opened)
     }
 
     pub async fn allocate(&self, volume: &str, ask: &AllocateChunks) -> Result<AllocatedChunks> {
@@ -97,7 +100,22 @@ impl MetaClient {
     }
 
     pub async fn parent(&self, volume: &str) -> Result<VolumeParent> {
-        self.get(&format!("/v1/volumes/{volume}/parent")).await
+        let mut found: VolumeParent = self.get(&format!("/v1/volumes/{volume}/parent")).await?;
+        self.complete_ancestors(&mut found.parent).await?;
+        Ok(found)
+    }
+
+    /// Chunks of a volume behind an index.
+    pub(super) async fn map_page(
+        &self,
+        volume: VolumeId,
+        epoch: Option<Epoch>,
+        after: Option<u32>,
+    ) -> Result<ChunkPage> {
+        let after = after.map(|index| format!("after={index}"));
+        let epoch = epoch.map(|epoch| format!("epoch={epoch}"));
+        let query: Vec<String> = after.into_iter().chain(epoch).collect();
+        self.get(&format!("/v1/maps/{volume}?{}", query.join("&"))).await
     }
 
     pub async fn moved(&self, volume: &str, report: &Moved) -> Result<VolumeVersions> {

@@ -11,6 +11,7 @@ mod deletes;
 mod disks;
 mod intent;
 mod join;
+mod maps;
 mod members;
 mod meta;
 mod metrics;

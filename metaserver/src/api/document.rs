@@ -142,7 +142,8 @@ fn limit_parameter(parameter: &mut Value) {
         "limit" => json!({ "minimum": 1, "maximum": MAX_PAGE }),
         "wait_ms" => json!({ "minimum": 0, "maximum": MAX_WAIT_MS }),
         "id" => json!({ "minimum": 0, "maximum": u32::MAX }),
-        "after" if is("integer") => json!({ "minimum": 0, "maximum": u64::MAX }),
+        "after" | "volume" if is("integer") => json!({ "minimum": 0, "maximum": u64::MAX }),
+        "epoch" => json!({ "minimum": 0, "maximum": u32::MAX }),
         "after" => json!({ "maxLength": 2 * MAX_NAME + 1 }),
         // Of a volume, a snapshot written VOLUME@NAME, or a volume that was deleted and is needed by clones.
         "name" => json!({ "minLength": 1, "maxLength": 2 * MAX_NAME + 1, "pattern": "^[A-Za-z0-9._@-]+$" }),

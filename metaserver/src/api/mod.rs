@@ -130,6 +130,7 @@ fn read_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(snapshots::show))
         .routes(routes!(versions::show))
         .routes(routes!(versions::parent))
+        .routes(routes!(versions::map))
 }
 
 /// Answered by the member that is asked, as far as it knows.

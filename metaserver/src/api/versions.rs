@@ -1,7 +1,7 @@
 //! What gateways follow, and report, of volumes' versions; and what users ask that gateways carry out.
 
 use super::Failure;
-use super::extract::{Answer, Body, Path};
+use super::extract::{Answer, Body, Path, Query};
 use super::volumes::change;
 use crate::app::App;
 use crate::capacity;
@@ -10,7 +10,10 @@ use axum::extract::State;
 use levee_meta_state as state;
 use levee_meta_state::Command;
 use levee_proto::api::*;
+use levee_proto::{Epoch, VolumeId};
+use serde::Deserialize;
 use std::sync::Arc;
+use utoipa::IntoParams;
 
 /// Makes a volume larger, or smaller where nothing was written
 #[utoipa::path(post, path = "/v1/volumes/{name}/resize", tag = "volumes", request_body = ResizeVolume,
@@ -52,6 +55,30 @@ pub async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Resu
 pub async fn parent(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeParent>, Failure> {
     app.barrier.pass().await?;
     Ok(Answer(app.replicated.read(|state| state.volume_parent(&name))?))
+}
+
+/// Where to go on in a volume's map, and for whom.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct MapQuery {
+    /// Index of the last chunk that is known; absent for the first page.
+    after: Option<u64>,
+    /// Of a gateway that asks for its own volume's map: refused when another has opened the volume since.
+    epoch: Option<u32>,
+}
+
+/// Where the chunks of a volume are, page by page
+#[utoipa::path(get, path = "/v1/maps/{volume}", tag = "gateways",
+    params(("volume" = VolumeId, Path, description = "The volume's id"), MapQuery),
+    responses((status = 200, body = ChunkPage), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn map(
+    State(app): State<Arc<App>>,
+    Path(volume): Path<VolumeId>,
+    Query(query): Query<MapQuery>,
+) -> Result<Answer<ChunkPage>, Failure> {
+    app.barrier.pass().await?;
+    let after = query.after.map(|index| u32::try_from(index).unwrap_or(u32::MAX));
+    Ok(Answer(app.replicated.read(|state| state.map_page(volume, query.epoch.map(Epoch), after))?))
 }
 
 async fn report(app: &App, command: Command) -> Result<Answer<VolumeVersions>, Failure> {

@@ -5,10 +5,13 @@
 //! volume has a higher epoch, and replicas refuse the lower.
 
 use crate::command::{Answer, Outcome};
+use crate::map::Room;
 use crate::snapshots::conflict;
 use crate::state::State;
 use crate::tables::{Volume, VolumeAttachment};
-use levee_proto::api::{EventKind, OpenVolume, OpenedVolume, Problem, ProblemKind, SnapshotName, VolumeVersions};
+use levee_proto::api::{
+    ChunkPage, EventKind, OpenVolume, OpenedVolume, Problem, ProblemKind, SnapshotName, VolumeVersions,
+};
 use levee_proto::{NodeId, VolumeId};
 use std::collections::BTreeSet;
 
@@ -84,8 +87,12 @@ impl State {
     }
 
     pub(crate) fn least_attached(&self, alive: &BTreeSet<NodeId>) -> Option<NodeId> {
-        let load = |id: &NodeId| self.index.attached.get(id).map_or(0, BTreeSet::len);
-        alive.iter().copied().filter(|id| self.takes_volumes(*id)).min_by_key(|id| (load(id), *id))
+        alive.iter().copied().filter(|id| self.takes_volumes(*id)).min_by_key(|id| (self.attached_to(*id), *id))
+    }
+
+    /// How many volumes the node serves.
+    pub fn attached_to(&self, node: NodeId) -> usize {
+        self.index.attached.get(&node).map_or(0, BTreeSet::len)
     }
 
     /// Detaching a detached volume is no change, and one that is being repaired counts as detached.
@@ -122,7 +129,9 @@ impl State {
             self.group_reopened(id);
         }
         let volume = &self.tables.volumes[&id];
-        Ok(Answer::Opened(OpenedVolume { parent: self.parent_info(volume), ..opened(id, volume, self.versions(id)) }))
+        let mut room = Room::new();
+        let opened = opened(id, volume, self.versions(id), room.take(volume));
+        Ok(Answer::Opened(OpenedVolume { parent: self.parent_info_within(volume, &mut room), ..opened }))
     }
 
     /// Only the node's newest process may open: a late request of its predecessor would fence it.
@@ -150,7 +159,7 @@ fn over(name: &str) -> Problem {
     )
 }
 
-fn opened(id: VolumeId, volume: &Volume, versions: VolumeVersions) -> OpenedVolume {
+fn opened(id: VolumeId, volume: &Volume, versions: VolumeVersions, page: ChunkPage) -> OpenedVolume {
     OpenedVolume {
         id,
         name: volume.name.clone(),
@@ -160,7 +169,8 @@ fn opened(id: VolumeId, volume: &Volume, versions: VolumeVersions) -> OpenedVolu
         copies: volume.copies,
         min_copies: volume.min_copies,
         geometry: volume.geometry,
-        chunks: volume.chunks.iter().map(|(index, chunk)| chunk.info(*index)).collect(),
+        chunks: page.chunks,
+        more: page.more,
         view: versions.view.clone(),
         snapshots: versions.snapshots.clone(),
         sealed: versions.sealed,

@@ -8,6 +8,7 @@ use crate::capacity::promised;
 use crate::command::{Answer, Outcome, invalid, validate_copies};
 use crate::history::Parent;
 use crate::limits::{MAX_ANCESTORS, MAX_VOLUMES};
+use crate::map::Room;
 use crate::placement::holder;
 use crate::snapshots::{conflict, named};
 use crate::state::State;
@@ -147,20 +148,26 @@ impl State {
         std::iter::successors(Some(volume), parent).count() - 1
     }
 
-    /// What a clone's gateway reads from.
+    /// What a clone's gateway reads from; the maps begin there, and go on as [`State::map_page`]s.
     pub fn parent_info(&self, volume: &Volume) -> Option<ParentInfo> {
+        self.parent_info_within(volume, &mut Room::new())
+    }
+
+    pub(crate) fn parent_info_within(&self, volume: &Volume, room: &mut Room) -> Option<ParentInfo> {
         let Parent { volume: id, version } = volume.parent?;
         let parent = self.tables.volumes.get(&id)?;
         let snapshot = parent.history().snapshots.get(&version)?;
+        let page = room.take(parent);
         Some(ParentInfo {
             volume: id,
             view: snapshot.view(version),
             size: snapshot.size,
             geometry: parent.geometry,
             copies: parent.copies,
-            chunks: parent.chunks.iter().map(|(index, chunk)| chunk.info(*index)).collect(),
-            parent: self.parent_info(parent).map(Box::new),
-            mirrors: self.mirror_infos(&snapshot.mirrors),
+            chunks: page.chunks,
+            more: page.more,
+            parent: self.parent_info_within(parent, room).map(Box::new),
+            mirrors: self.mirror_infos(&snapshot.mirrors, room),
         })
     }
 

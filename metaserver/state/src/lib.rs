@@ -40,6 +40,7 @@ mod keys;
 mod level;
 pub mod limits;
 mod maintenance;
+mod map;
 mod members;
 mod mirrors;
 mod nodes;

@@ -11,9 +11,10 @@
 
 use crate::history::{History, Parent};
 use crate::limits::{MAX_SNAPSHOT_MIRRORS, MAX_VOLUMES, MIRROR_CLONES};
+use crate::map::Room;
 use crate::state::State;
 use crate::tables::Volume;
-use levee_proto::api::{DiskState, MirrorInfo, SnapshotState};
+use levee_proto::api::{ChunkPage, DiskState, MirrorInfo, SnapshotState};
 use levee_proto::{Epoch, Version, View, VolumeId};
 use std::collections::BTreeMap;
 
@@ -113,11 +114,11 @@ impl State {
     }
 
     /// Those of a snapshot that can be read.
-    pub(crate) fn mirror_infos(&self, mirrors: &[VolumeId]) -> Vec<MirrorInfo> {
+    pub(crate) fn mirror_infos(&self, mirrors: &[VolumeId], room: &mut Room) -> Vec<MirrorInfo> {
         let info = |id: &VolumeId| {
             let (volume, view) = self.ready_mirror(*id)?;
-            let chunks = volume.chunks.iter().map(|(index, chunk)| chunk.info(*index)).collect();
-            Some(MirrorInfo { volume: *id, view, chunks })
+            let ChunkPage { chunks, more } = room.take(volume);
+            Some(MirrorInfo { volume: *id, view, chunks, more })
         };
         mirrors.iter().filter_map(info).collect()
     }

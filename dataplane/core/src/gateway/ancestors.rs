@@ -28,6 +28,9 @@ const MAX_MIRRORS: usize = 16;
 /// The meta server is asked no more often than this whether there are more replicas, only because some are slow.
 const LOOK_PAUSE: Duration = Duration::from_secs(30);
 
+/// What is missing would read as zeros.
+const INCOMPLETE: &str = "an ancestor's map is not complete";
+
 /// The snapshots that a volume grew from.
 pub(super) struct Ancestors {
     /// Nearest first.
@@ -143,6 +146,7 @@ pub(super) fn check(volume: &OpenedVolume) -> Result<(), String> {
         () if chain().count() > MAX_ANCESTORS => Err(format!("it has more than {MAX_ANCESTORS} ancestors")),
         () if chain().any(|p| p.geometry != volume.geometry) => Err("an ancestor has another geometry".into()),
         () if !chain().all(|p| p.view.is_valid()) => Err("an ancestor's view is unusable".into()),
+        () if chain().any(|p| p.more) => Err(INCOMPLETE.into()),
         () => Ok(()),
     }
 }
@@ -284,6 +288,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let answer = self.0.cluster.parent().await;
         ancestors.asking.set(false);
         match answer {
+            Ok(Some(parent)) if std::iter::successors(Some(&parent), |p| p.parent.as_deref()).any(|p| p.more) => {
+                warn!(volume = %self.0.volume.name, "{INCOMPLETE}: not followed");
+            }
             Ok(Some(parent)) => {
                 let known = ancestors.layers();
                 let found = layers(Some(&parent), self.0.volume.id, &known);

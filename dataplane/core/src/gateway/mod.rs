@@ -487,6 +487,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 /// Whether an opened volume, as the meta server described it, can be served at all.
 pub fn check(volume: &OpenedVolume) -> Result<(), String> {
     check_size(volume.size)?;
+    if volume.more {
+        return Err("its map is not complete: what is missing would read as zeros".into());
+    }
     if !volume.geometry.is_valid() || volume.geometry.stripe_unit > MAX_STRIPE_UNIT {
         return Err("geometry is unusable".into());
     }

@@ -319,6 +319,7 @@ impl World {
             min_copies: self.0.min_copies,
             geometry: Geometry::default(),
             chunks: volume.chunks.values().cloned().collect(),
+            more: false,
             view: volume.versions.view.clone(),
             snapshots: volume.versions.snapshots.clone(),
             sealed: volume.versions.sealed,
@@ -458,6 +459,7 @@ impl World {
             volume: *volume,
             view: view.clone(),
             chunks: volumes[volume].chunks.values().cloned().collect(),
+            more: false,
         };
         all.iter().filter(|(original, ..)| *original == of).map(info).collect()
     }
@@ -473,6 +475,7 @@ impl World {
             geometry: Geometry::default(),
             copies: 3,
             chunks,
+            more: false,
             parent,
             mirrors: self.mirrors(volume),
         })

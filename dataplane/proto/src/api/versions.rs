@@ -239,8 +239,11 @@ pub struct ParentInfo {
     /// The clone's own is the same.
     pub geometry: Geometry,
     pub copies: u8,
-    /// Every allocated chunk, in index order.
+    /// The first allocated chunks, in index order.
     pub chunks: Vec<ChunkInfo>,
+    /// There are others: `GET /v1/maps/{volume}` has those behind the last one.
+    #[serde(default)]
+    pub more: bool,
     #[serde(default)]
     #[schema(no_recursion)]
     pub parent: Option<Box<ParentInfo>>,
@@ -254,8 +257,11 @@ pub struct ParentInfo {
 pub struct MirrorInfo {
     pub volume: VolumeId,
     pub view: View,
-    /// Every allocated chunk, in index order; the geometry is the snapshot's.
+    /// The first allocated chunks, in index order; the geometry is the snapshot's.
     pub chunks: Vec<ChunkInfo>,
+    /// There are others: `GET /v1/maps/{volume}` has those behind the last one.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// The ancestors of a volume as of now: their chunks move when they are repaired.
