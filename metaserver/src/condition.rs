@@ -89,7 +89,7 @@ mod tests {
             latency_us: *latency_us,
         };
         let links = links.iter().map(link).collect();
-        Heartbeat { incarnation: Uuid::nil(), disks: vec![], volumes: vec![], deleted: vec![], links }
+        Heartbeat { incarnation: Uuid::nil(), disks: vec![], volumes: vec![], part: None, deleted: vec![], links }
     }
 
     fn word(observed: &Observed, node: u32, now: Instant) -> (NodeCondition, String) {

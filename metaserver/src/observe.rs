@@ -59,10 +59,15 @@ impl Observed {
     }
 
     pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Instant) {
+        let mut volumes: BTreeMap<_, _> = beat.volumes.into_iter().map(|v| (v.volume, v)).collect();
+        if let (Some(part), Some(before)) = (beat.part, self.nodes.get_mut(&node)) {
+            let others = std::mem::take(&mut before.volumes).into_iter().filter(|(id, _)| !part.contains(*id));
+            volumes.extend(others);
+        }
         let heard = Heard {
             at: now,
             disks: beat.disks.into_iter().map(|d| (d.disk, d)).collect(),
-            volumes: beat.volumes.into_iter().map(|v| (v.volume, v)).collect(),
+            volumes,
             links: beat.links.into_iter().map(|link| (link.node, link)).collect(),
         };
         self.hear(node, heard, now);
@@ -199,6 +204,32 @@ impl Observed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use levee_proto::api::VolumeSpan;
+
+    fn report(volume: u64) -> VolumeReport {
+        let report = serde_json::json!({
+            "volume": volume, "epoch": 1, "state": "serving", "healthy_chunks": 1, "degraded_chunks": 0,
+        });
+        serde_json::from_value(report).unwrap()
+    }
+
+    #[test]
+    fn what_heartbeats_say_of_parts_is_put_together() {
+        let (node, now) = (NodeId(1), Instant::now());
+        let mut observed = Observed::new(1, now, Duration::from_secs(3));
+        let mut hear = |ids: &[u64], part: Option<(u64, u64)>| {
+            let volumes = ids.iter().copied().map(report).collect();
+            let part = part.map(|(first, last)| VolumeSpan { first: VolumeId(first), last: VolumeId(last) });
+            let (incarnation, disks, deleted, links) = (uuid::Uuid::nil(), vec![], vec![], vec![]);
+            observed.heartbeat(node, Heartbeat { incarnation, disks, volumes, part, deleted, links }, now);
+            observed.nodes[&node].volumes.keys().map(|id| id.0).collect::<Vec<_>>()
+        };
+        assert_eq!(hear(&[2, 5], Some((0, 5))), [2, 5]);
+        assert_eq!(hear(&[8, 9], Some((6, u64::MAX))), [2, 5, 8, 9]);
+        assert_eq!(hear(&[5], Some((0, 5))), [5, 8, 9], "one is served no more");
+        assert_eq!(hear(&[], Some((6, u64::MAX))), [5]);
+        assert_eq!(hear(&[1], None), [1], "of all");
+    }
 
     #[test]
     fn a_node_is_unknown_then_up_then_down() {

@@ -389,6 +389,10 @@ pub struct Heartbeat {
     pub incarnation: Uuid,
     pub disks: Vec<DiskUsage>,
     pub volumes: Vec<VolumeReport>,
+    /// It speaks of the volumes with these ids, and says nothing of others; absent: it speaks of all. A daemon that serves
+    /// thousands needs several heartbeats to name them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<VolumeSpan>,
     /// Replicas that are gone from disk, as asked for in [`Intent::deletes`]; at most 1000.
     #[serde(default)]
     pub deleted: Vec<ReplicaRef>,
@@ -493,6 +497,20 @@ pub struct ReplicaRef {
     pub disk: DiskId,
     pub chunk: ChunkId,
     pub replica: ReplicaId,
+}
+
+/// Volumes from one id to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeSpan {
+    pub first: VolumeId,
+    pub last: VolumeId,
+}
+
+impl VolumeSpan {
+    /// Whether the volume is one of them.
+    pub fn contains(&self, volume: VolumeId) -> bool {
+        (self.first..=self.last).contains(&volume)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

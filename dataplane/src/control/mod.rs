@@ -15,6 +15,7 @@ mod maps;
 mod members;
 mod meta;
 mod metrics;
+mod parts;
 mod report;
 mod request_id;
 mod versions;

@@ -1,6 +1,7 @@
 //! What is: heartbeats to the meta server, and the same for whoever asks the daemon itself.
 
-use super::{Complaint, Control};
+use super::parts::parts;
+use super::{Complaint, Control, MetaError};
 use crate::core::CoreReport;
 use crate::links::merge;
 use crate::volume::VolumeStatus;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 /// Between heartbeats, unless there is news.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// Most chunks named in one heartbeat, over all volumes: a node that was lost degrades thousands.
+/// Most chunks that are named, over all volumes: a node that was lost degrades thousands.
 const MAX_CHUNKS: usize = 1024;
 
 impl Control {
@@ -23,15 +24,28 @@ impl Control {
             let links = seen(&cores);
             let status = self.status_of(cores);
             self.share_background_rate(&status.volumes).await;
-            let (disks, mut volumes) = (status.disks, status.volumes);
-            bound_chunks(&mut volumes, MAX_CHUNKS);
-            let beat = Heartbeat { incarnation: self.incarnation, disks, volumes, deleted: deleted.clone(), links };
-            match self.meta.heartbeat(self.joined().node, &beat).await {
-                Ok(_) => self.deletes.reported(&deleted),
+            match self.tell(status, &deleted, links).await {
+                Ok(()) => self.deletes.reported(&deleted),
                 Err(e) => complaint.say(&format!("heartbeat: {e}")),
             }
             let _ = tokio::time::timeout(HEARTBEAT, news.recv()).await;
         }
+    }
+
+    /// Tells the meta server how the daemon does, in as many heartbeats as that takes.
+    async fn tell(
+        &self,
+        status: DaemonStatus,
+        deleted: &[ReplicaRef],
+        links: Vec<LinkReport>,
+    ) -> Result<(), MetaError> {
+        let (incarnation, disks) = (self.incarnation, status.disks);
+        for (part, volumes) in parts(status.volumes) {
+            let (disks, deleted, links) = (disks.clone(), deleted.to_vec(), links.clone());
+            let beat = Heartbeat { incarnation, disks, volumes, part, deleted, links };
+            self.meta.heartbeat(self.joined().node, &beat).await?;
+        }
+        Ok(())
     }
 
     /// How the daemon does.
@@ -40,14 +54,17 @@ impl Control {
     }
 
     fn status_of(&self, cores: Vec<CoreReport>) -> DaemonStatus {
+        let disks = self.disk_usage(&cores);
+        let mut volumes: Vec<_> = cores.into_iter().flat_map(|c| c.volumes).map(|v| self.complete(v)).collect();
+        bound_chunks(&mut volumes, MAX_CHUNKS);
         DaemonStatus {
             name: self.args.name.clone(),
             node: self.node.borrow().as_ref().map(|j| j.node),
             incarnation: self.incarnation,
             pid: std::process::id(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
-            disks: self.disk_usage(&cores),
-            volumes: cores.into_iter().flat_map(|c| c.volumes).map(|v| self.complete(v)).collect(),
+            disks,
+            volumes,
         }
     }
 
@@ -127,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_names_a_bounded_number_of_chunks() {
+    fn a_bounded_number_of_chunks_is_named() {
         for (given, left) in [
             (vec![3, 0, 4], vec![3, 0, 4]),
             (vec![8, 8, 8], vec![3, 3, 3]),

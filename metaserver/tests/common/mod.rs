@@ -303,7 +303,7 @@ pub fn node(i: u32, incarnation: u128) -> RegisterNode {
 
 pub fn heartbeat(incarnation: u128) -> Heartbeat {
     let incarnation = Uuid::from_u128(incarnation);
-    Heartbeat { incarnation, disks: Vec::new(), volumes: Vec::new(), deleted: Vec::new(), links: Vec::new() }
+    Heartbeat { incarnation, disks: vec![], volumes: vec![], part: None, deleted: vec![], links: vec![] }
 }
 
 fn lost(error: reqwest::Error) -> Problem {
