@@ -813,6 +813,9 @@ pub enum VerifyEvent {
     },
 }
 
+/// Most mismatches that one verification names.
+pub const MAX_MISMATCHES: usize = 1000;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VerifyReport {
     pub volume: String,
@@ -820,8 +823,11 @@ pub struct VerifyReport {
     pub chunks: u32,
     /// Blocks compared, each in all copies.
     pub blocks: u64,
-    /// Empty when all copies are equal.
+    /// Empty when all copies are equal; the first of them, at most [`MAX_MISMATCHES`].
     pub mismatches: Vec<VerifyMismatch>,
+    /// How many there are beside those.
+    #[serde(default)]
+    pub more_mismatches: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -55,12 +55,12 @@ fn conclude(report: &VerifyReport, nodes: &[NodeInfo], out: &Output) -> anyhow::
     if equal {
         return Ok(());
     }
-    let (count, volume) = (report.mismatches.len(), &report.volume);
+    let (count, volume) = (report.mismatches.len() as u64 + report.more_mismatches, &report.volume);
     Err(Found(format!("volume {volume}: {count} mismatches between its copies")).into())
 }
 
 fn describe(report: &VerifyReport, nodes: &[NodeInfo]) -> String {
-    let VerifyReport { volume, copies, chunks, blocks, mismatches } = report;
+    let VerifyReport { volume, copies, chunks, blocks, mismatches, more_mismatches } = report;
     if mismatches.is_empty() {
         return format!("Volume {volume}: all {copies} copies are equal ({blocks} blocks in {chunks} chunks).");
     }
@@ -68,5 +68,6 @@ fn describe(report: &VerifyReport, nodes: &[NodeInfo]) -> String {
         let node = node_name(found.node, nodes);
         format!("chunk {} on {node}, disk {}: {}", found.chunk_index, found.disk, found.problem)
     });
-    lines.collect::<Vec<_>>().join("\n")
+    let more = (*more_mismatches > 0).then(|| format!("and {more_mismatches} others"));
+    lines.chain(more).collect::<Vec<_>>().join("\n")
 }

@@ -52,20 +52,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// How the volume does.
     pub fn report(&self) -> GatewayReport {
         let counters = &self.0.counters;
-        let leaving = self.0.leaving.borrow();
-        let chunks = self.chunks();
-        let mut degraded: Vec<ChunkReport> = chunks
-            .iter()
-            .filter(|c| !(c.is_served() && self.is_whole(c)))
-            .map(|c| c.report(self.0.volume.copies, &leaving, |disk| self.is_fenced(disk)))
-            .collect();
-        degraded.sort_by_key(|c| (c.served, c.current, c.index));
-        degraded.truncate(MAX_CHUNK_REPORTS);
         GatewayReport {
             health: self.health(),
             leaving_replicas: self.leaving_replicas() as u32,
             full: counters.without_space.get() > 0,
-            degraded,
+            degraded: self.degraded(),
             copied_bytes: counters.copied_bytes.get(),
             hedged_reads: counters.hedged_reads.get(),
             evictions: counters.evictions.get(),
@@ -76,12 +67,32 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
+    /// The chunks that need it most. A node that is away concerns all chunks of a large volume: only those that are named are
+    /// looked at closely.
+    fn degraded(&self) -> Vec<ChunkReport> {
+        let chunks = self.0.chunks.borrow();
+        let degraded = chunks.iter().flatten().filter(|c| !(c.is_served() && self.is_whole(c)));
+        let mut worst: Vec<_> = degraded.map(|c| ((c.is_served(), c.current_members(), c.index), c)).collect();
+        if worst.len() > MAX_CHUNK_REPORTS {
+            worst.select_nth_unstable_by_key(MAX_CHUNK_REPORTS, |(key, _)| *key);
+            worst.truncate(MAX_CHUNK_REPORTS);
+        }
+        worst.sort_unstable_by_key(|(key, _)| *key);
+        let leaving = self.0.leaving.borrow();
+        worst.iter().map(|(_, c)| c.report(self.0.volume.copies, &leaving, |disk| self.is_fenced(disk))).collect()
+    }
+
     fn is_fenced(&self, disk: DiskId) -> bool {
         self.0.sessions.borrow().get(&disk).is_some_and(|s| s.is_up())
     }
 }
 
 impl Chunk {
+    /// Members that are up to date.
+    fn current_members(&self) -> u8 {
+        self.state.borrow().present().filter(|(_, m)| m.live && m.is_current()).count() as u8
+    }
+
     fn report(&self, copies: u8, leaving: &Leaving, is_fenced: impl Fn(DiskId) -> bool) -> ChunkReport {
         let state = self.state.borrow();
         let in_doubt = |m: &Member| state.stage == Stage::InDoubt && is_fenced(m.place.disk);
@@ -99,7 +110,7 @@ impl Chunk {
         });
         ChunkReport {
             index: self.index,
-            current: state.present().filter(|(_, m)| m.live && m.is_current()).count() as u8,
+            current: self.current_members(),
             wanted: copies,
             served: self.is_served(),
             behind: behind.collect(),

@@ -7,7 +7,7 @@ use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
-use levee_proto::api::{VerifyEvent, VerifyMismatch, VerifyReport};
+use levee_proto::api::{MAX_MISMATCHES, VerifyEvent, VerifyMismatch, VerifyReport};
 use levee_proto::wire::{BlockEntry, Digest, Reply, Request, Status};
 use levee_proto::{BLOCKS_PER_CHUNK, Seq};
 use std::rc::Rc;
@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// Guests may wait so long behind a comparison that waits for writes.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// Blocks of one copy that a report names.
+const MAX_NAMED: usize = 16;
 /// How often copies that are still behind are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -32,6 +34,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             chunks: chunks.len() as u32,
             blocks: 0,
             mismatches: vec![],
+            more_mismatches: 0,
         };
         for (done, chunk) in chunks.iter().enumerate() {
             tell(VerifyEvent::Progress { done: done as u32, total: chunks.len() as u32 });
@@ -107,7 +110,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             let problem = match scan {
                 Err(why) => why.clone(),
                 Ok(s) if !s.bad.is_empty() => {
-                    format!("{} blocks do not match their checksums: {:?}", s.bad.len(), s.bad)
+                    format!("{} blocks do not match their checksums: {}", s.bad.len(), named(&s.bad))
                 }
                 Ok(s) if Some(s.digest) == agreed => continue,
                 // Digests tell of entries that only some have pruned, too.
@@ -115,12 +118,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 Ok(_) if self.is_alike(chunk, *i, model.unwrap_or(*i), |_| true).await => continue,
                 Ok(_) => "it differs from the other copies".to_string(),
             };
-            report.mismatches.push(VerifyMismatch {
-                chunk_index: chunk.index,
-                node: place.node,
-                disk: place.disk,
-                problem,
-            });
+            let (chunk_index, node, disk) = (chunk.index, place.node, place.disk);
+            note(report, VerifyMismatch { chunk_index, node, disk, problem });
         }
         report.blocks += scans.iter().flatten().map(|s| u64::from(s.blocks)).max().unwrap_or(0);
         Ok(())
@@ -165,6 +164,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 }
 
+/// A report has an end, however much is wrong.
+fn note(report: &mut VerifyReport, mismatch: VerifyMismatch) {
+    match report.mismatches.len() < MAX_MISMATCHES {
+        true => report.mismatches.push(mismatch),
+        false => report.more_mismatches += 1,
+    }
+}
+
+/// The first of these blocks.
+fn named(blocks: &[u32]) -> String {
+    let shown = &blocks[..blocks.len().min(MAX_NAMED)];
+    let more = if shown.len() < blocks.len() { " and others" } else { "" };
+    format!("{shown:?}{more}")
+}
+
 struct Scan {
     digest: Digest,
     blocks: u32,
@@ -174,4 +188,29 @@ struct Scan {
 fn most_common(digests: impl Iterator<Item = Digest>) -> Option<Digest> {
     let all: Vec<Digest> = digests.collect();
     all.iter().copied().max_by_key(|d| all.iter().filter(|o| *o == d).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use levee_proto::{DiskId, NodeId};
+
+    #[test]
+    fn a_report_has_an_end() {
+        let mut report = VerifyReport {
+            volume: "v".into(),
+            copies: 3,
+            chunks: 9,
+            blocks: 0,
+            mismatches: vec![],
+            more_mismatches: 0,
+        };
+        for chunk_index in 0..MAX_MISMATCHES as u32 + 7 {
+            let problem = format!("{} are bad", named(&(0..BLOCKS_PER_CHUNK).collect::<Vec<_>>()));
+            note(&mut report, VerifyMismatch { chunk_index, node: NodeId(1), disk: DiskId(1), problem });
+        }
+        assert_eq!((report.mismatches.len(), report.more_mismatches), (MAX_MISMATCHES, 7));
+        assert!(report.mismatches.iter().all(|m| m.problem.len() < 200), "{:?}", report.mismatches[0]);
+        assert_eq!(named(&[3, 4]), "[3, 4]");
+    }
 }
