@@ -22,6 +22,8 @@ pub const MAX_BATCH: usize = 256;
 pub const MAX_BATCH_WEIGHT: usize = 1 << 20;
 /// Volumes of a batch that one command creates, where each stands for itself.
 pub const BATCH_PIECE: usize = 1000;
+/// Volumes that one node serves: its intent names each, and so do its reports.
+pub const MAX_SERVED: usize = 10_000;
 /// Requests that wait to be proposed, and reads that wait for the leadership check.
 pub const MAX_QUEUE: usize = 4096;
 /// Jobs that wait for the database's writer thread.

@@ -9,8 +9,8 @@ pub const BLOCK_SIZE: usize = 4096;
 pub const CHUNK_SIZE: u64 = 64 << 20;
 /// Blocks in a chunk.
 pub const BLOCKS_PER_CHUNK: u32 = (CHUNK_SIZE / BLOCK_SIZE as u64) as u32;
-/// The largest volume, bytes: chunk indexes stay within 32 bits with room to spare.
-pub const MAX_VOLUME_SIZE: u64 = 1 << 50;
+/// The largest volume, bytes: 262,144 chunks. Its gateway knows each of them, and looks at all of them every second.
+pub const MAX_VOLUME_SIZE: u64 = 16 << 40;
 
 /// How a volume's addresses are spread over its chunks. Recorded when the volume is created.
 ///

@@ -4,11 +4,13 @@ use super::Failure;
 use super::extract::{Answer, Body, Paging, Path, Query, page};
 use crate::app::App;
 use crate::capacity;
+use crate::limits::MAX_SERVED;
 use crate::proposer::unexpected;
 use axum::extract::State;
 use axum::http::StatusCode;
 use levee_meta_state as state;
 use levee_meta_state::Command;
+use levee_proto::NodeId;
 use levee_proto::api::*;
 use std::sync::Arc;
 
@@ -88,15 +90,37 @@ pub async fn attach(
     Path(name): Path<String>,
     Body(request): Body<AttachVolume>,
 ) -> Result<Answer<VolumeInfo>, Failure> {
-    let chosen = request.node.is_some();
+    let node = request.node;
     let alive = app.observed(|observed, now| {
-        let look = |state: &state::State| {
-            if chosen { observed.alive(state, now) } else { observed.best(state, now) }
-        };
-        app.replicated.read(look)
-    });
-    let volume = change(&app, Command::Attach { name, node: request.node, alive }).await?;
+        app.replicated.read(|state| match &node {
+            Some(node) => check_serves_more(state, &name, node).map(|()| observed.alive(state, now)),
+            None => Ok(observed.best(state, now).into_iter().filter(|node| serves_more(state, *node)).collect()),
+        })
+    })?;
+    let volume = change(&app, Command::Attach { name, node, alive }).await?;
     Ok(Answer(volume))
+}
+
+fn serves_more(state: &state::State, node: NodeId) -> bool {
+    state.attached_to(node) < MAX_SERVED
+}
+
+/// A node that serves so many volumes gets no other ones.
+fn check_serves_more(state: &state::State, volume: &str, node: &str) -> Result<(), Problem> {
+    let is_there = |id: NodeId| {
+        let attachment = state.volume_named(volume).ok().and_then(|v| v.attachment);
+        attachment.is_some_and(|a| a.node == id && !a.repair)
+    };
+    match state.node_named(node) {
+        Some(id) if !serves_more(state, id) && !is_there(id) => {
+            let (volume, node) = (shown_name(volume), shown_name(node));
+            let why = format!(
+                "volume '{volume}' cannot be attached to node '{node}', which serves {MAX_SERVED} volumes, the most"
+            );
+            Err(Problem::new(ProblemKind::Conflict, format!("{why}: choose another node")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Has the volume's node stop serving it

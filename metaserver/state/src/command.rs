@@ -9,7 +9,7 @@ use crate::limits::*;
 use crate::maintenance::validate_maintenance;
 use crate::rebalance::validate_moves;
 use levee_proto::api::*;
-use levee_proto::units::MAX_VOLUME_SIZE;
+use levee_proto::units::{MAX_VOLUME_SIZE, show_size};
 use levee_proto::{BLOCK_SIZE, DiskId, NodeId, ReplicaId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -368,7 +368,8 @@ fn validate_size(name: &str, size: u64) -> Result<(), Problem> {
         return Ok(());
     }
     Err(invalid(format!(
-        "volume '{name}' cannot have {size} bytes: the size must be a multiple of {block}, at least {block} and at most {MAX_VOLUME_SIZE}"
+        "volume '{name}' cannot have {size} bytes: the size must be a multiple of {block}, at least {block} and at most {}",
+        show_size(MAX_VOLUME_SIZE)
     )))
 }
 

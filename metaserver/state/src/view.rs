@@ -13,6 +13,10 @@ impl State {
         self.tables.nodes.get(&id)
     }
 
+    pub fn node_named(&self, name: &str) -> Option<NodeId> {
+        self.index.node_by_name.get(name).copied()
+    }
+
     pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.tables.nodes.keys().copied()
     }

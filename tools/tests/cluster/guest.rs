@@ -49,6 +49,11 @@ impl Guest {
         self.begin_write_of(offset, &data);
     }
 
+    /// Begins to write the pattern of one block.
+    pub fn begin_block(&mut self, offset: u64) {
+        self.begin_write_of(offset, &pattern(offset / BLOCK as u64));
+    }
+
     /// Writes the same byte all over a range, [`REQUEST`] bytes at a time.
     pub fn fill(&mut self, range: std::ops::Range<u64>, byte: u8) {
         for at in range.clone().step_by(REQUEST) {

@@ -9,6 +9,7 @@ mod groups;
 mod guest;
 mod images;
 mod init;
+mod large;
 mod metas;
 mod mirrors;
 mod node_loss;

@@ -69,7 +69,7 @@ fn what_cannot_be_done_is_refused_in_one_line() {
     for (command, word) in [
         ("volume create odd --size 0", "not 0"),
         ("volume create odd --size 4097", "multiple of 4096"),
-        ("volume create odd --size 2048T", "at most 1 PiB"),
+        ("volume create odd --size 2048T", "at most 16 TiB"),
         ("volume create odd --size 99999999999T", "too large"),
         ("volume create odd --size big", "not a size"),
         ("volume create odd --size 1G --copies 6", "--copies"),
