@@ -48,7 +48,10 @@ mod tests {
         serde_json::from_value(report).unwrap()
     }
 
-    fn divided(ids: &[u64], reports: usize) -> Vec<(Option<(u64, u64)>, Vec<u64>)> {
+    /// The first and the last id that a part speaks of, and those that it names.
+    type Ids = (Option<(u64, u64)>, Vec<u64>);
+
+    fn divided(ids: &[u64], reports: usize) -> Vec<Ids> {
         let one = serde_json::to_vec(&report(1)).unwrap().len() + 1;
         let parts = divide(ids.iter().copied().map(report).collect(), one * reports);
         let span = |span: VolumeSpan| (span.first.0, span.last.0);
