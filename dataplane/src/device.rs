@@ -2,7 +2,7 @@
 
 use crate::stats::{IoKind, IoStats};
 use bytes::Bytes;
-use levee_core::gateway::{Cluster, Gateway, Stopped};
+use levee_core::gateway::{Cluster, Failure, Gateway};
 use levee_core::ports::Runtime;
 use levee_vhost::{BlockDevice, IoError};
 use std::rc::Rc;
@@ -29,10 +29,13 @@ impl<R: Runtime, C: Cluster> VolumeDevice<R, C> {
         &self,
         kind: IoKind,
         bytes: u64,
-        io: impl Future<Output = Result<T, Stopped>>,
+        io: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, IoError> {
         let begin = Instant::now();
-        let done = io.await.map_err(|_| IoError::Stopped)?;
+        let done = io.await.map_err(|failure| match failure {
+            Failure::Stopped(_) => IoError::Stopped,
+            Failure::Lost => IoError::Failed,
+        })?;
         let took = begin.elapsed();
         self.stats.record(kind, bytes, took);
         if took >= SLOW {

@@ -111,7 +111,9 @@ impl Volume {
     ) -> Volume {
         let rt = GlommioRuntime::new();
         let cluster = VolumeLinks { links, volume: opened.name.clone(), epoch: opened.epoch };
-        let gateway = Gateway::open(rt, cluster, node, opened.clone(), Options::default());
+        // Nobody uses one without a socket: it is open for its copies' sake.
+        let gateway_options = Options { scrub_at_once: options.socket.is_none(), ..Options::default() };
+        let gateway = Gateway::open(rt, cluster, node, opened.clone(), gateway_options);
         let volume = Volume(Rc::new(Inner {
             id: opened.id,
             gateway,
@@ -231,8 +233,11 @@ impl Volume {
             leaving_replicas: gateway.leaving_replicas,
             full: gateway.full,
             copied_bytes: gateway.copied_bytes,
+            scrubbed_blocks: gateway.scrubbed_blocks,
+            scrub_passes: gateway.scrub_passes,
             versions_progress: self.0.gateway.versions_progress(),
             degraded: gateway.degraded,
+            lost: gateway.lost,
             load: self.0.stats.load(),
         };
         let counts = Counts {

@@ -76,6 +76,12 @@ pub const MAX_REPAIRS: usize = 4;
 pub const MAX_CHORES: usize = 8;
 /// Chunks that one look at unused volumes goes through, about: commits wait meanwhile.
 pub const REPAIR_SCAN: usize = 20_000;
+/// In this time every unused volume has its turn to be scrubbed: a week, as of those in use.
+pub const SCRUB_PERIOD_MINUTES: u64 = 7 * 24 * 60;
+/// Unused volumes that are scrubbed at a time, in the whole cluster.
+pub const MAX_SCRUBS: usize = 2;
+/// Of those whose turn it was, so many wait. Others wait for their next turn.
+pub const MAX_SCRUBS_DUE: usize = 4096;
 /// How long an unused volume must be whole before its repair ends.
 pub const REPAIR_SETTLED: Duration = Duration::from_secs(2);
 /// How long a repair may get nowhere before others have their turn.

@@ -254,8 +254,11 @@ fn serving(volume: VolumeId, epoch: Epoch) -> VolumeReport {
         leaving_replicas: 0,
         full: false,
         copied_bytes: 0,
+        scrubbed_blocks: 0,
+        scrub_passes: 1,
         versions_progress: 0,
         degraded: vec![],
+        lost: vec![],
         load: VolumeLoad::default(),
     }
 }

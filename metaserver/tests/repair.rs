@@ -76,8 +76,11 @@ fn serving(opened: &OpenedVolume, leaving_replicas: u32) -> VolumeReport {
         leaving_replicas,
         full: false,
         copied_bytes: 77,
+        scrubbed_blocks: 0,
+        scrub_passes: 1,
         versions_progress: 0,
         degraded: vec![],
+        lost: vec![],
         load: VolumeLoad::default(),
     }
 }

@@ -175,8 +175,11 @@ async fn put_in_order(c: &Client, node: NodeId, opened: &OpenedVolume) {
         leaving_replicas: 0,
         full: false,
         copied_bytes: 0,
+        scrubbed_blocks: 0,
+        scrub_passes: 1,
         versions_progress: 0,
         degraded: vec![],
+        lost: vec![],
         load: VolumeLoad::default(),
     });
     patiently("the volume being detached again", async || {

@@ -23,8 +23,14 @@ pub trait Disk: 'static {
     /// Writes the whole buffer. Durable only after a later [`Disk::sync`].
     fn write(&self, pos: u64, buf: Self::WriteBuf) -> impl Future<Output = io::Result<()>>;
 
-    /// Reads `len` bytes. Fails if they reach beyond the end.
+    /// Reads `len` bytes. Fails if they reach beyond the end, or if any of them cannot be read: which, is found out by reading
+    /// block by block.
     fn read(&self, pos: u64, len: usize) -> impl Future<Output = io::Result<Self::ReadBuf>>;
+
+    /// Whether the disk as a whole has failed: an error of a read then says nothing of what was to be read.
+    fn has_failed(&self) -> bool {
+        false
+    }
 
     /// Makes every completed write durable on the medium.
     fn sync(&self) -> impl Future<Output = io::Result<()>>;

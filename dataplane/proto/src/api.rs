@@ -440,16 +440,28 @@ pub struct VolumeReport {
     /// Bytes that were copied to make members whole since the volume was opened.
     #[serde(default)]
     pub copied_bytes: u64,
+    /// Blocks, of all copies, that were read to find out whether they can be, since the volume was opened; and how often that
+    /// was done to all of it.
+    #[serde(default)]
+    pub scrubbed_blocks: u64,
+    #[serde(default)]
+    pub scrub_passes: u64,
     /// Moves while snapshots are completed, entries dropped, or ancestors' blocks copied; 0 while there is nothing to do.
     #[serde(default)]
     pub versions_progress: u64,
     /// Chunks that do not have all their copies, at most [`MAX_CHUNK_REPORTS`].
     #[serde(default)]
     pub degraded: Vec<ChunkReport>,
+    /// What no copy can give any more, as far as anybody has tried to read it, at most [`MAX_LOST_RANGES`] ranges: the guest
+    /// gets an I/O error there until it is written.
+    #[serde(default)]
+    pub lost: Vec<ByteRange>,
     #[serde(default)]
     pub load: VolumeLoad,
 }
 
+/// Most ranges of lost data named in one [`VolumeReport`].
+pub const MAX_LOST_RANGES: usize = 32;
 /// Most chunks named in one [`VolumeReport`].
 pub const MAX_CHUNK_REPORTS: usize = 64;
 

@@ -245,6 +245,8 @@ pub enum Scope {
     Named,
     /// Also all others of these blocks with versions from `first` to `last`, both included: there is nothing.
     Versions { block: u32, count: u32, first: Version, last: Version },
+    /// Those that it names, all of kind Data: their data is on no copy any more, and does not follow.
+    Gone,
 }
 
 /// Incremental digest over `(block, kind, version, seq, crc)` entries: a sum of 128-bit hashes, so
@@ -364,7 +366,7 @@ pub enum Request {
     /// List the entries of all versions whose seq is larger than `above`, at most `max`: by block, of each the newest first,
     /// beginning at version `from_version` of block `from`.
     List { target: Target, from: u32, from_version: Version, max: u32, above: Seq },
-    /// Bring entries to the given states; the data of those with kind `Data` follows in order. An `Absent` one removes the
+    /// Bring entries to the given states; the data of those with kind `Data` follows in order, if there is any. An `Absent` one removes the
     /// entry of that block and version; at version 0, the block's entries of all versions.
     Repair { target: Target, scope: Scope, entries: Vec<BlockEntry> },
     /// These replicas hold exactly the reconciled state of `epoch`.

@@ -54,6 +54,7 @@ fn requests() -> Vec<(Request, usize)> {
             0,
         ),
         (Request::List { target: target(), from: 0, from_version: Version(8), max: 10, above: Seq::ZERO }, 0),
+        (Request::Repair { target: target(), scope: Scope::Gone, entries: vec![entry(1)] }, 0),
         (
             Request::Repair { target: target(), scope: Scope::Named, entries: vec![entry(1), BlockEntry::absent(2)] },
             BLOCK_SIZE,

@@ -110,7 +110,7 @@ fn copies(out: &mut Text, volumes: &[&VolumeStatus]) {
         ("hedged_reads", "Reads sent to a second copy because the first took long.", |v| v.counts.hedged_reads),
         ("evictions", "Times that a disk was left behind for being slow.", |v| v.counts.evictions),
         ("scrubbed_blocks", "Blocks read to find out whether they can be.", |v| v.counts.scrubbed_blocks),
-        ("bad_blocks", "Blocks found not to match their checksums.", |v| v.counts.bad_blocks),
+        ("bad_blocks", "Blocks found that cannot be read, or do not match their checksums.", |v| v.counts.bad_blocks),
     ];
     for (name, help, value) in counters {
         out.counter(&format!("levee_volume_{name}_total"), help, of(value));

@@ -107,14 +107,16 @@ pub(super) fn seen(cores: &[CoreReport]) -> Vec<LinkReport> {
     all.into_values().collect()
 }
 
-/// Leaves chunks out so that at most `most` are named, and each volume names some.
+/// Leaves chunks, and ranges that are lost, out so that at most `most` are named, and each volume names some.
 fn bound_chunks(volumes: &mut [VolumeReport], most: usize) {
-    let naming = volumes.iter().filter(|v| !v.degraded.is_empty()).count();
+    let naming = volumes.iter().filter(|v| !v.degraded.is_empty() || !v.lost.is_empty()).count();
     let each = (most / naming.max(1)).max(1);
     let mut left = most;
     for volume in volumes {
         volume.degraded.truncate(each.min(left));
         left -= volume.degraded.len();
+        volume.lost.truncate(each.min(left));
+        left -= volume.lost.len();
     }
 }
 
@@ -137,8 +139,11 @@ mod tests {
             leaving_replicas: 0,
             full: false,
             copied_bytes: 0,
+            scrubbed_blocks: 0,
+            scrub_passes: 1,
             versions_progress: 0,
             degraded: (0..degraded as u32).map(chunk).collect(),
+            lost: vec![],
             load: VolumeLoad::default(),
         }
     }

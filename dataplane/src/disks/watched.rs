@@ -1,7 +1,7 @@
 //! A disk under watch: how long its operations take, and when it is given up.
 //!
-//! Everything that a shard does to its disk passes here. The first write or sync that fails, too many
-//! reads that fail, or a decision from outside ([`Watch::fail`]: an operation does not complete) end it for
+//! Everything that a shard does to its disk passes here. The first write or sync that fails, too many places that
+//! cannot be read within some time, or a decision from outside ([`Watch::fail`]: an operation does not complete) end it for
 //! good: from then on every operation fails at once, those that are outstanding too. The operations
 //! themselves cannot be taken back. They are run to their end, and until the last one has ended nobody may
 //! open the same place anew: a late write would land in the successor's log.
@@ -10,6 +10,7 @@ use levee_core::load::Totals;
 use levee_core::ports::{Disk, Runtime};
 use levee_proto::BLOCK_SIZE;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -17,9 +18,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Reads that may fail before the disk is given up. Single ones do on a disk that is otherwise good: those blocks are
-/// replaced from another copy.
-const MAX_READ_ERRORS: u32 = 16;
+/// So many blocks may fail to be read within this time before the disk is given up. Single ones do on a disk that is
+/// otherwise good: those are replaced from another copy.
+pub(super) const MAX_BAD_PLACES: usize = 64;
+pub(super) const BAD_PLACES_PERIOD: Duration = Duration::from_secs(3600);
 
 /// What is known of a disk's operations. A cheap handle.
 #[derive(Clone, Default)]
@@ -30,6 +32,8 @@ struct State {
     failed: RefCell<Option<Rc<str>>>,
     operations: RefCell<Slots>,
     read_errors: Cell<u32>,
+    /// Blocks that could not be read, and when last.
+    bad_places: RefCell<BTreeMap<u64, Duration>>,
     totals: Cell<Totals>,
 }
 
@@ -121,13 +125,25 @@ impl Watch {
         }
     }
 
-    fn read_failed(&self, e: &io::Error) {
-        let errors = self.0.read_errors.get() + 1;
-        self.0.read_errors.set(errors);
+    /// A bad block is replaced from another copy. Only where many go bad in a short time is it the disk: one that is read
+    /// again and again, because no other copy is there, is still one. Longer reads that fail are made again block by block.
+    fn read_failed(&self, e: &io::Error, pos: u64, len: usize, now: Duration) {
+        self.0.read_errors.set(self.0.read_errors.get().saturating_add(1));
         if e.kind() == io::ErrorKind::UnexpectedEof {
-            self.fail(&format!("it has become smaller: {e}"));
-        } else if errors >= MAX_READ_ERRORS {
-            self.fail(&format!("{errors} reads failed, the last one with: {e}"));
+            return self.fail(&format!("it has become smaller: {e}"));
+        }
+        if len > BLOCK_SIZE {
+            return;
+        }
+        let bad = {
+            let places = &mut *self.0.bad_places.borrow_mut();
+            places.retain(|_, at| *at + BAD_PLACES_PERIOD > now);
+            places.insert(pos, now);
+            places.len()
+        };
+        if bad >= MAX_BAD_PLACES {
+            let minutes = BAD_PLACES_PERIOD.as_secs() / 60;
+            self.fail(&format!("{bad} blocks could not be read within {minutes} minutes, the last one with: {e}"));
         }
     }
 }
@@ -162,7 +178,7 @@ impl<D: Disk, R: Runtime> Watched<D, R> {
         if let Err(e) = read
             && e.kind() == io::ErrorKind::UnexpectedEof
         {
-            self.watch.read_failed(&e);
+            self.watch.read_failed(&e, pos, BLOCK_SIZE, self.rt.now());
         }
     }
 
@@ -269,10 +285,14 @@ impl<D: Disk, R: Runtime> Disk for Watched<D, R> {
         let read = self.run(async move { disk.read(pos, len).await }).await;
         match &read {
             Ok(_) => self.watch.count(|t| t.read(len as u64)),
-            Err(e) if self.watch.failed().is_none() => self.watch.read_failed(e),
+            Err(e) if self.watch.failed().is_none() => self.watch.read_failed(e, pos, len, self.rt.now()),
             Err(_) => {}
         }
         read
+    }
+
+    fn has_failed(&self) -> bool {
+        self.watch.failed().is_some()
     }
 
     async fn sync(&self) -> io::Result<()> {

@@ -1,4 +1,4 @@
-use super::watched::Watched;
+use super::watched::{BAD_PLACES_PERIOD, MAX_BAD_PLACES, Watched};
 use bytes::Bytes;
 use levee_core::load::Totals;
 use levee_core::ports::{Disk, Runtime};
@@ -53,20 +53,28 @@ fn the_first_failed_write_or_sync_ends_it() {
 }
 
 #[test]
-fn single_reads_may_fail_many_may_not() {
+fn bad_sectors_are_forgiven_and_only_many_in_a_short_time_end_it() {
     let rt = TestRuntime::new(1);
     let (mem, disk) = watched(&rt);
+    let read = async |block: u64| disk.read(block * BLOCK_SIZE as u64, BLOCK_SIZE).await;
     rt.block_on(async {
-        for n in 1..16 {
-            mem.fail_read(0);
-            assert!(disk.read(0, BLOCK_SIZE).await.is_err());
-            assert!(disk.watch().failed().is_none() && disk.watch().read_errors() == n);
-            disk.read(0, BLOCK_SIZE).await.unwrap();
+        (0..3 * MAX_BAD_PLACES as u64).for_each(|block| mem.make_unreadable(block * BLOCK_SIZE as u64));
+        // One, however often.
+        for n in 1..=1000 {
+            assert!(read(0).await.is_err() && disk.watch().read_errors() == n);
         }
-        mem.fail_read(0);
-        assert!(disk.read(0, BLOCK_SIZE).await.is_err());
+        // Many, over a long time.
+        for block in 0..2 * MAX_BAD_PLACES as u64 {
+            rt.sleep(BAD_PLACES_PERIOD / MAX_BAD_PLACES as u32 * 2).await;
+            assert!(read(block).await.is_err());
+        }
+        assert!(disk.watch().failed().is_none() && !disk.has_failed());
+        rt.sleep(BAD_PLACES_PERIOD).await;
+        for block in 0..MAX_BAD_PLACES as u64 {
+            assert!(disk.watch().failed().is_none() && read(block).await.is_err());
+        }
     });
-    assert!(disk.watch().failed().unwrap().contains("16 reads failed"));
+    assert!(disk.has_failed() && disk.watch().failed().unwrap().contains("blocks could not be read"));
 }
 
 #[test]

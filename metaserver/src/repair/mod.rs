@@ -8,6 +8,7 @@
 mod disks;
 mod moves;
 mod rate;
+mod scrubs;
 mod volumes;
 mod watch;
 

@@ -5,9 +5,12 @@
 //! complete, entries to drop that no snapshot needs, ancestors to copy; the state knows them. Somebody may wait for a
 //! chore, so it waits neither for the search nor for repairs.
 //!
+//! All of them have their turn to be scrubbed (`scrubs.rs`).
+//!
 //! A repair that gets nowhere makes room for others, and is tried again later.
 
 use super::View;
+use super::scrubs::Scrubs;
 use crate::limits::*;
 use levee_meta_state::{Command, VolumeAttachment};
 use levee_proto::VolumeId;
@@ -24,6 +27,7 @@ pub struct Repairs {
     last_chore: VolumeId,
     watched: BTreeMap<VolumeId, Watched>,
     resting: BTreeMap<VolumeId, Rest>,
+    scrubs: Scrubs,
 }
 
 /// A volume is left alone for a while.
@@ -51,6 +55,9 @@ struct Progress {
     leaving: u32,
     copied: u64,
     versions: u64,
+    scrubbed: u64,
+    /// All of it was.
+    is_scrubbed: bool,
 }
 
 /// What becomes of a repair.
@@ -67,6 +74,7 @@ impl Repairs {
         let running: Vec<(VolumeId, VolumeAttachment)> = view.state.repairs().map(|(id, a)| (id, a.clone())).collect();
         self.watched.retain(|id, w| running.iter().any(|(other, a)| other == id && a.id == w.attachment));
         self.resting.retain(|_, rest| rest.until > view.now);
+        self.scrubs.keep_running(|id| running.iter().any(|(other, _)| *other == id));
         for (id, attachment) in &running {
             let verdict = self.judge(view, *id, attachment);
             if verdict != Verdict::GoesOn {
@@ -77,11 +85,16 @@ impl Repairs {
         }
         let chores = running.iter().filter(|(id, _)| view.state.has_chores(*id)).count();
         let mut begun = self.next_chores(view, MAX_CHORES.saturating_sub(chores));
-        let slots = MAX_REPAIRS.saturating_sub(running.len() - chores);
+        let scrubs =
+            running.iter().filter(|(id, _)| self.scrubs.is_running(*id) && !view.state.has_chores(*id)).count();
+        let slots = MAX_REPAIRS.saturating_sub(running.len() - chores - scrubs);
         if !view.state.is_maintained(view.now_ms) {
             let moving = self.to_move(view, slots);
             begun.extend(self.search(view, slots.saturating_sub(moving.len())));
             begun.extend(moving);
+            let is_free = |id| !view.state.is_attached(id) && !self.resting.contains_key(&id) && !begun.contains(&id);
+            let scrubs = self.scrubs.begin(view, is_free);
+            begun.extend(scrubs);
         }
         begin(view, &begun, commands);
     }
@@ -92,7 +105,8 @@ impl Repairs {
         }
         let new = Watched { attachment: attachment.id, last: None, moved: view.now, done: None };
         let watched = self.watched.entry(id).or_insert(new);
-        watched.look(view.observed.report(view.state, id), view.state.has_chores(id), view.now);
+        let has_work = |p: &Progress| view.state.has_chores(id) || (self.scrubs.is_running(id) && !p.is_scrubbed);
+        watched.look(view.observed.report(view.state, id), has_work, view.now);
         let passed = |since: Instant| view.now.saturating_duration_since(since);
         if watched.done.is_some_and(|since| passed(since) >= REPAIR_SETTLED) {
             Verdict::Done
@@ -151,15 +165,17 @@ fn begin(view: &View<'_>, volumes: &BTreeSet<VolumeId>, commands: &mut Vec<Comma
 }
 
 impl Watched {
-    fn look(&mut self, report: Option<&VolumeReport>, has_chores: bool, now: Instant) {
+    fn look(&mut self, report: Option<&VolumeReport>, has_work: impl Fn(&Progress) -> bool, now: Instant) {
         let progress = report.map(|r| Progress {
             state: r.state,
             degraded: r.degraded_chunks,
             leaving: r.leaving_replicas,
             copied: r.copied_bytes,
             versions: r.versions_progress,
+            scrubbed: r.scrubbed_blocks,
+            is_scrubbed: r.scrub_passes > 0,
         });
-        let whole = !has_chores && progress.as_ref().is_some_and(Progress::is_done);
+        let whole = progress.as_ref().is_some_and(|p| p.is_done() && !has_work(p));
         self.done = if whole { self.done.or(Some(now)) } else { None };
         if self.last != progress {
             self.last = progress;
@@ -235,6 +251,28 @@ mod tests {
         let (disk, to, by) = (DiskId(1), DiskState::Draining, Decider::Operator);
         apply(&mut state, Command::SetDisk { disk, state: to, reason: None, by });
         state
+    }
+
+    #[test]
+    fn a_volume_that_nobody_uses_has_its_turn_to_be_scrubbed() {
+        let mut state = drained(1);
+        let (disk, to, by) = (DiskId(1), DiskState::InService, Decider::Operator);
+        apply(&mut state, Command::SetDisk { disk, state: to, reason: None, by });
+        let policy = Policy { down_after: Duration::from_secs(3600), after: Duration::from_secs(3600), rate: None };
+        let now = Instant::now();
+        let mut observed = Observed::new(1, now, policy.down_after);
+        observed.registered(NodeId(1), now);
+        let mut repairs = Repairs::default();
+        let mut begun = vec![];
+        for minute in 0..2 * SCRUB_PERIOD_MINUTES {
+            let mut commands = Vec::new();
+            let now_ms = minute * 60_000;
+            repairs.tend(&View { state: &state, observed: &observed, policy, now, now_ms }, &mut commands);
+            begun.extend(commands.iter().map(|_| minute));
+            assert!(commands.iter().all(|c| matches!(c, Command::AttachRepair { volume: VolumeId(1), .. })));
+            // Not carried out: it is as if somebody used it meanwhile.
+        }
+        assert!(matches!(&begun[..], [first, second] if second - first == SCRUB_PERIOD_MINUTES), "{begun:?}");
     }
 
     #[test]

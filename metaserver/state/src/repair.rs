@@ -53,6 +53,12 @@ impl State {
         volumes.filter_map(|id| Some((*id, self.tables.volumes.get(id)?.attachment.as_ref()?)))
     }
 
+    /// Volumes with chunks that no node serves.
+    pub fn unused_volumes(&self) -> impl Iterator<Item = VolumeId> + '_ {
+        let unused = self.tables.volumes.iter().filter(|(_, v)| v.attachment.is_none() && !v.chunks.is_empty());
+        unused.map(|(id, _)| *id)
+    }
+
     /// Looks through the detached volumes after `after`, about `budget` chunks of them, for those with
     /// copies that have to be put elsewhere.
     pub fn scan_for_repair(&self, after: VolumeId, budget: usize) -> RepairScan {

@@ -24,6 +24,8 @@ pub enum Kind {
     Full,
     /// Bits flip in the data on a disk
     Corrupt,
+    /// Sectors of a disk cannot be read, until they are written
+    BadSectors,
     /// All daemons are killed at once
     AllKilled,
     /// A meta server, the leader or another, is killed, stopped or cut off
@@ -35,12 +37,12 @@ pub enum Kind {
 impl Kind {
     /// Whether its faults need disks that can be made to fail.
     pub fn is_of_disks(self) -> bool {
-        matches!(self, Kind::DiskError | Kind::DiskStall | Kind::Corrupt)
+        matches!(self, Kind::DiskError | Kind::DiskStall | Kind::Corrupt | Kind::BadSectors)
     }
 
-    /// Whether a fault of this kind can be one of two. Rot is not: with another copy gone it may be a loss.
+    /// Whether a fault of this kind can be one of two. Rot and bad sectors are not: with another copy gone they may be a loss.
     pub fn pairs(self) -> bool {
-        !matches!(self, Kind::Two | Kind::AllKilled | Kind::Corrupt)
+        !matches!(self, Kind::Two | Kind::AllKilled | Kind::Corrupt | Kind::BadSectors)
     }
 }
 

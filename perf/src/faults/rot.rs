@@ -38,6 +38,18 @@ pub fn flip_bits(disk: &Path, blocks: u32, rng: &mut Rng) -> Result<u32> {
     Ok(flipped)
 }
 
+/// Where up to `blocks` random blocks of data are.
+pub fn some_blocks(disk: &Path, blocks: u32, rng: &mut Rng) -> Result<Vec<u64>> {
+    let show = disk.display();
+    let file = File::open(disk).with_context(|| format!("cannot open {show}"))?;
+    let stretches = stretches_with_data(&file).with_context(|| format!("cannot look for data in {show}"))?;
+    let mut places = Vec::new();
+    for _ in 0..blocks {
+        places.extend(find_stamped(&file, &stretches, rng)?);
+    }
+    Ok(places)
+}
+
 fn find_stamped(file: &File, stretches: &[(u64, u64)], rng: &mut Rng) -> Result<Option<u64>> {
     let total: u64 = stretches.iter().map(|(start, end)| (end - start) / BLOCK).sum();
     for _ in 0..if total == 0 { 0 } else { ATTEMPTS } {

@@ -27,6 +27,8 @@ const STALLS: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(2
 const FULL_MS: (u64, u64) = (500, 3000);
 /// Most blocks that rot in one round.
 const ROTTEN_BLOCKS: u64 = 16;
+/// Most sectors that go bad in one round: far fewer than a disk is given up for.
+const BAD_SECTORS: u64 = 8;
 /// Latest start of the second of two faults, milliseconds after the first.
 const SECOND_MS: u64 = 1500;
 
@@ -80,6 +82,14 @@ pub enum Fault {
         down: bool,
         choice: u64,
     },
+    /// So many blocks cannot be read, until they are written; `choice` decides which. A daemon that is down meanwhile meets
+    /// them at its start.
+    BadSectors {
+        node: usize,
+        blocks: u32,
+        down: bool,
+        choice: u64,
+    },
 }
 
 /// How a disk fails.
@@ -114,7 +124,8 @@ impl Fault {
         match self {
             Fault::Kill { .. } | Fault::KillAll { .. } | Fault::Stop { .. } => None,
             Fault::Cut { .. } => Some(Need::Networks),
-            Fault::DiskError { .. } | Fault::DiskStall { .. } | Fault::Corrupt { .. } => Some(Need::Disks),
+            Fault::DiskError { .. } | Fault::DiskStall { .. } => Some(Need::Disks),
+            Fault::Corrupt { .. } | Fault::BadSectors { .. } => Some(Need::Disks),
             Fault::Full { .. } => None,
         }
     }
@@ -176,6 +187,12 @@ impl Schedule {
             Kind::Corrupt => Fault::Corrupt {
                 node: self.index(),
                 blocks: self.rng.between(1, ROTTEN_BLOCKS) as u32,
+                down: self.rng.chance(50),
+                choice: self.rng.next_u64(),
+            },
+            Kind::BadSectors => Fault::BadSectors {
+                node: self.index(),
+                blocks: self.rng.between(1, BAD_SECTORS) as u32,
                 down: self.rng.chance(50),
                 choice: self.rng.next_u64(),
             },

@@ -1,4 +1,5 @@
-//! Disks that do not hold what was written to them: flipped bits, writes that were lost, torn, or went to another place.
+//! Disks that do not hold what was written to them: flipped bits, writes that were lost, torn, or went to another place; and
+//! sectors that cannot be read until they are written.
 //!
 //! What a disk lied about in the past is the same as what it holds otherwise now, so all of it is done to data at rest.
 //! Bounds, each a known limit of the protocol (`docs/protocol.md`):
@@ -11,20 +12,30 @@ use crate::world::World;
 use levee_core::reached;
 use levee_core::store::survey::{Kind, Part, survey};
 use levee_core::testing::MemDisk;
+use levee_proto::BLOCK_SIZE;
 use std::rc::Rc;
 
-/// Damages a disk of the node that is struck in this run.
+/// Damages what a disk of the node that is struck in this run holds.
 pub fn strike(world: &World) {
+    strike_with(world, false);
+}
+
+/// Sectors of such a disk go bad.
+pub fn spoil(world: &World) {
+    strike_with(world, true);
+}
+
+fn strike_with(world: &World, unreadable: bool) {
     let nodes = world.nodes();
     let tainted = nodes.iter().find(|n| n.disks.iter().any(|d| d.tainted.get())).cloned();
     let node = tainted.unwrap_or_else(|| world.some_node());
     let disk = node.disks[world.below(node.disks.len() as u64) as usize].clone();
     for _ in 0..1 + world.below(4) {
-        once(world, &disk);
+        once(world, &disk, unreadable);
     }
 }
 
-fn once(world: &World, disk: &Rc<SimDisk>) {
+fn once(world: &World, disk: &Rc<SimDisk>, unreadable: bool) {
     let used = disk.disk.used_pages();
     let parts = survey(&disk.layout, &used, |pos, len| disk.disk.peek(pos, len));
     let fair: Vec<Part> = parts.into_iter().filter(is_fair).collect();
@@ -34,14 +45,18 @@ fn once(world: &World, disk: &Rc<SimDisk>) {
     // Each kind as often as any other, though most blocks are data.
     let kinds: Vec<Kind> = fair.iter().map(|p| p.kind).collect();
     let kind = kinds[world.below(kinds.len() as u64) as usize];
-    let kind = if world.one_in(2) { Kind::BatchHeader } else { kind };
+    let often = if unreadable { Kind::BatchData } else { Kind::BatchHeader };
+    let kind = if world.one_in(2) { often } else { kind };
     let of_kind: Vec<&Part> = fair.iter().filter(|p| p.kind == kind).collect();
     if of_kind.is_empty() {
         return;
     }
     let part = of_kind[world.below(of_kind.len() as u64) as usize];
     disk.tainted.set(true);
-    damage(world, &disk.disk, part, &fair);
+    match unreadable {
+        false => damage(world, &disk.disk, part, &fair),
+        true => make_unreadable(world, &disk.disk, part),
+    }
 }
 
 fn is_fair(part: &Part) -> bool {
@@ -53,6 +68,13 @@ fn is_fair(part: &Part) -> bool {
         Kind::BatchHeader => !part.tail && !part.creates,
         Kind::BatchData => !part.tail,
     }
+}
+
+fn make_unreadable(world: &World, disk: &MemDisk, part: &Part) {
+    reached!("disk: bad sector");
+    let at = world.below(part.len as u64) / BLOCK_SIZE as u64 * BLOCK_SIZE as u64;
+    disk.make_unreadable(part.pos + at);
+    world.log(|| format!("unreadable at {}: {part:?}", part.pos + at));
 }
 
 fn damage(world: &World, disk: &MemDisk, part: &Part, all: &[Part]) {

@@ -70,7 +70,8 @@ async fn one(world: &World, fault: Fault) {
         Fault::Storm => storm(world).await,
         Fault::Failover => failover(world).await,
         Fault::Takeovers => takeovers(world).await,
-        Fault::Corruption => corruption(world).await,
+        Fault::Corruption => corruption(world, damage::strike).await,
+        Fault::BadSectors => corruption(world, damage::spoil).await,
         Fault::Evacuate if world.one_in(3) => moves::strike(world).await,
         Fault::Evacuate => evacuate(world, &node).await,
         Fault::LoseNode => lose_node(world, &node),
@@ -142,8 +143,11 @@ fn set_disk(world: &World, disk: &SimDisk, state: DiskState) {
 /// A disk is drained or given up, or back in service; and often something else happens while replicas are being moved.
 async fn evacuate(world: &World, node: &Rc<Node>) {
     let disk = &node.disks[world.below(node.disks.len() as u64) as usize];
+    // What is bad on one disk may be good on the one that is given up, and nowhere else.
+    let may_be_bad = world.setup().faults.iter().any(|(fault, _)| *fault == Fault::BadSectors);
     let state = match world.below(5) {
         0..2 => DiskState::Draining,
+        2..4 if may_be_bad => DiskState::Draining,
         2..4 => DiskState::Dead,
         _ => DiskState::InService,
     };
@@ -165,8 +169,8 @@ async fn evacuate(world: &World, node: &Rc<Node>) {
 }
 
 /// A disk has damaged what it holds; often that is found at once, by a restart, and there are takeovers.
-async fn corruption(world: &World) {
-    damage::strike(world);
+async fn corruption(world: &World, strike: impl Fn(&World)) {
+    strike(world);
     let nodes = world.nodes();
     let struck = nodes.iter().find(|n| n.disks.iter().any(|d| d.tainted.get()));
     if let Some(node) = struck.filter(|_| world.one_in(2)) {

@@ -9,6 +9,7 @@ use crate::process::Process;
 use crate::snapshots::Snapshots;
 use crate::world::World;
 use bytes::Bytes;
+use levee_core::gateway::Failure;
 use levee_core::ports::Runtime;
 use levee_core::reached;
 use levee_core::sync::{Event, Sender, oneshot};
@@ -344,8 +345,13 @@ impl Guest {
             Kind::Zero => gateway.write_zeroes(start, len).await,
             Kind::Discard => gateway.discard(start, len).await,
         };
-        if outcome.is_err() {
-            return false;
+        match outcome {
+            Ok(()) => {}
+            Err(Failure::Stopped(_)) => return false,
+            Err(Failure::Lost) => {
+                self.fail_lost(device, op);
+                return false;
+            }
         }
         self.0.world.log(|| format!("{}: {op:x?} acknowledged at epoch {}", self.0.name, device.epoch));
         // A gateway that was replaced promises nothing about what it discards.
@@ -357,6 +363,13 @@ impl Guest {
             self.0.world.fail("acknowledged", &format!("{}: {why}", self.0.name));
         }
         true
+    }
+
+    /// The guest is told that what it asks for is on no copy. Only one node's disks go bad in a run, and all that is written is
+    /// on others, too.
+    fn fail_lost(&self, device: &Device, op: &Op) {
+        let (name, epoch) = (&self.0.name, device.epoch);
+        self.0.world.fail("lost", &format!("{name}: {op:x?} at epoch {epoch}: an I/O error, and a good copy exists"));
     }
 
     fn check_read(&self, device: &Device, op: &Op, begun: Begun, bytes: &[u8]) {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 /// Every deliberate bug, by name.
 pub const MUTANTS: &[&str] = &[
     "a chunk with data is freed",
+    "a copy that is away counts as bad",
     "a damaged copy is a witness",
     "a freed chunk is still written to",
     "a lost copy misses nothing",
@@ -22,6 +23,7 @@ pub const MUTANTS: &[&str] = &[
     "acknowledged by one copy too few",
     "adoptions forgotten at a restart",
     "an ancestor's answer is not checked",
+    "an unreadable sector is the whole disk's",
     "answers before its group has moved",
     "attested copies not waited for",
     "checkpoint published before it is durable",

@@ -33,6 +33,8 @@ pub enum Fault {
     SlowDisk,
     /// What a disk holds is not what was written to it.
     Corruption,
+    /// Sectors of a disk cannot be read, until they are written.
+    BadSectors,
     /// What a disk returns is not what it holds.
     BadRead,
     /// Several faults in a row, too fast to recover between.
@@ -140,6 +142,7 @@ impl Setup {
         if faults.iter().any(|(fault, _)| *fault == Fault::Corruption) {
             faults.retain(|(fault, _)| !matches!(fault, Fault::Evacuate | Fault::LoseNode));
         }
+        some_bad_sectors(seed, &volumes, &mut faults);
         if faults.is_empty() {
             faults.push((Fault::Kill, 1));
         }
@@ -197,6 +200,17 @@ fn some_faults(rng: &mut TestRng) -> Vec<(Fault, u64)> {
         }
     }
     faults
+}
+
+/// In a third of the runs, where another copy has every write. Drawn apart, and often: a single bad sector is soon healed.
+fn some_bad_sectors(seed: u64, volumes: &[VolumeSetup], faults: &mut Vec<(Fault, u64)>) {
+    let rng = &mut TestRng::new(seed ^ 0xbad_5ec7);
+    if rng.one_in(3) && volumes.iter().all(|v| v.min_copies >= 2) {
+        // The good copy may be on the node that is lost.
+        faults.retain(|(fault, _)| *fault != Fault::LoseNode);
+        let others: u64 = faults.iter().map(|(_, weight)| weight).sum();
+        faults.push((Fault::BadSectors, 1 + others / 3));
+    }
 }
 
 /// In microseconds: a least and a most, of any order of magnitude.

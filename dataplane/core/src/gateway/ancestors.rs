@@ -4,14 +4,16 @@
 //! sealed replica answers, and what is learned about which blocks an ancestor has stays true. Only where its replicas are
 //! changes: when none of those known answers, the meta server is asked again. How replicas are asked: `ask_shared.rs`.
 
+use super::ask_shared::{NoAnswer, Shared};
+use super::unread::Unread;
 use super::{AllocError, Cluster, Gateway, Stopped};
 use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
 use crate::shared::Source;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use levee_proto::api::{ChunkInfo, OpenedVolume, ParentInfo, ReplicaPlace};
 use levee_proto::units::BLOCK_SIZE;
-use levee_proto::wire::{BlockEntry, BlockKind, Reply, Request};
+use levee_proto::wire::{BlockEntry, BlockKind, Reply, Request, Status};
 use levee_proto::{ChunkId, Version, View, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -177,13 +179,54 @@ impl SharedChunk {
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
-    /// Reads consecutive blocks of one chunk of an ancestor; `None`: it has nothing of the chunk any more, which held no data. Asks one replica after the other for as long as it takes.
+    /// Reads consecutive blocks of one chunk of an ancestor; `None`: it has nothing of the chunk any more, which held no data. Asks one
+    /// replica after the other for as long as it takes, and block by block where no replica can read all of them: each may be good
+    /// somewhere else. What all that are known have and cannot read is lost.
     pub(super) async fn read_shared(
         &self,
         layer: &Layer,
         index: u32,
         blocks: &Range<u32>,
-    ) -> Result<Option<(Vec<BlockEntry>, Bytes)>, Stopped> {
+    ) -> Result<Option<(Vec<BlockEntry>, Bytes)>, Unread> {
+        let mut asked_anew = false;
+        loop {
+            match self.ask_for_blocks(layer, index, blocks).await? {
+                Shared::Answer(read) => return Ok(Some(read)),
+                Shared::Gone => return Ok(None),
+                Shared::Bad { .. } if blocks.len() > 1 => return self.read_shared_singly(layer, index, blocks).await,
+                Shared::Bad { everywhere: true } if asked_anew => return Err(Unread::Lost),
+                // There may be others by now.
+                Shared::Bad { .. } => {
+                    asked_anew = true;
+                    self.look_for_ancestors().await;
+                }
+            }
+        }
+    }
+
+    async fn read_shared_singly(
+        &self,
+        layer: &Layer,
+        index: u32,
+        blocks: &Range<u32>,
+    ) -> Result<Option<(Vec<BlockEntry>, Bytes)>, Unread> {
+        let (mut entries, mut data) = (Vec::with_capacity(blocks.len()), BytesMut::new());
+        for block in blocks.clone() {
+            let Some((entry, bytes)) = Box::pin(self.read_shared(layer, index, &(block..block + 1))).await? else {
+                return Ok(None);
+            };
+            entries.extend(entry);
+            data.extend_from_slice(&bytes);
+        }
+        Ok(Some((entries, data.freeze())))
+    }
+
+    async fn ask_for_blocks(
+        &self,
+        layer: &Layer,
+        index: u32,
+        blocks: &Range<u32>,
+    ) -> Result<Shared<(Vec<BlockEntry>, Bytes)>, Stopped> {
         let request = |replica: &SharedReplica| Request::ReadShared {
             volume: replica.volume,
             chunk: replica.chunk,
@@ -203,8 +246,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 }
                 Ok((entries, data))
             }
-            Reply::Read { .. } => Err("data does not match its checksum on arrival".into()),
-            other => Err(format!("{other:?}")),
+            Reply::Read { .. } => Err(NoAnswer::Other("data does not match its checksum on arrival".into())),
+            Reply::Error { status: Status::Corrupt, detail } => Err(NoAnswer::Bad(detail)),
+            other => Err(NoAnswer::Other(format!("{other:?}"))),
         };
         self.ask_shared(layer, index, |_| true, request, take).await
     }
@@ -264,10 +308,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         bits: impl Fn(Reply) -> Result<Bytes, Reply>,
     ) -> Result<Option<BlockSet>, Stopped> {
         let take = |_: &SharedReplica, reply: Reply, _| {
-            let bits = bits(reply).map_err(|other| format!("{other:?}"))?;
-            BlockSet::from_bits(&bits).ok_or_else(|| "a bitmap of another length".into())
+            let bits = bits(reply).map_err(|other| NoAnswer::Other(format!("{other:?}")))?;
+            BlockSet::from_bits(&bits).ok_or_else(|| NoAnswer::Other("a bitmap of another length".into()))
         };
-        self.ask_shared(layer, index, |replica| !replica.is_mirror, request, take).await
+        match self.ask_shared(layer, index, |replica| !replica.is_mirror, request, take).await? {
+            Shared::Answer(bits) => Ok(Some(bits)),
+            // Nothing is read for it, so nothing can be bad.
+            Shared::Gone | Shared::Bad { .. } => Ok(None),
+        }
     }
 
     /// Replicas are slow: there may be more of them by now.

@@ -32,25 +32,44 @@ struct Asked {
     answered: Receiver<Answer>,
 }
 
+/// What came of asking.
+pub(super) enum Shared<T> {
+    Answer(T),
+    /// There is no such chunk any more, or the volume was flattened.
+    Gone,
+    /// In one round nobody gave a good answer, and some that there is something that they cannot read: all, or not.
+    Bad {
+        everywhere: bool,
+    },
+}
+
+/// Why an answer was not good.
+pub(super) enum NoAnswer {
+    /// The replica cannot read what it holds.
+    Bad(String),
+    Other(String),
+}
+
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
-    /// Asks replicas of an ancestor's chunk until one gives a good answer, for as long as it takes. `None`: there is no such chunk any more, or the
-    /// volume was flattened.
+    /// Asks replicas of an ancestor's chunk until one gives a good answer, for as long as it takes, or until it is known that there is something
+    /// that some cannot read.
     pub(super) async fn ask_shared<T>(
         &self,
         layer: &Layer,
         index: u32,
         suits: impl Fn(&SharedReplica) -> bool,
         request: impl Fn(&SharedReplica) -> Request,
-        take: impl Fn(&SharedReplica, Reply, Bytes) -> Result<T, String>,
-    ) -> Result<Option<T>, Stopped> {
+        take: impl Fn(&SharedReplica, Reply, Bytes) -> Result<T, NoAnswer>,
+    ) -> Result<Shared<T>, Stopped> {
         let (mut open, mut said, mut why) = (Vec::new(), false, None);
         loop {
             if !self.is_clone() {
-                return Ok(None);
+                return Ok(Shared::Gone);
             }
-            let Some(chunk) = self.shared_chunk(layer, index) else { return Ok(None) };
+            let Some(chunk) = self.shared_chunk(layer, index) else { return Ok(Shared::Gone) };
             let mut replicas = chunk.in_order(self.0.node);
             replicas.retain(|r| suits(r));
+            let (all, mut bad) = (replicas.len(), 0);
             let now = self.0.rt.now();
             open.retain(|a: &Asked| replicas.contains(&a.replica) && a.since + LOST > now);
             replicas.retain(|r| !open.iter().any(|a| a.replica == *r));
@@ -78,14 +97,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                     self.look_for_more();
                     continue;
                 };
-                match answer.map_err(|down| down.0).and_then(|(reply, data)| take(&of, reply, data)) {
-                    Ok(answer) => return Ok(Some(answer)),
-                    Err(e) => {
+                let answer = answer.map_err(|down| NoAnswer::Other(down.0));
+                match answer.and_then(|(reply, data)| take(&of, reply, data)) {
+                    Ok(answer) => return Ok(Shared::Answer(answer)),
+                    Err(no) => {
+                        bad += usize::from(matches!(no, NoAnswer::Bad(_)));
+                        let (NoAnswer::Bad(e) | NoAnswer::Other(e)) = no;
                         debug!(chunk = %of.chunk, node = %of.place.node, "an ancestor's copy cannot be read: {e}");
                         why = Some(e);
                         chunk.prefer_next();
                     }
                 }
+            }
+            if bad > 0 {
+                return Ok(Shared::Bad { everywhere: bad == all });
             }
             if !std::mem::replace(&mut said, true) {
                 let (volume, why) =

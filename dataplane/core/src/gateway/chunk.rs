@@ -19,6 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// How far a chunk is from being served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +143,7 @@ fn dirty_and_held(wanted: &BlockSet, source: &Member, version: Version) -> Block
         let doubtful = [theirs.dirty.at(version), theirs.sending.at(version)];
         doubtful.into_iter().flatten().for_each(|blocks| can.subtract(blocks));
     }
+    source.bad.at(version).into_iter().for_each(|blocks| can.subtract(blocks));
     let owed = source.owes.values().filter(|op| op.version == version);
     owed.for_each(|op| can.remove_range(op.blocks()));
     can
@@ -159,6 +161,8 @@ pub(super) struct Chunk {
     pub unreadable: RefCell<BTreeMap<(u32, Version), Slots>>,
     /// The last commit point that members were told.
     pub committed: Cell<Seq>,
+    /// When those who could not read something were last forgotten.
+    pub tried_again: Cell<Duration>,
     /// A member has come back since, and may not have heard it.
     pub untold: Cell<bool>,
     /// Blocks were zeroed since it was last looked at whether it still holds data.
@@ -192,6 +196,7 @@ impl Chunk {
             touched: Cell::new(false),
             unreadable: RefCell::default(),
             committed: Cell::new(Seq::ZERO),
+            tried_again: Cell::default(),
             untold: Cell::new(false),
             zeroed: Cell::new(false),
             closing: Cell::new(false),
@@ -305,6 +310,7 @@ impl Chunk {
             return false;
         }
         op.acked.set(op.acked.get() | (1 << i));
+        state.members[i].bad.remove_range(op.blocks(), op.version);
         state.members[i].acked = state.members[i].acked.max(op.seq);
         if !op.answered.get() {
             // An unanswered write holds its blocks exclusively, so nothing newer exists: the member misses none of
@@ -359,6 +365,7 @@ impl Chunk {
         if member.is_gone() {
             return false;
         }
+        member.bad = EntrySet::default();
         let Sync::Behind(missing) = &mut member.sync else { return member.live };
         missing.create = found.is_none();
         missing.unreadable = found.is_some_and(|f| f.damaged);
@@ -431,15 +438,27 @@ impl Chunk {
         }
     }
 
-    /// A copy of one version of a block is bad: it is to be sent again from another. Not noted if there is no other to send
-    /// from.
+    /// A copy of one version of a block is bad: it is to be sent again from another, if there is one that can give it. What the
+    /// member is to get anyway is left alone.
     pub fn mark_corrupt(&self, i: usize, block: u32, version: Version) -> bool {
         let mut state = self.state.borrow_mut();
-        let others = state.present().any(|(j, m)| j != i && m.holds_entry(block, version));
-        if others {
-            state.members[i].miss(block..block + 1, version);
+        if !state.members[i].holds_entry(block, version) {
+            return false;
+        }
+        let others = state.present().any(|(j, m)| j != i && m.gives(block, version));
+        match others {
+            true => state.members[i].miss_bad(block, version),
+            false => state.members[i].bad.insert(block, version),
         }
         others
+    }
+
+    /// These blocks were sent to a member again.
+    pub fn healed(&self, i: usize, blocks: &[u32], version: Version) {
+        let bad = &mut self.state.borrow_mut().members[i].bad;
+        if !bad.is_empty() {
+            blocks.iter().for_each(|b| bad.remove(*b, version));
+        }
     }
 
     /// What a replica said of its seal when it was fenced.

@@ -60,6 +60,12 @@ impl EntrySet {
         all
     }
 
+    /// What of a range of blocks is in the set.
+    pub fn within<'a>(&'a self, blocks: &'a Range<u32>) -> impl Iterator<Item = (u32, Version)> + 'a {
+        let sets = self.0.iter().filter(|(_, set)| set.meets(blocks));
+        sets.flat_map(|(version, set)| blocks.clone().filter(|b| set.contains(*b)).map(|b| (b, *version)))
+    }
+
     /// Whether any version of a block of the range is in the set.
     pub fn meets(&self, blocks: &Range<u32>) -> bool {
         self.0.values().any(|set| set.meets(blocks))

@@ -6,6 +6,7 @@
 
 use super::chunk::Chunk;
 use super::locks::{Held, Mode};
+use super::unread::{Failure, Unread};
 use super::{Accomplished, Cluster, Gateway, Stopped};
 use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// Before what cannot be done is tried again.
 const RETRY: Duration = Duration::from_millis(200);
+/// Before all is looked through again when an ancestor has a block that no copy of it can read.
+const LOST_RETRY: Duration = Duration::from_secs(60);
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
     pub(super) fn spawn_flatten(&self) {
@@ -28,18 +31,25 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 let changed = this.0.changed.listen();
                 if !this.told_versions().flatten {
                     changed.await;
-                } else if this.flatten().await.is_ok() {
-                    this.accomplished(Accomplished::Flattened).await;
-                    if !this.told_versions().flatten {
-                        this.0.ancestors.forget();
+                    continue;
+                }
+                match this.flatten().await {
+                    Ok(()) => {
+                        this.accomplished(Accomplished::Flattened).await;
+                        if !this.told_versions().flatten {
+                            this.0.ancestors.forget();
+                        }
                     }
+                    // It stays a clone as long as that block is not written.
+                    Err(Failure::Lost) => this.pause(LOST_RETRY).await,
+                    Err(Failure::Stopped(_)) => {}
                 }
             }
         });
     }
 
     /// Copies all that ancestors have and the volume lacks.
-    async fn flatten(&self) -> Result<(), Stopped> {
+    async fn flatten(&self) -> Result<(), Failure> {
         for index in self.0.ancestors.indexes() {
             if u64::from(index) >= u64::from(self.0.volume.geometry.chunk_count(self.size())) {
                 continue;
@@ -50,7 +60,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 // Within one stripe unit.
                 let unit = self.0.volume.geometry.stripe_unit / BLOCK_SIZE as u32;
                 let end = (from + step.blocks).min((from / unit + 1) * unit).min(BLOCKS_PER_CHUNK);
-                let copied = self.flatten_blocks(index, from..end).await;
+                let copied = self.patiently(async || self.flatten_blocks(index, from..end).await).await;
                 self.end_step(step, copied.as_ref().map_or(0, |blocks| u64::from(*blocks)) * BLOCK_SIZE as u64).await;
                 copied?;
                 self.advance_versions(1);
@@ -61,7 +71,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// Copies blocks of one stripe unit; how many.
-    async fn flatten_blocks(&self, index: u32, blocks: Range<u32>) -> Result<u32, Stopped> {
+    async fn flatten_blocks(&self, index: u32, blocks: Range<u32>) -> Result<u32, Unread> {
         let end = self.0.volume.geometry.address(index, blocks.start * BLOCK_SIZE as u32);
         if end >= self.size() || self.lacking(index, &blocks).await?.is_some_and(|lacks| lacks.is_empty()) {
             return Ok(0);

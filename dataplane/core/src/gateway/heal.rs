@@ -6,7 +6,7 @@ use super::report::count;
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use bytes::Bytes;
-use levee_proto::wire::{MAX_LIST, Reply, Request};
+use levee_proto::wire::{BlockEntry, MAX_LIST, Reply, Request};
 use levee_proto::{BLOCKS_PER_CHUNK, Seq, Version, View};
 use std::ops::Range;
 use std::rc::Rc;
@@ -37,16 +37,23 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Reads every version that a member has of a block.
     async fn find_bad_versions(&self, chunk: &Rc<Chunk>, member: usize, block: u32, reconcile: bool) {
+        for e in self.versions_of(chunk, member, block).await.unwrap_or_default() {
+            let view = View::only(e.version);
+            Box::pin(self.read_from(chunk, member, block..block + 1, view, reconcile, None)).await;
+        }
+    }
+
+    /// The entries that a member has of a block, the newest version first. `None`: it does not say.
+    pub(super) async fn versions_of(&self, chunk: &Rc<Chunk>, member: usize, block: u32) -> Option<Vec<BlockEntry>> {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
         let (from_version, max) = (Version::MAX, MAX_LIST as u32);
         let request = Request::List { target, from: block, from_version, max, above: Seq::ZERO };
-        let Ok((Reply::List { entries, .. }, _)) = self.ask(&session, &target, request, Bytes::new()).await else {
-            return;
-        };
-        for e in entries.iter().take_while(|e| e.block == block) {
-            let view = View::only(e.version);
-            Box::pin(self.read_from(chunk, member, block..block + 1, view, reconcile, None)).await;
+        match self.ask(&session, &target, request, Bytes::new()).await {
+            Ok((Reply::List { entries, .. }, _)) => {
+                Some(entries.into_iter().take_while(|e| e.block == block).collect())
+            }
+            _ => None,
         }
     }
 

@@ -6,7 +6,8 @@
 use super::ancestors::{Layer, within};
 use super::chunk::Chunk;
 use super::locks::Mode;
-use super::{Cluster, Gateway, Stopped};
+use super::unread::Unread;
+use super::{Cluster, Gateway};
 use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
 use crate::sync::join_all;
@@ -106,7 +107,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         chunk: Option<&Rc<Chunk>>,
         index: u32,
         blocks: Range<u32>,
-    ) -> Result<Bytes, Stopped> {
+    ) -> Result<Bytes, Unread> {
         let mut found = Found::nothing(blocks.clone());
         if let Some(chunk) = chunk {
             self.until_served(chunk).await?;
@@ -125,12 +126,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// The volume was flattened while we read: ancestors may be gone, and what they had is the volume's own now.
-    async fn read_flattened(
-        &self,
-        chunk: Option<&Rc<Chunk>>,
-        index: u32,
-        blocks: Range<u32>,
-    ) -> Result<Bytes, Stopped> {
+    async fn read_flattened(&self, chunk: Option<&Rc<Chunk>>, index: u32, blocks: Range<u32>) -> Result<Bytes, Unread> {
         let held = if chunk.is_none() { self.hold(index, &blocks, Mode::Shared).await } else { None };
         self.check_stopped()?;
         let Some(chunk) = chunk.or(held.as_ref().map(|(chunk, _)| chunk)) else {
@@ -141,13 +137,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// What blocks of one stripe unit read as where the volume has nothing itself.
-    pub(super) async fn inherited(&self, index: u32, blocks: Range<u32>) -> Result<Bytes, Stopped> {
+    pub(super) async fn inherited(&self, index: u32, blocks: Range<u32>) -> Result<Bytes, Unread> {
         let mut found = Found::nothing(blocks);
         self.read_ancestors(index, &mut found).await?;
         Ok(found.bytes.freeze())
     }
 
-    async fn read_ancestors(&self, index: u32, found: &mut Found) -> Result<(), Stopped> {
+    async fn read_ancestors(&self, index: u32, found: &mut Found) -> Result<(), Unread> {
         let layers = self.0.ancestors.layers();
         let at = self.0.volume.geometry.address(index, found.blocks.start * BLOCK as u32);
         let mut part = found.blocks.clone();
@@ -171,7 +167,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         index: u32,
         part: &Range<u32>,
         found: &mut Found,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), Unread> {
         let mut runs = found.runs(part);
         if !is_last {
             let presence = self.presence(layer, index).await?;

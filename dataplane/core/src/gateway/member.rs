@@ -90,6 +90,8 @@ pub(super) struct Member {
     /// A step of catching it up is under way.
     pub busy: bool,
     pub sync: Sync,
+    /// Entries that it holds and could not read when it was asked last: it may miss them as well, to be sent them again.
+    pub bad: EntrySet,
     /// The largest seq that it acknowledged in this epoch.
     pub acked: Seq,
     /// It holds everything that was ever written at versions up to this one, and knows that.
@@ -109,6 +111,7 @@ impl Member {
             live: false,
             busy: false,
             sync: Sync::Behind(missing),
+            bad: EntrySet::default(),
             acked: Seq::ZERO,
             sealed: Version(0),
             owes: BTreeMap::new(),
@@ -142,9 +145,16 @@ impl Member {
 
     /// Notes that the member misses this version of `blocks`.
     pub fn miss(&mut self, blocks: Range<u32>, version: Version) {
+        self.bad.remove_range(blocks.clone(), version);
         let missing = self.fall_behind();
         missing.renewed.remove_range(blocks.clone(), version);
         missing.dirty.insert_range(blocks, version);
+    }
+
+    /// Notes that the member could not read an entry that it holds, and is to be sent it again.
+    pub fn miss_bad(&mut self, block: u32, version: Version) {
+        self.miss(block..block + 1, version);
+        self.bad.insert(block, version);
     }
 
     /// It acknowledged a write: what it owes of older ones to these entries does not matter any more.
@@ -170,6 +180,7 @@ impl Member {
 
     /// It has the newest state of this version of these blocks.
     pub fn renew(&mut self, blocks: Range<u32>, version: Version) {
+        self.bad.remove_range(blocks.clone(), version);
         let Sync::Behind(missing) = &mut self.sync else { return };
         missing.dirty.remove_range(blocks.clone(), version);
         missing.sending.remove_range(blocks.clone(), version);
@@ -200,14 +211,23 @@ impl Member {
             && !self.owes.values().any(|op| op.overlaps(blocks))
     }
 
-    /// Whether it holds the newest state of this version of a block.
-    pub fn holds_entry(&self, block: u32, version: Version) -> bool {
-        let misses = match &self.sync {
+    /// Whether it is noted to miss this version of a block.
+    pub fn misses(&self, block: u32, version: Version) -> bool {
+        match &self.sync {
             Sync::Current => false,
             Sync::Behind(m) => m.dirty.contains(block, version) || m.sending.contains(block, version),
-        };
+        }
+    }
+
+    /// Whether it holds the newest state of this version of a block, and has not failed to read it.
+    pub fn gives(&self, block: u32, version: Version) -> bool {
+        self.holds_entry(block, version) && !self.bad.contains(block, version)
+    }
+
+    /// Whether it holds the newest state of this version of a block.
+    pub fn holds_entry(&self, block: u32, version: Version) -> bool {
         let owes = |op: &Rc<WriteOp>| op.version == version && op.overlaps(&(block..block + 1));
-        self.is_known() && !misses && !self.owes.values().any(owes)
+        self.is_known() && !self.misses(block, version) && !self.owes.values().any(owes)
     }
 
     /// Whether guests may read these blocks from it.

@@ -12,7 +12,8 @@
 //! - What a member does not hold is noted: writes that it owes, blocks that it misses. It is read where it holds
 //!   everything and has adopted this epoch.
 //! - A guest's request waits for as long as it takes. It never fails because copies are away; it fails
-//!   only with [`Stopped`], when a newer gateway exists or the volume is closed.
+//!   only with [`Stopped`], when a newer gateway exists or the volume is closed, or when all copies are there and none can
+//!   read what it asks for ([`Failure::Lost`]).
 
 mod allocate;
 mod ancestors;
@@ -46,6 +47,7 @@ mod takeover;
 mod tally;
 mod through;
 mod traffic;
+mod unread;
 mod verify;
 mod versions;
 mod write;
@@ -77,6 +79,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tracing::{info, warn};
 use traffic::Sampled;
+pub use unread::Failure;
 use versions::Versions;
 
 /// An extent fits one request.
@@ -161,6 +164,8 @@ pub struct Options {
     pub answer_timeout: Duration,
     /// In about this time every block of every copy is read back once; none: never.
     pub scrub_period: Option<Duration>,
+    /// The first scrub is made without pauses: nobody uses the volume, which is open for its copies' sake.
+    pub scrub_at_once: bool,
     /// Between two looks at whether commit points may be told.
     pub commit_period: Duration,
     /// At an open, how long to wait for the copies beyond a quorum before going on without them.
@@ -174,6 +179,7 @@ impl Default for Options {
         Options {
             answer_timeout: Duration::from_secs(1),
             scrub_period: Some(Duration::from_secs(7 * 24 * 3600)),
+            scrub_at_once: false,
             commit_period: Duration::from_secs(2),
             takeover_grace: Duration::from_millis(300),
             replicas_per_page: MAX_SUMMARIES as u32,

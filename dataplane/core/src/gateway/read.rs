@@ -3,21 +3,19 @@
 use super::chunk::Chunk;
 use super::locks::Mode;
 use super::member::{Member, Slots};
+use super::unread::{Failure, Unread};
 use super::write::blocks_of;
-use super::{Cluster, Gateway, Stopped};
+use super::{Cluster, Gateway};
 use crate::ports::Runtime;
-use crate::sync::{Sender, join_all, timeout};
+use crate::sync::{Sender, join_all};
 use bytes::{Bytes, BytesMut};
 use levee_proto::units::{BLOCK_SIZE, Extent};
 use levee_proto::wire::{BlockEntry, BlockKind, Reply, Request, Status};
 use levee_proto::{Version, View};
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::Duration;
 use tracing::warn;
 
-/// Before asking again when no copy can be read, unless something changes earlier.
-const RETRY: Duration = Duration::from_millis(50);
 const BLOCK: usize = BLOCK_SIZE;
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
@@ -25,9 +23,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     ///
     /// # Panics
     /// If the range reaches beyond the volume.
-    pub async fn read(&self, offset: u64, len: usize) -> Result<Vec<Bytes>, Stopped> {
+    pub async fn read(&self, offset: u64, len: usize) -> Result<Vec<Bytes>, Failure> {
         if len == 0 {
-            return self.check_stopped().map(|()| vec![]);
+            self.check_stopped()?;
+            return Ok(vec![]);
         }
         self.0.background.guest();
         let first = self.0.volume.geometry.locate(offset, len as u64);
@@ -38,20 +37,24 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         join_all(reads).await.into_iter().collect()
     }
 
-    async fn read_extent(&self, e: Extent) -> Result<Bytes, Stopped> {
+    async fn read_extent(&self, e: Extent) -> Result<Bytes, Failure> {
+        self.patiently(async || self.try_to_read(e).await).await
+    }
+
+    async fn try_to_read(&self, e: Extent) -> Result<Bytes, Unread> {
         let blocks = blocks_of(&e);
         let Some((chunk, _held)) = self.hold(e.chunk_index, &blocks, Mode::Shared).await else {
             self.check_stopped()?;
             return self.read_unallocated(e).await;
         };
-        chunk.traffic.read(e.len);
         let whole = self.read_locked(&chunk, blocks.clone()).await?;
+        chunk.traffic.read(e.len);
         let at = e.offset as usize - blocks.start as usize * BLOCK;
         Ok(whole.slice(at..at + e.len as usize))
     }
 
     /// Nothing of the chunk was ever written to this volume.
-    async fn read_unallocated(&self, e: Extent) -> Result<Bytes, Stopped> {
+    async fn read_unallocated(&self, e: Extent) -> Result<Bytes, Unread> {
         if !self.0.ancestors.have(e.chunk_index) {
             return Ok(Bytes::from(vec![0; e.len as usize]));
         }
@@ -62,7 +65,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// Reads whole blocks, of one stripe unit, that the caller holds.
-    pub(super) async fn read_locked(&self, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Bytes, Stopped> {
+    pub(super) async fn read_locked(&self, chunk: &Rc<Chunk>, blocks: Range<u32>) -> Result<Bytes, Unread> {
         if self.is_clone() {
             return self.read_layered(Some(chunk), chunk.index, blocks).await;
         }
@@ -70,12 +73,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(assemble(&entries, data))
     }
 
-    /// What the volume itself has of blocks that the caller holds. Asks one copy after the other for as long as it takes.
+    /// What the volume itself has of blocks that the caller holds. Asks one copy after the other, each once.
     pub(super) async fn read_entries(
         &self,
         chunk: &Rc<Chunk>,
         blocks: Range<u32>,
-    ) -> Result<(Vec<BlockEntry>, Bytes), Stopped> {
+    ) -> Result<(Vec<BlockEntry>, Bytes), Unread> {
         self.until_served(chunk).await?;
         let mut tried: Slots = 0;
         loop {
@@ -85,9 +88,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 return Ok((blocks.map(BlockEntry::absent).collect(), Bytes::new()));
             }
             let Some(member) = self.readable(chunk, &blocks, tried) else {
-                tried = 0;
-                timeout(&self.0.rt, RETRY, changed).await;
-                continue;
+                let is_lost = self.is_lost(chunk, &blocks).await;
+                return Err(if is_lost { Unread::Lost } else { Unread::NotNow(changed) });
             };
             tried |= 1 << member;
             if let Some(read) = self.read_soon(chunk, member, &blocks, &mut tried).await {

@@ -5,8 +5,8 @@ use super::leaving::Leaving;
 use super::member::{Member, Missing, Sync};
 use super::{Cluster, Gateway, Health};
 use crate::ports::Runtime;
-use levee_proto::DiskId;
-use levee_proto::api::{ChunkReport, MAX_CHUNK_REPORTS, MemberReport};
+use levee_proto::api::{ByteRange, ChunkReport, MAX_CHUNK_REPORTS, MAX_LOST_RANGES, MemberReport};
+use levee_proto::{BLOCK_SIZE, DiskId};
 use std::cell::Cell;
 
 /// Counted since the volume was opened.
@@ -16,6 +16,7 @@ pub(super) struct Counters {
     pub hedged_reads: Cell<u64>,
     pub evictions: Cell<u64>,
     pub scrubbed_blocks: Cell<u64>,
+    pub scrub_passes: Cell<u64>,
     pub bad_blocks: Cell<u64>,
     /// Writes that wait for space right now.
     pub without_space: Cell<u64>,
@@ -36,6 +37,8 @@ pub struct GatewayReport {
     pub full: bool,
     /// Chunks that do not have all their copies, those with the fewest first; at most [`MAX_CHUNK_REPORTS`].
     pub degraded: Vec<ChunkReport>,
+    /// What can be read on no copy any more, as far as it is known; at most [`MAX_LOST_RANGES`] ranges.
+    pub lost: Vec<ByteRange>,
     /// Bytes copied to make members whole, since the volume was opened.
     pub copied_bytes: u64,
     /// Reads that were sent to a second copy because the first took long.
@@ -44,6 +47,8 @@ pub struct GatewayReport {
     pub evictions: u64,
     /// Blocks that were read to find out whether they can be.
     pub scrubbed_blocks: u64,
+    /// Times that all of the volume was scrubbed.
+    pub scrub_passes: u64,
     /// Blocks found bad, by reading or scrubbing.
     pub bad_blocks: u64,
 }
@@ -57,10 +62,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             leaving_replicas: self.leaving_replicas() as u32,
             full: counters.without_space.get() > 0,
             degraded: self.degraded(),
+            lost: self.lost_ranges(),
             copied_bytes: counters.copied_bytes.get(),
             hedged_reads: counters.hedged_reads.get(),
             evictions: counters.evictions.get(),
             scrubbed_blocks: counters.scrubbed_blocks.get(),
+            scrub_passes: counters.scrub_passes.get(),
             bad_blocks: counters.bad_blocks.get(),
         }
     }
@@ -80,6 +87,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         worst.sort_unstable_by_key(|(key, _)| *key);
         let leaving = self.0.leaving.borrow();
         worst.iter().map(|(_, c)| c.report(self.0.volume.copies, &leaving, |disk| self.is_fenced(disk))).collect()
+    }
+
+    fn lost_ranges(&self) -> Vec<ByteRange> {
+        let mut ranges: Vec<ByteRange> = vec![];
+        for chunk in self.chunks() {
+            for block in chunk.lost_blocks() {
+                let offset = self.0.volume.geometry.address(chunk.index, block * BLOCK_SIZE as u32);
+                if let Some(last) = ranges.last_mut().filter(|last| last.offset + last.length == offset) {
+                    last.length += BLOCK_SIZE as u64;
+                } else if ranges.len() < MAX_LOST_RANGES {
+                    ranges.push(ByteRange { offset, length: BLOCK_SIZE as u64 });
+                }
+            }
+        }
+        ranges
     }
 
     fn is_fenced(&self, disk: DiskId) -> bool {

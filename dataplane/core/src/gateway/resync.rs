@@ -146,6 +146,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
             Step::Finish => {
                 let finished = chunk.finish(i);
+                self.heal_bad(chunk);
                 chunk.serve_if_adopted(self.min_copies());
                 debug!(chunk = %chunk.id, node = %session.node, "caught up");
                 self.0.changed.notify();
@@ -207,7 +208,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         // Several survivors are read from at the same time: each chunk, and each step, begins with another.
         let turn = chunk.id.0 as usize + self.0.counters.copied_bytes.get() as usize / (1 << 20);
         let Some(ToCopy { source, version, runs }) = chunk.to_copy(i, pace.blocks, COPY_RUNS, turn) else {
-            return false;
+            return self.settle_lost(chunk, i).await;
         };
         if !session.is_live(generation) {
             return false;
@@ -231,6 +232,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 blocks.iter().filter(|_| copied).for_each(|b| failed.remove(*b, version));
                 m.dirty.extend(&failed);
             });
+        if noted && copied {
+            chunk.healed(i, &blocks, version);
+        }
         self.end_step(pace, bytes).await;
         noted && copied
     }
@@ -256,9 +260,25 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Brings entries of a member to the given states; whether that is durable.
     pub(super) async fn repair(&self, chunk: &Rc<Chunk>, member: usize, entries: Vec<BlockEntry>, data: Bytes) -> bool {
+        self.send_repair(chunk, member, Scope::Named, entries, data).await
+    }
+
+    /// Has a member note entries whose data is on no copy any more; whether that is durable.
+    pub(super) async fn repair_gone(&self, chunk: &Rc<Chunk>, member: usize, entries: Vec<BlockEntry>) -> bool {
+        self.send_repair(chunk, member, Scope::Gone, entries, Bytes::new()).await
+    }
+
+    async fn send_repair(
+        &self,
+        chunk: &Rc<Chunk>,
+        member: usize,
+        scope: Scope,
+        entries: Vec<BlockEntry>,
+        data: Bytes,
+    ) -> bool {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
-        match self.ask(&session, &target, Request::Repair { target, scope: Scope::Named, entries }, data).await {
+        match self.ask(&session, &target, Request::Repair { target, scope, entries }, data).await {
             Ok((Reply::Done, _)) => true,
             Ok((Reply::Error { status: Status::Full, .. }, _)) | Err(_) => false,
             Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {

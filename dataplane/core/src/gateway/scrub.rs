@@ -21,6 +21,9 @@ const QUIET_ATTEMPTS: u32 = 20;
 /// Between them.
 const QUIET_PAUSE: Duration = Duration::from_millis(50);
 
+/// Multiples of it are spread evenly whatever they are divided by.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// What one pass over a volume found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scrubbed {
@@ -35,28 +38,45 @@ pub struct Scrubbed {
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
-    /// Scrubs the volume again and again, so that a pass takes about `options.scrub_period`.
+    /// Scrubs the volume again and again, so that a pass takes about `options.scrub_period`; the first perhaps at once.
     pub(super) fn spawn_scrub(&self) {
         let Some(period) = self.0.options.scrub_period else { return };
         let this = self.clone();
         self.0.rt.spawn(async move {
-            loop {
-                let chunks = this.chunks();
-                if chunks.is_empty() {
-                    this.pause(period / 10).await;
-                }
-                for chunk in &chunks {
-                    this.pause(period / chunks.len() as u32).await;
-                    let mut found = Scrubbed::default();
-                    if this.scrub_chunk(chunk, &mut found).await.is_err() {
-                        return;
-                    }
-                }
-                if this.is_stopped() {
+            if this.0.options.scrub_at_once {
+                this.until_whole().await;
+                if this.scrub_all(Duration::ZERO).await.is_err() {
                     return;
                 }
             }
+            while !this.is_stopped() && this.scrub_all(period).await.is_ok() {}
         });
+    }
+
+    /// Copies are made first.
+    async fn until_whole(&self) {
+        while self.health().degraded + self.health().waiting > 0 && !self.is_stopped() {
+            self.pause(RETRY).await;
+        }
+    }
+
+    /// One pass in about so much time. It begins somewhere else in each epoch: a volume that is never open for as long as a pass
+    /// takes is scrubbed everywhere all the same, sooner or later.
+    async fn scrub_all(&self, period: Duration) -> Result<(), Stopped> {
+        let mut chunks = self.chunks();
+        if chunks.is_empty() {
+            self.pause(period / 10).await;
+        } else {
+            let first = u64::from(self.0.volume.epoch.0).wrapping_mul(SPREAD) % chunks.len() as u64;
+            chunks.rotate_left(first as usize);
+        }
+        for chunk in &chunks {
+            self.pause(period / chunks.len() as u32).await;
+            self.scrub_chunk(chunk, &mut Scrubbed::default()).await?;
+        }
+        self.check_stopped()?;
+        count(&self.0.counters.scrub_passes, 1);
+        Ok(())
     }
 
     /// Scrubs the whole volume once, in the background of what guests do. What is bad is being repaired when it returns.

@@ -372,6 +372,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         });
         if chunk.readmit(i, found) {
             self.resend_open(chunk, i);
+            self.heal_bad(chunk);
         }
         session.changed.notify();
     }

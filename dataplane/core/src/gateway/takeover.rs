@@ -8,6 +8,7 @@
 //! at the next takeover.)
 
 use super::chunk::{Chunk, Stage};
+use super::member::Slots;
 use super::reconcile::{Change, Evidence, Void, decide, hopeless};
 use super::session::Session;
 use super::{Cluster, Gateway};
@@ -32,6 +33,8 @@ const FEW_BLOCKS: usize = 64;
 
 /// A member that took part in a takeover, and the session in which it did.
 type Taken = (usize, u64);
+/// Entries that cannot be read, and by whom.
+type Unreadable = BTreeMap<(u32, Version), Slots>;
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
     pub(super) fn spawn_takeover(&self) {
@@ -147,7 +150,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             return Some(witnesses);
         }
         crate::reached!("takeover compared entries");
-        let (evidence, mut plan) = self.decided_plan(chunk, &answered).await;
+        // What is unreadable and not void by this plan has been acknowledged, perhaps.
+        let unreadable = chunk.unreadable.borrow().clone();
+        let (evidence, mut plan) = self.decided_plan(chunk, &answered, &unreadable).await;
         let decisive = || evidence.iter().filter(|e| e.witness);
         if decisive().count() < self.quorum(chunk) || !self.has_elder(chunk.config(), decisive().map(|e| e.adopted)) {
             return None;
@@ -158,7 +163,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             if holders.len() >= needed && changes.len() > FEW_BLOCKS {
                 break;
             }
-            if self.apply(chunk, *member, changes).await {
+            if self.apply(chunk, *member, changes, &unreadable).await {
                 holders.extend(answered.iter().find(|(i, _)| i == member));
             }
         }
@@ -173,11 +178,15 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// What the members hold above what all of them are known to have in common, and what each has to change.
-    async fn decided_plan(&self, chunk: &Rc<Chunk>, answered: &[Taken]) -> (Vec<Evidence>, Vec<(usize, Vec<Change>)>) {
-        let unreadable = chunk.unreadable.borrow().clone();
+    async fn decided_plan(
+        &self,
+        chunk: &Rc<Chunk>,
+        answered: &[Taken],
+        unreadable: &Unreadable,
+    ) -> (Vec<Evidence>, Vec<(usize, Vec<Change>)>) {
         if !unreadable.is_empty() {
             let evidence = self.evidence(chunk, answered, Seq::ZERO).await;
-            let plan = decide(&evidence, &hopeless(&evidence, &unreadable, self.quorum(chunk)), &self.keep());
+            let plan = decide(&evidence, &hopeless(&evidence, unreadable, self.quorum(chunk)), &self.keep());
             return (evidence, plan);
         }
         let common = answered.iter().map(|(i, _)| self.commit_of(chunk, *i)).min().unwrap_or(Seq::ZERO);
@@ -211,21 +220,40 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// Makes changes at a member; whether all are durable there.
-    async fn apply(&self, chunk: &Rc<Chunk>, member: usize, changes: &[Change]) -> bool {
+    async fn apply(&self, chunk: &Rc<Chunk>, member: usize, changes: &[Change], unreadable: &Unreadable) -> bool {
         for part in changes.chunks(MAX_BLOCKS as usize) {
             chunk.touched.set(true);
-            let Some(data) = self.gather(chunk, part).await else { return false };
-            let entries = part.iter().map(|c| c.entry).collect();
-            if !self.repair(chunk, member, entries, data).await {
+            if !self.apply_part(chunk, member, &part.iter().collect::<Vec<_>>(), unreadable).await {
                 return false;
             }
         }
         true
     }
 
+    async fn apply_part(&self, chunk: &Rc<Chunk>, member: usize, part: &[&Change], unreadable: &Unreadable) -> bool {
+        let entries = |of: &[&Change]| of.iter().map(|c| c.entry).collect::<Vec<_>>();
+        if let Some(data) = self.gather(chunk, part).await {
+            return self.repair(chunk, member, entries(part), data).await;
+        }
+        let (gone, there): (Vec<&Change>, Vec<&Change>) = part.iter().partition(|c| self.is_gone(chunk, c, unreadable));
+        if gone.is_empty() {
+            return false;
+        }
+        let Some(data) = self.gather(chunk, &there).await else { return false };
+        self.repair(chunk, member, entries(&there), data).await && self.repair_gone(chunk, member, entries(&gone)).await
+    }
+
+    /// Whether all members are there, and those that hold an entry could not read it, as was known when it was found not to be
+    /// void: the chunk goes on without it, for there is nobody to wait for.
+    fn is_gone(&self, chunk: &Chunk, change: &Change, unreadable: &Unreadable) -> bool {
+        let failed = unreadable.get(&(change.entry.block, change.entry.version)).copied().unwrap_or_default();
+        let is_nowhere = change.sources != 0 && change.sources & !failed == 0;
+        change.entry.kind == BlockKind::Data && is_nowhere && self.answered(chunk).len() == chunk.copies()
+    }
+
     /// Fetches the data of changes from members that hold it.
-    async fn gather(&self, chunk: &Rc<Chunk>, changes: &[Change]) -> Option<Bytes> {
-        let with_data: Vec<&Change> = changes.iter().filter(|c| c.entry.kind == BlockKind::Data).collect();
+    async fn gather(&self, chunk: &Rc<Chunk>, changes: &[&Change]) -> Option<Bytes> {
+        let with_data: Vec<&Change> = changes.iter().filter(|c| c.entry.kind == BlockKind::Data).copied().collect();
         let continues = |a: &&Change, b: &&Change| {
             let (x, y) = (&a.entry, &b.entry);
             x.block + 1 == y.block && x.version == y.version && a.sources == b.sources

@@ -7,6 +7,7 @@
 
 use super::ancestors::Layer;
 use super::layered::Found;
+use super::unread::Unread;
 use super::{Cluster, Gateway, Stopped};
 use crate::bitmap::BlockSet;
 use crate::ports::Runtime;
@@ -47,7 +48,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         index: u32,
         mut runs: Vec<Range<u32>>,
         found: &mut Found,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), Unread> {
         let source = layer.source(index);
         while !runs.is_empty() {
             let LookUp { known, claims, waits } = shared.look_up(source, &runs);
@@ -73,13 +74,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         index: u32,
         claims: Vec<Claim>,
         found: &mut Found,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), Unread> {
         let read = async |claim: Claim| {
             let read = self.read_shared(layer, index, &claim.blocks()).await?;
             if let Some((entries, data)) = &read {
                 claim.fulfil(Content::of(entries, data));
             }
-            Ok(read)
+            Ok::<_, Unread>(read)
         };
         for read in join_all(claims.into_iter().map(read)).await {
             if let Some((entries, data)) = read? {

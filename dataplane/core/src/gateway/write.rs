@@ -5,6 +5,7 @@ use super::locks::{Held, Mode};
 use super::member::{MAX_SLOTS, Waiter, WriteOp};
 use super::report::count;
 use super::session::Session;
+use super::unread::{Failure, Unread};
 use super::{Answer, Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{join_all, oneshot};
@@ -27,7 +28,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     ///
     /// # Panics
     /// If the range reaches beyond the volume.
-    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), Stopped> {
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), Failure> {
         let len = data.len() as u64;
         self.check_writable()?;
         if len == 0 {
@@ -52,7 +53,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Zeroes a range (bytes, multiples of 512); its space is given back. Where nothing was ever written the meta server is asked whether
     /// this is still the volume's gateway.
-    pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Stopped> {
+    pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), Failure> {
         self.check_writable()?;
         self.0.background.guest();
         let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, true)).collect::<Vec<_>>();
@@ -61,30 +62,46 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Gives the whole blocks of a range back; they read as zeros from then on, unless this gateway has been replaced: then
     /// nothing is promised.
-    pub async fn discard(&self, offset: u64, len: u64) -> Result<(), Stopped> {
+    pub async fn discard(&self, offset: u64, len: u64) -> Result<(), Failure> {
         self.check_writable()?;
         self.0.background.guest();
         let zeroes = self.extents(offset, len).map(|e| self.zero_extent(e, false)).collect::<Vec<_>>();
         join_all(zeroes).await.into_iter().collect()
     }
 
-    async fn write_extent(&self, e: Extent, data: Bytes) -> Result<(), Stopped> {
+    async fn write_extent(&self, e: Extent, data: Bytes) -> Result<(), Failure> {
         let blocks = blocks_of(&e);
         let aligned = e.offset.is_multiple_of(BLOCK) && e.len.is_multiple_of(BLOCK);
         if crate::mutant!("merge without holding the blocks") && !aligned {
-            let (chunk, _) = self.hold_allocated(e.chunk_index, &(0..0)).await?;
-            let merged = self.merge(&chunk, &e, blocks.clone(), &data).await?;
+            let (.., merged) = self.patiently(async || self.hold_merged(&e, &(0..0), &data).await).await?;
             let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
-            return self.write_locked(&chunk, BlockKind::Data, blocks, merged, held).await;
+            return Ok(self.write_locked(&chunk, BlockKind::Data, blocks, merged, held).await?);
         }
-        let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
+        let (chunk, held, data) = match aligned {
+            true => {
+                let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
+                (chunk, held, data)
+            }
+            false => self.patiently(async || self.hold_merged(&e, &blocks, &data).await).await?,
+        };
         chunk.traffic.write(e.len);
-        let data = if aligned { data } else { self.merge(&chunk, &e, blocks.clone(), &data).await? };
-        self.write_locked(&chunk, BlockKind::Data, blocks, data, held).await
+        Ok(self.write_locked(&chunk, BlockKind::Data, blocks, data, held).await?)
+    }
+
+    /// Holds blocks, and makes whole ones of what is stored in those that the extent touches and of the new bytes.
+    async fn hold_merged(
+        &self,
+        e: &Extent,
+        hold: &Range<u32>,
+        data: &[u8],
+    ) -> Result<(Rc<Chunk>, Held, Bytes), Unread> {
+        let (chunk, held) = self.hold_allocated(e.chunk_index, hold).await?;
+        let merged = self.merge(&chunk, e, blocks_of(e), data).await?;
+        Ok((chunk, held, merged))
     }
 
     /// Whole blocks made of what is stored and the new bytes. The blocks are held by the caller.
-    async fn merge(&self, chunk: &Rc<Chunk>, e: &Extent, blocks: Range<u32>, data: &[u8]) -> Result<Bytes, Stopped> {
+    async fn merge(&self, chunk: &Rc<Chunk>, e: &Extent, blocks: Range<u32>, data: &[u8]) -> Result<Bytes, Unread> {
         let old = self.read_locked(chunk, blocks.clone()).await?;
         let mut whole = BytesMut::from(&old[..]);
         let at = (e.offset - blocks.start * BLOCK) as usize;
@@ -93,14 +110,14 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// `edges`: blocks that are only partly in the range are zeroed in part, else left alone.
-    async fn zero_extent(&self, e: Extent, edges: bool) -> Result<(), Stopped> {
+    async fn zero_extent(&self, e: Extent, edges: bool) -> Result<(), Failure> {
         let whole = e.offset.div_ceil(BLOCK)..(e.offset + e.len) / BLOCK;
         if whole.is_empty() {
             let may_have_data = self.chunk(e.chunk_index).is_some() || self.0.ancestors.have(e.chunk_index);
             return match edges {
                 true if may_have_data => self.write_extent(e, zeros(e.len)).await,
-                true => self.confirm_epoch().await,
-                false => self.check_stopped(),
+                true => Ok(self.confirm_epoch().await?),
+                false => Ok(self.check_stopped()?),
             };
         }
         let head = whole.start * BLOCK - e.offset;
@@ -109,8 +126,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             Some(held) => held,
             // What an ancestor has there is to be hidden.
             None if self.0.ancestors.have(e.chunk_index) => self.hold_allocated(e.chunk_index, &whole).await?,
-            None if edges => return self.confirm_epoch().await,
-            None => return self.check_stopped(),
+            None if edges => return Ok(self.confirm_epoch().await?),
+            None => return Ok(self.check_stopped()?),
         };
         self.write_locked(&chunk, BlockKind::Zero, whole.clone(), Bytes::new(), held).await?;
         self.may_be_empty(&chunk);

@@ -13,11 +13,11 @@ pub enum StoreError {
     /// A write or sync failed: what the disk holds is no longer known, so the shard stopped.
     #[error("the disk failed and its shard has stopped ({0}): check the disk, then restart or replace it")]
     Failed(Rc<str>),
-    /// A read failed; the shard goes on.
+    /// A read failed, and with it the whole disk.
     #[error("reading the disk failed: {0}")]
     Io(Rc<str>),
-    /// Stored blocks do not match their checksums.
-    #[error("{} blocks of chunk {chunk} do not match their checksums, from block {} on", blocks.len(), blocks.first().unwrap_or(&0))]
+    /// Stored blocks cannot be read, or do not match their checksums.
+    #[error("{} blocks of chunk {chunk} cannot be read or do not match their checksums, from block {} on", blocks.len(), blocks.first().unwrap_or(&0))]
     Corrupt { chunk: ChunkId, blocks: Vec<u32> },
     #[error("no replica of chunk {0} is on this shard")]
     UnknownReplica(ChunkId),

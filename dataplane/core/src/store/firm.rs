@@ -7,6 +7,7 @@
 
 use super::error::StoreError;
 use super::layout::ShardGeometry;
+use super::limits::BLOCK;
 use super::recovery::{Recovered, Tail};
 use super::shard::Options;
 use crate::ports::Disk;
@@ -31,8 +32,14 @@ pub async fn make_durable<D: Disk>(
 }
 
 async fn rewrite<D: Disk>(disk: &D, g: &ShardGeometry, tail: &Tail) -> io::Result<()> {
-    let pos = g.segment_pos(tail.segment) + u64::from(tail.bytes.start);
-    let bytes = disk.read(pos, tail.bytes.len()).await?;
+    let at = |offset: u32| g.segment_pos(tail.segment) + u64::from(offset);
+    let (mut pos, mut read) = (at(tail.bytes.start), disk.read(at(tail.bytes.start), tail.bytes.len()).await);
+    if read.is_err() && tail.bytes.start == 0 {
+        // The batch could be read a moment ago. The segment's header, of which nothing depends, need not be readable.
+        pos = at(BLOCK as u32);
+        read = disk.read(pos, tail.bytes.len() - BLOCK).await;
+    }
+    let bytes = read?;
     let mut buf = disk.alloc(bytes.len());
     buf.copy_from_slice(&bytes);
     disk.write(pos, buf).await

@@ -24,7 +24,7 @@ impl Place {
     pub const ABSENT: Place = Place(u32::MAX);
     /// A Zero entry: no data.
     pub const ZERO: Place = Place(u32::MAX - 1);
-    /// A Data entry whose data was found corrupt; a repair brings it back.
+    /// A Data entry whose data was found corrupt, or is on no copy any more; a repair brings it back.
     pub const LOST: Place = Place(u32::MAX - 2);
 
     /// The block number, if there is data.
@@ -306,6 +306,9 @@ impl Index {
             Record::Repair { chunk, epoch, entries } => {
                 self.with(*chunk, number, |r| r_repair(r, *epoch, entries, first, ledger));
             }
+            Record::Gone { chunk, epoch, entries } => {
+                self.with(*chunk, number, |r| r_gone(r, *epoch, entries, ledger));
+            }
             Record::Create { new, damaged } => self.create(new, *damaged, number, ledger),
             Record::Delete { chunk, replica } => {
                 if self.replicas.get(chunk).is_some_and(|r| r.replica == *replica && r.birth < number) {
@@ -395,6 +398,16 @@ fn r_repair(r: &mut Replica, epoch: Epoch, entries: &[BlockEntry], first: u32, l
             versions.iter().for_each(|v| r.repair(epoch, e.block, *v, Slot::ABSENT, ledger));
         } else {
             r.repair(epoch, e.block, e.version, slot, ledger);
+        }
+    }
+}
+
+/// Who has the data keeps it.
+fn r_gone(r: &mut Replica, epoch: Epoch, entries: &[BlockEntry], ledger: &mut impl Ledger) {
+    for e in entries {
+        let gone = Slot::new(e.version, e.seq, e.crc, Place::LOST);
+        if !same_data(&r.chains.get(e.block, e.version), &gone) {
+            r.repair(epoch, e.block, e.version, gone, ledger);
         }
     }
 }

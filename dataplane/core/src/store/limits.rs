@@ -48,6 +48,11 @@ pub const MAX_MOVE_BLOCKS: usize = 128;
 /// Most blocks of one repair call's data, so that one caller cannot fill the memory.
 pub const MAX_CALL_DATA: usize = 64 << 20;
 
+/// A block that could not be read is not tried again for so long: drives take their time to find out that they cannot.
+pub const UNREADABLE_REST_MS: u64 = 2_000;
+/// Most such blocks that a shard remembers. More are tried again at once.
+pub const MAX_UNREADABLE: usize = 4096;
+
 /// Most entries in one call that reads them by version.
 pub const MAX_CALL_ENTRIES: usize = 16 << 10;
 

@@ -12,9 +12,10 @@
 //! - `recovery`, `scan`, `load`, `walk`: from the disk to the state, whatever is on it; `firm`: and it stays there.
 //! - `prune`: what is not read any more is dropped; what a replica knows to hold for ever. `tally`: how many blocks views read.
 //! - `compact`, `background`: space is made while requests go on.
+//! - `unreadable`: what the disk could not read is a bad block like any other, and not asked for again at once.
 //!
 //! Invariants: what was acknowledged is found after any crash. What is damaged is reported, and the
-//! replicas concerned are flagged; wrong data is never returned. A shard that is full can always be
+//! replicas concerned are flagged; wrong data is never returned. A sector that cannot be read costs its block, not the disk. A shard that is full can always be
 //! emptied. The format is described in `docs/disk-format.md`.
 
 mod background;
@@ -42,6 +43,7 @@ mod superblock;
 pub mod survey;
 mod tally;
 mod tickets;
+mod unreadable;
 mod walk;
 
 pub use error::{FormatError, StoreError};

@@ -10,7 +10,7 @@ use crate::ports::{Disk, Runtime};
 use crate::sync::join_all;
 use bytes::{Bytes, BytesMut};
 use levee_proto::wire::{BlockEntry, BlockKind};
-use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, Version, View};
+use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, Seq, Version, View};
 
 /// Blocks that lie one after the other on the disk.
 struct Run {
@@ -24,14 +24,21 @@ struct Run {
 struct Plan {
     entries: Vec<BlockEntry>,
     runs: Vec<Run>,
-    /// Blocks whose data is known to be gone.
-    lost: Vec<u32>,
+    /// Which entries' data is known to be gone, or not to be readable now.
+    lost: Vec<usize>,
+}
+
+/// What a read of the disk gave.
+enum Piece<D: Disk> {
+    Stored(D::ReadBuf),
+    /// One block, and where it is.
+    Unreadable(u32),
 }
 
 impl<D: Disk, R: Runtime> Shard<D, R> {
     /// Reads `count` blocks as a view sees them: one entry per block, and the data of those of kind Data in order.
     ///
-    /// Every block is checked. If any is bad, [`StoreError::Corrupt`] names all that are.
+    /// Every block is checked. If any is bad, or cannot be read, [`StoreError::Corrupt`] names all that are.
     pub async fn read(
         &self,
         chunk: ChunkId,
@@ -62,25 +69,58 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     }
 
     async fn fetch(&self, chunk: ChunkId, plan: Plan) -> Result<(Vec<BlockEntry>, Bytes), StoreError> {
-        if !plan.lost.is_empty() {
-            return Err(StoreError::Corrupt { chunk, blocks: plan.lost });
-        }
-        let inner = self.inner();
-        let read = |r: &Run| inner.disk.read(inner.geometry.block_pos(r.location), r.count as usize * BLOCK);
-        let failed = |e: std::io::Error| StoreError::Io(e.to_string().into());
         let blocks: usize = plan.runs.iter().map(|r| r.count as usize).sum();
-        let mut check = Check::new(&plan.entries, blocks);
+        let mut check = Check::new(&plan, blocks);
         match &plan.runs[..] {
             [] => {}
-            [one] => check.take(&read(one).await.map_err(failed)?),
+            [one] => self.read_run(one).await?.into_iter().for_each(|piece| check.take(piece)),
             many => {
-                for buf in join_all(many.iter().map(read)).await {
-                    check.take(&buf.map_err(failed)?);
+                for pieces in join_all(many.iter().map(|run| self.read_run(run))).await {
+                    pieces?.into_iter().for_each(|piece| check.take(piece));
                 }
             }
         }
-        let (data, bad) = check.finish();
-        if bad.is_empty() { Ok((plan.entries, data)) } else { Err(StoreError::Corrupt { chunk, blocks: bad }) }
+        let Check { data, mut bad, unreadable, .. } = check;
+        unreadable.iter().for_each(|(location, seq)| self.note_unreadable(*location, *seq));
+        if bad.is_empty() && plan.lost.is_empty() {
+            return Ok((plan.entries, data.freeze()));
+        }
+        bad.extend(plan.lost.iter().map(|at| plan.entries[*at].block));
+        bad.sort_unstable();
+        Err(StoreError::Corrupt { chunk, blocks: bad })
+    }
+
+    fn note_unreadable(&self, location: u32, seq: Seq) {
+        crate::reached!("stored block is unreadable");
+        self.inner().state.borrow_mut().unreadable.note(location, seq, self.inner().rt.now());
+    }
+
+    /// Reads a run in one piece, or, if that fails, block by block: a bad sector costs its block, and a cable that shook nothing.
+    async fn read_run(&self, run: &Run) -> Result<Vec<Piece<D>>, StoreError> {
+        let inner = self.inner();
+        let read =
+            |location: u32, count: u32| inner.disk.read(inner.geometry.block_pos(location), count as usize * BLOCK);
+        match read(run.location, run.count).await {
+            Ok(buf) => return Ok(vec![Piece::Stored(buf)]),
+            Err(e) => self.check_disk(&e)?,
+        }
+        let mut pieces = Vec::with_capacity(run.count as usize);
+        for location in run.location..run.location + run.count {
+            pieces.push(match read(location, 1).await {
+                Ok(buf) => Piece::Stored(buf),
+                Err(e) => {
+                    self.check_disk(&e)?;
+                    Piece::Unreadable(location)
+                }
+            });
+        }
+        Ok(pieces)
+    }
+
+    /// A read failed: was it the place, or is it the whole disk?
+    fn check_disk(&self, e: &std::io::Error) -> Result<(), StoreError> {
+        let is_whole = self.inner().disk.has_failed() || crate::mutant!("an unreadable sector is the whole disk's");
+        if is_whole { Err(StoreError::Io(e.to_string().into())) } else { Ok(()) }
     }
 
     fn plan<W>(
@@ -95,13 +135,14 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         }
         let r = s.index.get(chunk).ok_or(StoreError::UnknownReplica(chunk))?;
         let mut plan = Plan { entries: Vec::with_capacity(wanted.len()), runs: Vec::new(), lost: Vec::new() };
+        let now = self.inner().rt.now();
         for (b, slot) in wanted.filter_map(|w| find(r, w)) {
-            plan.entries.push(slot.entry(b));
-            if let Some(location) = slot.place.location() {
+            if slot.place == Place::LOST || s.unreadable.knows(&slot, now) {
+                plan.lost.push(plan.entries.len());
+            } else if let Some(location) = slot.place.location() {
                 plan.extend(&s.geometry, location, |segment| s.segments.pin(segment));
-            } else if slot.place == Place::LOST {
-                plan.lost.push(b);
             }
+            plan.entries.push(slot.entry(b));
         }
         Ok(plan)
     }
@@ -126,19 +167,35 @@ impl Plan {
 
 /// Verifies and collects data as it comes, in the order of the entries.
 struct Check<'a> {
-    expected: std::slice::Iter<'a, BlockEntry>,
+    plan: &'a Plan,
+    /// The next entry.
+    at: usize,
     data: BytesMut,
     bad: Vec<u32>,
+    /// Where, and whose data it was.
+    unreadable: Vec<(u32, Seq)>,
 }
 
 impl<'a> Check<'a> {
-    fn new(entries: &'a [BlockEntry], blocks: usize) -> Check<'a> {
-        Check { expected: entries.iter(), data: BytesMut::with_capacity(blocks * BLOCK), bad: Vec::new() }
+    fn new(plan: &'a Plan, blocks: usize) -> Check<'a> {
+        let (bad, unreadable) = (Vec::new(), Vec::new());
+        Check { plan, at: 0, data: BytesMut::with_capacity(blocks * BLOCK), bad, unreadable }
     }
 
-    fn take(&mut self, buf: &[u8]) {
+    fn take<D: Disk>(&mut self, piece: Piece<D>) {
+        match piece {
+            Piece::Stored(buf) => self.take_stored(&buf),
+            Piece::Unreadable(location) => {
+                let Some(e) = self.next() else { return };
+                self.bad.push(e.block);
+                self.unreadable.push((location, e.seq));
+            }
+        }
+    }
+
+    fn take_stored(&mut self, buf: &[u8]) {
         for stored in buf.chunks_exact(BLOCK) {
-            let Some(e) = self.expected.find(|e| e.kind == BlockKind::Data) else { break };
+            let Some(e) = self.next() else { break };
             if crc32c::crc32c(stored) != e.crc && !crate::mutant!("stored checksums ignored") {
                 crate::reached!("stored block is corrupt");
                 self.bad.push(e.block);
@@ -147,7 +204,15 @@ impl<'a> Check<'a> {
         self.data.extend_from_slice(buf);
     }
 
-    fn finish(self) -> (Bytes, Vec<u32>) {
-        (self.data.freeze(), self.bad)
+    /// The next entry whose data is read.
+    fn next(&mut self) -> Option<&'a BlockEntry> {
+        loop {
+            let at = self.at;
+            self.at += 1;
+            let e = self.plan.entries.get(at)?;
+            if e.kind == BlockKind::Data && self.plan.lost.binary_search(&at).is_err() {
+                return Some(e);
+            }
+        }
     }
 }

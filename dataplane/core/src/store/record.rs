@@ -70,6 +70,12 @@ pub enum Record {
         epoch: Epoch,
         entries: Vec<BlockEntry>,
     },
+    /// Entries whose data is on no copy any more.
+    Gone {
+        chunk: ChunkId,
+        epoch: Epoch,
+        entries: Vec<BlockEntry>,
+    },
     Create {
         new: NewReplica,
         /// It may have been here before, and forgotten: see [`super::Shard::has_log_gap`].
@@ -128,6 +134,7 @@ mod kind {
     pub const COMMIT: u8 = 11;
     pub const PRUNE: u8 = 12;
     pub const SEAL: u8 = 13;
+    pub const GONE: u8 = 14;
 }
 
 /// `sub` of a Create record.
@@ -278,7 +285,9 @@ impl Record {
         size_of::<Head>()
             + match self {
                 Record::Write { crcs, .. } => size_of::<RawWrite>() + crcs.as_le_bytes().len(),
-                Record::Repair { entries, .. } => size_of::<RawRepair>() + entries.len() * size_of::<RawEntry>(),
+                Record::Repair { entries, .. } | Record::Gone { entries, .. } => {
+                    size_of::<RawRepair>() + entries.len() * size_of::<RawEntry>()
+                }
                 Record::Create { .. } => size_of::<RawCreate>(),
                 Record::Delete { .. } => size_of::<RawDelete>(),
                 Record::Adopt { chunks, .. } => size_of::<RawAdopt>() + chunks.len() * 8,
@@ -296,6 +305,7 @@ impl Record {
         match self {
             Record::Write { kind, .. } => (kind::WRITE, *kind as u8),
             Record::Repair { .. } => (kind::REPAIR, 0),
+            Record::Gone { .. } => (kind::GONE, 0),
             Record::Create { damaged, .. } => (kind::CREATE, if *damaged { BORN_DAMAGED } else { 0 }),
             Record::Delete { .. } => (kind::DELETE, 0),
             Record::Adopt { .. } => (kind::ADOPT, 0),
@@ -328,7 +338,7 @@ impl Record {
                 o.put(&RawWrite { chunk, seq, version, block, count });
                 o.bytes(crcs.as_le_bytes());
             }
-            Record::Repair { chunk, epoch, entries } => {
+            Record::Repair { chunk, epoch, entries } | Record::Gone { chunk, epoch, entries } => {
                 let count = (entries.len() as u32).into();
                 o.put(&RawRepair { chunk: chunk.0.into(), epoch: epoch.0.into(), count });
                 entries.iter().for_each(|e| o.put(&RawEntry::from(e)));
@@ -371,11 +381,12 @@ impl Record {
         match head.kind {
             kind::WRITE => Self::decode_write(BlockKind::from_code(head.sub)?, body),
             kind::REPAIR => {
-                let (r, entries) = RawRepair::ref_from_prefix(body).ok()?;
-                let entries = <[RawEntry]>::ref_from_bytes(entries).ok()?;
-                (entries.len() == r.count.get() as usize).then_some(())?;
-                let entries = all(entries, RawEntry::checked)?;
-                Some(Record::Repair { chunk: ChunkId(r.chunk.get()), epoch: Epoch(r.epoch.get()), entries })
+                let (chunk, epoch, entries) = Self::decode_entries(body)?;
+                Some(Record::Repair { chunk, epoch, entries })
+            }
+            kind::GONE => {
+                let (chunk, epoch, entries) = Self::decode_entries(body)?;
+                entries.iter().all(|e| e.kind == BlockKind::Data).then_some(Record::Gone { chunk, epoch, entries })
             }
             kind::ADOPT => {
                 let (a, chunks) = RawAdopt::ref_from_prefix(body).ok()?;
@@ -402,6 +413,13 @@ impl Record {
             }
             other => Self::decode_small(other, head.sub, body),
         }
+    }
+
+    fn decode_entries(body: &[u8]) -> Option<(ChunkId, Epoch, Vec<BlockEntry>)> {
+        let (r, entries) = RawRepair::ref_from_prefix(body).ok()?;
+        let entries = <[RawEntry]>::ref_from_bytes(entries).ok()?;
+        (entries.len() == r.count.get() as usize).then_some(())?;
+        Some((ChunkId(r.chunk.get()), Epoch(r.epoch.get()), all(entries, RawEntry::checked)?))
     }
 
     fn decode_moved(body: &[u8]) -> Option<Vec<Moved>> {

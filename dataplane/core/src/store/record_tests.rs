@@ -23,6 +23,7 @@ fn samples() -> Vec<Record> {
         Record::Commit { points: vec![CommitPoint { chunk, replica: ReplicaId(2), seq }] },
         Record::Prune { chunk, drops: vec![Dropped { block: 7, version, seq }] },
         Record::Seal { seals: vec![Seal { chunk, replica: ReplicaId(2), version }] },
+        Record::Gone { chunk, epoch: Epoch(4), entries: vec![entry] },
     ]
 }
 
@@ -40,9 +41,9 @@ fn encoded(records: &[Record]) -> Vec<u8> {
 fn records_survive_encoding() {
     let records = samples();
     let buf = encoded(&records);
-    assert_eq!(Record::decode_all(&buf, 15, 4), Some(records));
-    assert_eq!(Record::decode_all(&buf, 14, 4), None);
-    assert_eq!(Record::decode_all(&buf, 15, 5), None);
+    assert_eq!(Record::decode_all(&buf, 16, 4), Some(records));
+    assert_eq!(Record::decode_all(&buf, 15, 4), None);
+    assert_eq!(Record::decode_all(&buf, 16, 5), None);
 }
 
 #[test]
@@ -91,8 +92,26 @@ fn golden_commit() {
 }
 
 #[test]
+fn golden_gone() {
+    let hex: String = encoded(&samples()[15..]).iter().map(|b| format!("{b:02x}")).collect();
+    let expected = [
+        "0e000000",
+        "28000000", // kind Gone, 40 bytes
+        "0807060504030201",
+        "04000000",
+        "01000000", // chunk, epoch, count
+        "0900000000030000",
+        "05000000",
+        "efbeadde",
+        "ff3f0000",
+        "01000000", // seq 3.9, version, CRC, block, kind
+    ];
+    assert_eq!(hex, expected.concat());
+}
+
+#[test]
 fn golden_prune_and_seal() {
-    let hex: String = encoded(&samples()[13..]).iter().map(|b| format!("{b:02x}")).collect();
+    let hex: String = encoded(&samples()[13..15]).iter().map(|b| format!("{b:02x}")).collect();
     let expected = [
         "0c000000",
         "20000000", // kind Prune, 32 bytes

@@ -20,6 +20,7 @@ use super::root::{self, Root};
 use super::scan::{self, Found};
 use super::segments::{SegmentTable, State as Use};
 use super::state::{CheckpointState, State};
+use super::unreadable::Unreadable;
 use super::walk::{FoundBatch, Window};
 use crate::ports::Disk;
 use levee_proto::ChunkId;
@@ -347,6 +348,7 @@ fn finish(g: &ShardGeometry, a: Attempt, roots: &[Root], found: &[Found]) -> (St
         next_batch,
         next_record,
         checkpoint,
+        unreadable: Unreadable::default(),
         log_gap: report.log_gap,
         failed: None,
         closing: false,

@@ -9,6 +9,9 @@ use super::walk::Window;
 use crate::ports::Disk;
 use crate::sync::join_all;
 
+/// Stands for what cannot be read.
+const GARBAGE: u8 = 0xff;
+
 /// What a segment seems to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -34,11 +37,13 @@ pub async fn scan<D: Disk>(disk: &D, g: &ShardGeometry, needed_from: u64) -> Vec
     }
     let headed = found.clone();
     for (segment, f) in found.iter_mut().enumerate() {
-        if matches!(f, Found::Garbage) {
-            let inside = look_inside(disk, g, segment as u32, needed_from).await;
+        if matches!(f, Found::Garbage | Found::Unreadable) {
+            let inside = look_inside(disk, g, segment as u32, needed_from).await.unwrap_or(*f);
             // A batch that was put where it does not belong does not make a segment of what has a good one.
             let known = headed.iter().any(|h| generation(h).is_some_and(|g| Some(g) == generation(&inside)));
-            *f = if known { Found::Garbage } else { inside };
+            if !known {
+                *f = inside;
+            }
         }
     }
     found
@@ -52,7 +57,7 @@ fn generation(found: &Found) -> Option<u64> {
 }
 
 async fn look_at<D: Disk>(disk: &D, g: &ShardGeometry, segment: u32, needed_from: u64) -> Found {
-    let Ok(start) = disk.read(g.segment_pos(segment), 2 * BLOCK).await else { return Found::Unreadable };
+    let Some(start) = first_blocks(disk, g.segment_pos(segment)).await else { return Found::Unreadable };
     match SegmentHeader::parse(g, &start) {
         // The header is that of an earlier use: a later one was lost, or put elsewhere.
         Some((usage, h)) if is_older(g, usage, &h, &start[BLOCK..], needed_from) => Found::Garbage,
@@ -61,6 +66,20 @@ async fn look_at<D: Disk>(disk: &D, g: &ShardGeometry, segment: u32, needed_from
         None if start.iter().all(|b| *b == 0) => Found::Zeros,
         None => Found::Garbage,
     }
+}
+
+/// The first two blocks: a header, and what was written together with it. One of them alone says enough: what cannot be read
+/// of them is filled with what is neither a header nor nothing.
+async fn first_blocks<D: Disk>(disk: &D, pos: u64) -> Option<Vec<u8>> {
+    if let Ok(both) = disk.read(pos, 2 * BLOCK).await {
+        return Some(both.to_vec());
+    }
+    let (first, second) = (disk.read(pos, BLOCK).await.ok(), disk.read(pos + BLOCK as u64, BLOCK).await.ok());
+    if first.is_none() && second.is_none() {
+        return None;
+    }
+    let or_garbage = |block: Option<D::ReadBuf>| block.map_or_else(|| vec![GARBAGE; BLOCK], |block| block.to_vec());
+    Some([or_garbage(first), or_garbage(second)].concat())
 }
 
 /// Whether a batch of a later use of the segment follows.
@@ -72,11 +91,9 @@ fn is_older(g: &ShardGeometry, usage: SegmentUse, h: &SegmentHeader, next: &[u8]
 }
 
 /// The header is bad: torn with the first batch, or damaged later, in which case the batches after
-/// it still say what the segment was.
-async fn look_inside<D: Disk>(disk: &D, g: &ShardGeometry, segment: u32, needed_from: u64) -> Found {
+/// it still say what the segment was. `None`: there are none.
+async fn look_inside<D: Disk>(disk: &D, g: &ShardGeometry, segment: u32, needed_from: u64) -> Option<Found> {
     let mut window = Window::new(disk, g, segment);
-    match window.find(BLOCK as u32, |generation, _| generation >= needed_from).await {
-        Some((batch, _)) => Found::Log { generation: batch.generation, first_batch: batch.number },
-        None => Found::Garbage,
-    }
+    let (batch, _) = window.find(BLOCK as u32, |generation, _| generation >= needed_from).await?;
+    Some(Found::Log { generation: batch.generation, first_batch: batch.number })
 }

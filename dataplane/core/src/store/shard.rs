@@ -273,7 +273,8 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     }
 
     /// Brings entries to the given states, as epoch `epoch` reconciled them: those of older epochs
-    /// are replaced, those of `epoch` and later merged by seq. `data` holds the blocks of kind Data.
+    /// are replaced, those of `epoch` and later merged by seq. `data` holds the blocks of kind Data, unless these are gone by the
+    /// scope: then they are noted as such, to be answered as corrupt, and a later repair brings them back.
     ///
     /// What is void by the scope is found now: repairs of the same blocks that are on their way must be done first.
     pub fn repair(
@@ -284,7 +285,11 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         mut entries: Vec<BlockEntry>,
         data: Bytes,
     ) -> Ticket {
-        let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
+        let is_data = |e: &BlockEntry| e.kind == BlockKind::Data;
+        if scope == Scope::Gone && !entries.iter().all(is_data) {
+            return Ticket::refused(StoreError::Invalid("an entry without data that is to be gone"));
+        }
+        let blocks = if scope == Scope::Gone { 0 } else { entries.iter().filter(|e| is_data(e)).count() };
         if data.len() != blocks * BLOCK || data.len() > MAX_CALL_DATA {
             return Ticket::refused(StoreError::Invalid("length of a repair"));
         }
@@ -297,6 +302,13 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.add_void(chunk, epoch, scope, &mut entries);
         if entries.is_empty() {
             return self.flush();
+        }
+        if scope == Scope::Gone {
+            let lists = entries.chunks(MAX_REPAIR_ENTRIES);
+            return match self.admit(chunk, |_| 0) {
+                Ok(_) => self.enqueue(lists.map(|list| item(Record::Gone { chunk, epoch, entries: list.to_vec() }))),
+                Err(e) => Ticket::refused(e),
+            };
         }
         let new_data =
             |s: &State, e: &&BlockEntry| e.kind == BlockKind::Data && s.index.growth(chunk, e.version, e.block, 1) > 0;

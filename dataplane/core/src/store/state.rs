@@ -7,6 +7,7 @@ use super::limits::*;
 use super::queue::Queue;
 use super::root::LogPosition;
 use super::segments::SegmentTable;
+use super::unreadable::Unreadable;
 
 /// The segment that batches are appended to.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,7 @@ pub struct State {
     pub next_batch: u64,
     pub next_record: u64,
     pub checkpoint: CheckpointState,
+    pub unreadable: Unreadable,
     /// Replicas may have been forgotten: part of the log was lost, now or earlier.
     pub log_gap: bool,
     pub failed: Option<StoreError>,

@@ -3,7 +3,7 @@
 use super::{TestRng, TestRuntime};
 use crate::ports::{Disk, Runtime};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -14,6 +14,8 @@ use std::time::Duration;
 /// What a disk writes as a whole or not at all.
 const SECTOR: usize = 512;
 const PAGE: usize = levee_proto::BLOCK_SIZE;
+/// What Linux says of a sector that cannot be read.
+const EIO: i32 = 5;
 
 /// What happens, when power fails, to writes that no sync has made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ struct State {
     size: u64,
     /// What is zero is left out.
     pages: BTreeMap<u64, Rc<[u8; PAGE]>>,
+    /// Cannot be read until they are written.
+    bad: BTreeSet<u64>,
     /// Completed, not yet durable, in order of completion.
     unsynced: Vec<Landed>,
     /// Begun, not completed.
@@ -120,6 +124,7 @@ impl MemDisk {
         MemDisk(Rc::new(RefCell::new(State {
             size,
             pages: BTreeMap::new(),
+            bad: BTreeSet::new(),
             unsynced: Vec::new(),
             in_flight: BTreeMap::new(),
             next_id: 0,
@@ -155,6 +160,7 @@ impl MemDisk {
         let copy = MemDisk(Rc::new(RefCell::new(State {
             size: s.size,
             pages: s.pages.clone(),
+            bad: s.bad.clone(),
             unsynced: s.unsynced.clone(),
             in_flight: s.in_flight.clone(),
             next_id: s.next_id,
@@ -247,6 +253,16 @@ impl MemDisk {
     /// Flips one bit (0 to 7) of the stored byte at `pos`.
     pub fn flip_bit(&self, pos: u64, bit: u8) {
         self.edit(pos, 1, |b| b[0] ^= 1 << bit);
+    }
+
+    /// From now on the page at `pos` cannot be read, until it is written: a bad sector, which the disk then replaces.
+    pub fn make_unreadable(&self, pos: u64) {
+        self.0.borrow_mut().bad.insert(pos / PAGE as u64);
+    }
+
+    /// Positions of the pages that cannot be read, in order.
+    pub fn unreadable_pages(&self) -> Vec<u64> {
+        self.0.borrow().bad.iter().map(|page| page * PAGE as u64).collect()
     }
 
     /// Changes stored bytes behind everyone's back.
@@ -360,6 +376,10 @@ impl Disk for MemDisk {
             return Err(io::Error::other("injected read error"));
         }
         let s = &mut *self.0.borrow_mut();
+        let pages = pos / PAGE as u64..(pos + len as u64) / PAGE as u64;
+        if s.bad.range(pages).next().is_some() {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let mut bytes = s.get(pos, len);
         if flip {
             let at = s.rng.index(len);
@@ -407,6 +427,9 @@ impl State {
     fn land(&mut self, id: u64, new: Flight) {
         let old = new.range().map(|page| self.pages.get(&page).cloned()).collect();
         self.put(new.first, &new.pages);
+        if !self.bad.is_empty() {
+            self.bad.retain(|page| !new.range().contains(page));
+        }
         self.unsynced.push(Landed { id, new, old, doomed: false });
     }
 
@@ -543,9 +566,16 @@ mod tests {
             assert!(disk.read(0, PAGE).await.is_err() && disk.read(0, PAGE).await.is_ok());
             assert!(disk.read(1 << 20, PAGE).await.is_err());
         });
+        disk.make_unreadable(PAGE as u64);
+        rt.block_on(async {
+            assert!(disk.read(0, PAGE).await.is_ok() && disk.read(0, 2 * PAGE).await.is_err());
+            assert!(disk.read(PAGE as u64, PAGE).await.is_err(), "again and again");
+            assert!(disk.write(PAGE as u64, filled(&disk, 2)).await.is_ok());
+            assert!(disk.read(PAGE as u64, PAGE).await.is_ok() && disk.unreadable_pages().is_empty());
+        });
         disk.power_off_after(0);
         let off = disk.clone();
         assert!(rt.run_until(disk.sync(), || off.is_off()).is_none());
-        assert_eq!((disk.writes(), disk.reads(), disk.syncs()), (3, 2, 3));
+        assert_eq!((disk.writes(), disk.reads(), disk.syncs()), (4, 6, 3));
     }
 }

@@ -1,5 +1,6 @@
 //! The shipping store, replicas and gateway as a cluster in memory, under crashes.
 
+mod bad_sectors;
 mod cases;
 mod changes;
 mod clones;

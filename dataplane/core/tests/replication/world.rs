@@ -291,13 +291,22 @@ impl World {
 
     /// Attaches any volume.
     pub fn attach_volume(&self, id: VolumeId) -> (TestGateway, u64) {
+        self.attach_with(id, Options::default())
+    }
+
+    /// As the cluster opens a volume that nobody uses.
+    pub fn attach_unused(&self) -> TestGateway {
+        self.attach_with(VOLUME, Options { scrub_at_once: true, ..Options::default() }).0
+    }
+
+    fn attach_with(&self, id: VolumeId, options: Options) -> (TestGateway, u64) {
         let number = self.0.next_gateway.get();
         self.0.next_gateway.set(number + 1);
         let opened = self.opened(id);
         levee_core::gateway::check(&opened).unwrap();
         let shared = self.0.shared.borrow().clone();
         let links = TestLinks { world: self.clone(), gateway: number, volume: id, epoch: opened.epoch, shared };
-        let options = Options { replicas_per_page: self.0.page.get(), ..Options::default() };
+        let options = Options { replicas_per_page: self.0.page.get(), ..options };
         let gateway = Gateway::open(self.0.rt.clone(), links, NodeId(1), opened, options);
         gateway.evacuate(self.0.leaving.borrow().clone());
         gateway.move_replicas(self.0.wanted.borrow().keys().copied().collect());

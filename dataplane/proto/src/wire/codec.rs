@@ -46,6 +46,7 @@ impl Out<'_> {
     pub fn scope(&mut self, s: &Scope) -> &mut Self {
         match s {
             Scope::Named => self.u8(0),
+            Scope::Gone => self.u8(2),
             Scope::Versions { block, count, first, last } => {
                 self.u8(1).u32(*block).u32(*count).u32(first.0).u32(last.0)
             }
@@ -127,8 +128,11 @@ impl In {
         if view.is_valid() { Ok(view) } else { Err(Malformed("view")) }
     }
     pub fn scope(&mut self) -> Decoded<Scope> {
-        if !self.bool()? {
-            return Ok(Scope::Named);
+        match self.u8()? {
+            0 => return Ok(Scope::Named),
+            1 => {}
+            2 => return Ok(Scope::Gone),
+            _ => return Err(Malformed("scope")),
         }
         let (block, count) = (self.u32()?, self.u32()?);
         let (first, last) = (Version(self.u32()?), Version(self.u32()?));

@@ -88,7 +88,7 @@ impl Filesystem for OneFile {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        if !self.rules.admit(Access::Read) {
+        if !self.rules.admit(Access::Read) || !self.rules.is_readable(offset, u64::from(size)) {
             return reply.error(Errno::EIO);
         }
         match self.read_up_to(offset, size) {
@@ -116,7 +116,10 @@ impl Filesystem for OneFile {
             return reply.error(Errno::ENOSPC);
         }
         match self.backing.write_all_at(data, offset) {
-            Ok(()) => reply.written(data.len() as u32),
+            Ok(()) => {
+                self.rules.written(offset, data.len() as u64);
+                reply.written(data.len() as u32)
+            }
             Err(_) => reply.error(Errno::EIO),
         }
     }

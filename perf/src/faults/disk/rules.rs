@@ -1,7 +1,12 @@
 //! What goes wrong on one disk, and until when.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// What cannot be read, and is written anew, as a whole.
+const SECTOR: u64 = 4096;
 
 /// What the disk is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,18 +46,23 @@ pub struct Rules {
 struct State {
     trouble: Trouble,
     struck: u64,
+    /// Sectors that cannot be read until they are written.
+    bad: BTreeSet<u64>,
 }
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { state: Mutex::new(State { trouble: Trouble::None, struck: 0 }), changed: Condvar::new() }
+        let state = State { trouble: Trouble::None, struck: 0, bad: BTreeSet::new() };
+        Rules { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
 
 impl Rules {
-    /// From now on this goes wrong, and nothing else.
+    /// From now on this goes wrong, beside bad sectors, and nothing else.
     pub fn set(&self, trouble: Trouble) {
-        *self.lock() = State { trouble, struck: 0 };
+        let mut state = self.lock();
+        (state.trouble, state.struck) = (trouble, 0);
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -91,6 +101,22 @@ impl Rules {
         !fails
     }
 
+    /// From now on the sectors at these places cannot be read until they are written, and no others.
+    pub fn make_unreadable(&self, places: Vec<u64>) {
+        self.lock().bad = places.into_iter().map(|at| at / SECTOR).collect();
+    }
+
+    /// Whether all of a range can be read.
+    pub fn is_readable(&self, offset: u64, len: u64) -> bool {
+        self.lock().bad.range(sectors(offset, len)).next().is_none()
+    }
+
+    /// What was written can be read again.
+    pub fn written(&self, offset: u64, len: u64) {
+        let mut state = self.lock();
+        state.bad.retain(|sector| !sectors(offset, len).contains(sector));
+    }
+
     // What is in the state is whole whenever the lock is free, even if its last holder panicked.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -101,9 +127,24 @@ impl Rules {
     }
 }
 
+fn sectors(offset: u64, len: u64) -> Range<u64> {
+    offset / SECTOR..(offset + len).div_ceil(SECTOR)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bad_sector_is_bad_until_it_is_written() {
+        let rules = Rules::default();
+        rules.make_unreadable(vec![2 * SECTOR, 5 * SECTOR]);
+        rules.set(Trouble::None);
+        assert!(rules.is_readable(0, 2 * SECTOR) && rules.is_readable(3 * SECTOR, 2 * SECTOR));
+        assert!(!rules.is_readable(0, 3 * SECTOR) && !rules.is_readable(2 * SECTOR, SECTOR));
+        rules.written(SECTOR, 3 * SECTOR);
+        assert!(rules.is_readable(0, 5 * SECTOR) && !rules.is_readable(0, 6 * SECTOR));
+    }
 
     #[test]
     fn trouble_strikes_what_it_names() {

@@ -9,7 +9,7 @@ use super::{Done, Injector, last, node_name};
 use crate::faults::disk::FaultDisk;
 use crate::faults::disk::rules::{Access, Trouble};
 use crate::faults::fill::Filler;
-use crate::faults::rot::flip_bits;
+use crate::faults::rot::{flip_bits, some_blocks};
 use crate::faults::schedule::{DiskError, Who};
 use crate::rng::Rng;
 
@@ -69,6 +69,22 @@ impl Injector<'_> {
         };
         let done = Done::new(label, vec![node_name(node)], format!("{flipped} blocks"));
         Ok(Done { down: down.then_some(Duration::ZERO), rot: true, ..done })
+    }
+
+    pub(super) fn spoil_sectors(&self, node: usize, blocks: u32, down: bool, choice: u64) -> Result<Done> {
+        let disk = self.disk(node)?;
+        let spoil = || {
+            let places = some_blocks(disk.backing(), blocks, &mut Rng::new(choice))?;
+            let spoiled = places.len();
+            disk.rules.make_unreadable(places);
+            Ok(spoiled)
+        };
+        let (label, spoiled) = match down {
+            false => ("bad sectors under a daemon", spoil()?),
+            true => ("bad sectors while down", self.kill_and(&self.find(Who::Node(node), None)?, spoil)?),
+        };
+        let done = Done::new(label, vec![node_name(node)], format!("{spoiled} blocks"));
+        Ok(Done { down: down.then_some(Duration::ZERO), disk: true, rot: true, ..done })
     }
 
     pub(super) fn fill_disks(&self, time: Duration) -> Result<Done> {

@@ -85,6 +85,7 @@ impl Injector<'_> {
             Fault::DiskStall { node, time } => self.stall_disk(*node, *time),
             Fault::Full { time } => self.fill_disks(*time),
             Fault::Corrupt { node, blocks, down, choice } => self.corrupt(*node, *blocks, *down, *choice),
+            Fault::BadSectors { node, blocks, down, choice } => self.spoil_sectors(*node, *blocks, *down, *choice),
         }
     }
 

@@ -237,6 +237,7 @@ impl Diagnosis {
         }
         let Some(report) = &attachment.report else { return };
         self.below_copies(volume, report, gateway, stored);
+        self.lost(name, report);
         if let Some(what) = wrong(volume, report) {
             let mut finding = Finding::new("volume", name, what);
             finding.doing = redundancy::lines(volume, report, &stored.nodes);
@@ -249,6 +250,19 @@ impl Diagnosis {
             let what =
                 format!("volume {name}: {gateway} has {left} to put elsewhere, off disks that are dead or drained");
             self.notes.push(Finding::new("volume", name, what));
+        }
+    }
+
+    fn lost(&mut self, name: &str, report: &VolumeReport) {
+        let range = |r: &ByteRange| format!("{}+{}", r.offset, r.length);
+        let ranges: Vec<String> = report.lost.iter().map(range).collect();
+        if !ranges.is_empty() {
+            let what = format!(
+                "volume {name}: no copy can read what is stored at {} (bytes); its guest gets I/O errors there",
+                ranges.join(", ")
+            );
+            let todo = "have the guest write there anew, from a backup; or bring back a disk that still has it";
+            self.problems.push(Finding::new("volume", name, what).doing(todo));
         }
     }
 

@@ -9,5 +9,6 @@ mod golden;
 mod space;
 mod superblock;
 mod tail;
+mod unreadable;
 mod versions;
 mod world;
