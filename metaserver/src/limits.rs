@@ -10,6 +10,9 @@ pub const MAX_DISCARD: usize = 32 << 20;
 pub const MAX_RAFT_BODY: usize = 128 << 20;
 /// Bytes of one piece of a snapshot.
 pub const SNAPSHOT_CHUNK: u64 = 1 << 20;
+/// Bytes of a piece that is taken, and of all of them.
+pub const MAX_SNAPSHOT_PIECE: u64 = 16 << 20;
+pub const MAX_SNAPSHOT: u64 = 64 << 30;
 /// Log entries in one Raft message.
 pub const MAX_ENTRIES_PER_MESSAGE: u64 = 16;
 
@@ -122,12 +125,14 @@ pub const LEARNER_LAG: u64 = 64;
 pub const CHANGE_WAIT: Duration = Duration::from_secs(20);
 /// How long another member may take to say who it is.
 pub const HELLO_WAIT: Duration = Duration::from_secs(2);
-/// Bytes of such an answer.
-pub const MAX_HELLO: usize = 64 << 10;
+/// Bytes of another member's answer.
+pub const MAX_ANSWER: usize = 256 << 10;
 /// Pause before a new group's first member looks again whether all others are there.
 pub const FOUND_RETRY: Duration = Duration::from_millis(200);
 /// Pause before a member announces itself again.
 pub const JOIN_RETRY: Duration = Duration::from_secs(1);
+/// Messages of other members that are not taken are logged so often.
+pub const REFUSAL_REST: Duration = Duration::from_secs(10);
 /// How long a member that hears no leader waits before it asks whether it was removed.
 pub const REMOVED_LOOK: Duration = Duration::from_secs(3);
 /// Raft: milliseconds that one piece of a snapshot may take.

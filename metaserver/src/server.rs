@@ -27,8 +27,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let own_url = args.told_url().map_or(format!("http://{}", listener.local_addr()?), String::from);
     let peers = args.members(&own_url).map_err(anyhow::Error::msg)?;
     let database = Database::open(&args.dir, args.id, args.level)?;
+    database.check_term()?;
     let own = Identity { id: args.id, folder: database.folder(), level: args.level };
-    let machine = Machine::load(database.clone(), Snapshots::open(&args.dir)?, args.level)?;
+    let snapshots = Snapshots::open(&args.dir)?;
+    let machine = Machine::load(database.clone(), snapshots.clone(), args.level)?;
     let (replicated, cluster) = (machine.replicated(), machine.cluster());
     let network = Network::new(Directory::new(own, replicated.clone(), peers.clone()))?;
     let log = LogStore::new(database);
@@ -56,6 +58,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     tokio::spawn(repair::run(app.clone()));
     tokio::spawn(history::run(app.clone()));
     tracing::info!("member {} serves {own_url}, data in {}", args.id, args.dir.display());
+    let failed = fatal.subscribe();
+    let gate = raft::Gate::new(raft.clone(), log.clone(), own, contact.clone());
     let local = raft::Local {
         raft: raft.clone(),
         directory: app.directory().clone(),
@@ -63,9 +67,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         contact,
         barrier: app.barrier.clone(),
         log,
-        fatal,
+        receiver: raft::Receiver::new(gate.clone(), snapshots, args.level),
+        gate,
+        refusals: raft::Refusals::new(app.network.clone(), fatal),
     };
-    let served = serve(listener, app, local, stop, stopping).await;
+    let served = serve(listener, app, local, stop, stopping, failed).await;
     // The log is durable whatever happens here.
     let _ = raft.shutdown().await;
     served
@@ -106,9 +112,9 @@ async fn serve(
     local: raft::Local,
     stop: watch::Sender<bool>,
     mut stopping: watch::Receiver<bool>,
+    mut failed: watch::Receiver<Option<String>>,
 ) -> anyhow::Result<()> {
     let raft = app.raft.clone();
-    let mut failed = local.fatal.subscribe();
     let router = api::router(app, raft::router(local));
     let listener = listener.tap_io(|socket| {
         // Without it small answers wait for the client's acknowledgement; failing costs only time.

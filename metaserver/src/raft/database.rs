@@ -4,7 +4,14 @@
 //! transaction: when [`Database::write`] returns, the data is on the medium. Reads go to memory-cached
 //! pages and are made in place. The file is damaged if anything in it cannot be decoded or the log has a
 //! hole; that is found at start rather than in the middle of an election.
+//!
+//! After a write that could not be made durable nothing more is written, and the member ends: what the system
+//! still has in its memory of that write may never get to the medium, though it can be read, also by the next
+//! process. So a start trusts nothing that it has not written itself: it copies the file, makes the copy durable,
+//! and puts it in the file's place, before it reads a vote or an entry.
 
+use super::positions::Positions;
+use super::sense::MAX_TERM;
 use super::{Entry, LogId, Meta};
 use crate::limits::{DATABASE_CACHE, MAX_WRITES};
 use anyhow::{Context, bail, ensure};
@@ -35,6 +42,9 @@ const FORMAT: &str = "format";
 const MEMBER: &str = "member";
 const FOLDER: &str = "folder";
 
+/// The file's name in the member's folder.
+const NAME: &str = "meta.redb";
+
 /// Version of what is in the file.
 const FORMAT_NOW: u32 = 1;
 
@@ -47,6 +57,7 @@ pub struct Database {
     file: Arc<redb::Database>,
     jobs: SyncSender<Job>,
     folder: Uuid,
+    positions: Arc<Positions>,
     _lock: Arc<File>,
 }
 
@@ -55,6 +66,7 @@ impl Database {
     pub fn open(dir: &Path, member: u64, level: u32) -> anyhow::Result<Database> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
         let lock = lock(dir)?;
+        write_anew(dir).with_context(|| format!("cannot write the database in {} anew", dir.display()))?;
         let file = Arc::new(open_file(dir)?);
         let (jobs, queue) = sync_channel(MAX_WRITES);
         let writer = file.clone();
@@ -62,12 +74,31 @@ impl Database {
             .name("meta-writer".into())
             .spawn(move || write_loop(&writer, &queue))
             .context("cannot start the writer thread")?;
-        let mut database = Database { file, jobs, folder: Uuid::nil(), _lock: Arc::new(lock) };
+        let mut database =
+            Database { file, jobs, folder: Uuid::nil(), positions: Arc::default(), _lock: Arc::new(lock) };
         database.claim(dir, member)?;
         database.folder = database.number_folder().map_err(|error| damaged(dir, &error))?;
-        let newest = database.check().map_err(|error| damaged(dir, &error))?;
+        let (newest, positions) = database.check().map_err(|error| damaged(dir, &error))?;
         ensure!(newest <= level, super::too_old(newest, level));
+        database.positions = Arc::new(positions);
         Ok(database)
+    }
+
+    /// Which entries the log had when it was opened.
+    pub fn positions_at_start(&self) -> Positions {
+        Positions::clone(&self.positions)
+    }
+
+    /// An earlier version may have stored a term that leaves no room for elections.
+    pub fn check_term(&self) -> anyhow::Result<()> {
+        let term = self.get::<Vote<u64>>(VOTE)?.map_or(0, |vote| vote.leader_id.term);
+        ensure!(
+            term < MAX_TERM,
+            "this member once took a senseless message that spoke of term {term}, and cannot take part in an election any \
+             more: empty its folder and have the others replace it (`levee meta replace`), or, if all of them are like \
+             this, have one go on alone (`levee-metad recover`)"
+        );
+        Ok(())
     }
 
     /// The number that this folder was given when it was new: a promise made in another one is not known here.
@@ -110,21 +141,22 @@ impl Database {
         }
     }
 
-    /// Decodes everything that will be needed; answers the newest level in the log.
-    fn check(&self) -> anyhow::Result<u32> {
+    /// Decodes everything that will be needed; answers the newest level in the log, and what it holds.
+    fn check(&self) -> anyhow::Result<(u32, Positions)> {
         let _: Option<openraft::Vote<u64>> = self.get(VOTE)?;
         let _: Option<Meta> = self.get(SNAPSHOT_META)?;
         let purged: Option<LogId> = self.get(PURGED)?;
         let first = purged.map_or(0, |id| id.index + 1);
-        let mut level = 0;
+        let (mut level, mut positions) = (0, Positions::after(purged));
         for (expected, row) in (first..).zip(self.file.begin_read()?.open_table(LOG)?.iter()?) {
             let (index, bytes) = row?;
             ensure!(index.value() == expected, "entry {expected} of the log is missing");
             let entry: Entry = serde_json::from_slice(bytes.value())?;
             ensure!(entry.log_id.index == expected, "entry {expected} of the log holds another");
             level = level.max(super::entry_level(&entry));
+            positions.push(entry.log_id);
         }
-        Ok(level)
+        Ok((level, positions))
     }
 
     /// The value under `name`, if there is one.
@@ -170,7 +202,9 @@ impl Database {
     pub fn begin_alone(&self, id: u64, url: &str) -> anyhow::Result<()> {
         let seen: Option<Vote<u64>> = self.get(VOTE)?;
         let last = self.last_entry()?.map(|entry| entry.log_id).or(self.get(PURGED)?).context("the log is empty")?;
-        let term = seen.map_or(0, |vote| vote.leader_id.term).max(last.leader_id.term) + 1;
+        // A term that leaves no room for others was never one: see `check_term`.
+        let seen = seen.map(|vote| vote.leader_id.term).filter(|term| *term < MAX_TERM);
+        let term = seen.unwrap_or(0).max(last.leader_id.term) + 1;
         let vote = Vote::new(term, id);
         let nodes = BTreeMap::from([(id, BasicNode::new(url))]);
         let entry = Entry {
@@ -246,8 +280,23 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     }
 }
 
+/// Has what can be read of the file on the medium: see above.
+fn write_anew(dir: &Path) -> std::io::Result<()> {
+    let (path, copy) = (dir.join(NAME), dir.join("meta.redb.new"));
+    let mut from = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut to = File::create(&copy)?;
+    std::io::copy(&mut from, &mut to)?;
+    to.sync_all()?;
+    std::fs::rename(&copy, &path)?;
+    File::open(dir)?.sync_all()
+}
+
 fn open_file(dir: &Path) -> anyhow::Result<redb::Database> {
-    let path = dir.join("meta.redb");
+    let path = dir.join(NAME);
     // A header that lies may also trip an assertion inside redb.
     let opened =
         catch_unwind(AssertUnwindSafe(|| redb::Database::builder().set_cache_size(DATABASE_CACHE).create(&path)));
@@ -270,3 +319,7 @@ fn damaged(dir: &Path, error: &anyhow::Error) -> anyhow::Error {
         dir.display()
     )
 }
+
+#[cfg(test)]
+#[path = "database_tests.rs"]
+mod tests;

@@ -3,7 +3,8 @@
 //! A member is looked for where the group's membership says, and where `--peers` says if that fails: after a move of all
 //! members the membership is out of date, after a move of one member `--peers` is.
 
-use super::Replicated;
+use super::{LogId, Replicated};
+use openraft::{LeaderId, Vote};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,6 +43,8 @@ struct Note {
     failures: usize,
     /// What was said of it last, not to repeat it.
     trouble: Option<String>,
+    /// What it has said that it holds, and to which leader.
+    holds: Option<(LeaderId<u64>, LogId)>,
 }
 
 impl Directory {
@@ -68,7 +71,12 @@ impl Directory {
         self.notes().entry(id).or_default().failures += 1;
     }
 
+    /// Anybody may call himself a member: only those that are one are remembered.
     pub fn heard(&self, id: u64, folder: Uuid, level: u32) {
+        let member = self.replicated.membership().membership().get_node(&id).is_some();
+        if !member && !self.peers.contains_key(&id) {
+            return;
+        }
         let seen = Seen { folder, level, at: Instant::now() };
         self.notes().entry(id).or_default().seen = Some(seen);
     }
@@ -90,6 +98,9 @@ impl Directory {
     /// Remembers what is wrong with a member, and says so once.
     pub fn trouble(&self, id: u64, trouble: Option<String>) {
         let mut notes = self.notes();
+        if trouble.is_none() && !notes.contains_key(&id) {
+            return;
+        }
         let note = notes.entry(id).or_default();
         if note.trouble != trouble {
             if let Some(trouble) = &trouble {
@@ -101,6 +112,26 @@ impl Directory {
 
     pub fn trouble_of(&self, id: u64) -> Option<String> {
         self.notes().get(&id).and_then(|note| note.trouble.clone())
+    }
+
+    /// All other members that are known, and where they may be.
+    pub fn others(&self) -> BTreeMap<u64, String> {
+        let membership = self.replicated.membership();
+        let ids = membership.membership().nodes().map(|(id, _)| *id).chain(self.peers.keys().copied());
+        ids.filter(|id| *id != self.own.id).filter_map(|id| Some((id, self.url(id, None)?))).collect()
+    }
+
+    /// A member has told the leader of this vote that it holds the log up to here.
+    pub fn holds(&self, id: u64, vote: &Vote<u64>, upto: LogId) {
+        let mut notes = self.notes();
+        let note = notes.entry(id).or_default();
+        note.holds = note.holds.filter(|(leader, _)| *leader == vote.leader_id).max(Some((vote.leader_id, upto)));
+    }
+
+    /// Whether it has told that leader that it holds this entry.
+    pub fn held(&self, id: u64, vote: &Vote<u64>, entry: LogId) -> bool {
+        let holds = self.notes().get(&id).and_then(|note| note.holds);
+        holds.is_some_and(|(leader, upto)| leader == vote.leader_id && upto.index >= entry.index)
     }
 
     /// What is wrong with a member that has this folder, if something is.

@@ -4,28 +4,55 @@
 //! how far the log behind it is committed.
 
 use super::database::{self, Database};
+use super::positions::Positions;
 use super::{Entry, LogId, NodeError, Types};
 use crate::limits::MAX_MESSAGE;
+use anyhow::ensure;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote};
 use std::fmt::Debug;
 use std::ops::RangeBounds;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A handle to the member's log.
 #[derive(Clone)]
 pub struct LogStore {
     database: Database,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What is in the log, without looking there.
+struct Known {
+    positions: Positions,
+    committed: Option<LogId>,
 }
 
 impl LogStore {
     pub fn new(database: Database) -> LogStore {
-        LogStore { database }
+        let known = Known { positions: database.positions_at_start(), committed: None };
+        LogStore { database, known: Arc::new(Mutex::new(known)) }
     }
 
-    /// The newest entry, as far as it can be read.
+    // A change is noted whole or not at all.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest entry.
     pub fn last(&self) -> Option<LogId> {
-        let newest = self.database.last_entry().ok().flatten().map(|entry| entry.log_id);
-        newest.or_else(|| self.database.get(database::PURGED).ok().flatten())
+        self.known().positions.last()
+    }
+
+    /// Which entries there are.
+    pub fn positions(&self) -> Positions {
+        self.known().positions.clone()
+    }
+
+    /// The last word before what is committed were dropped; messages that would do that are refused before.
+    fn check_cut(&self, from: u64) -> anyhow::Result<()> {
+        let committed = self.known().committed.map(|id| id.index);
+        ensure!(committed < Some(from), "a message would have dropped entry {from} of the log, which is committed");
+        Ok(())
     }
 }
 
@@ -83,11 +110,11 @@ impl RaftLogStorage<Types> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let rows = entries
-            .into_iter()
-            .map(|entry| Ok((entry.log_id.index, serde_json::to_vec(&entry)?)))
-            .collect::<anyhow::Result<Vec<(u64, Vec<u8>)>>>()
-            .map_err(write_error)?;
+        let (mut ids, mut rows) = (Vec::new(), Vec::new());
+        for entry in entries {
+            rows.push((entry.log_id.index, serde_json::to_vec(&entry).map_err(|e| write_error(e.into()))?));
+            ids.push(entry.log_id);
+        }
         let written = self.database.write(move |tx| {
             let mut table = tx.open_table(database::LOG)?;
             for (index, bytes) in &rows {
@@ -96,16 +123,29 @@ impl RaftLogStorage<Types> for LogStore {
             Ok(())
         });
         let written = written.await.map_err(|e| std::io::Error::other(format!("{e:#}")));
+        if written.is_ok() {
+            let mut known = self.known();
+            ids.into_iter().for_each(|id| known.positions.push(id));
+        }
         callback.log_io_completed(written);
         Ok(())
     }
 
+    /// Not stored: see above.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), NodeError> {
+        self.known().committed = committed;
+        Ok(())
+    }
+
     async fn truncate(&mut self, log_id: LogId) -> Result<(), NodeError> {
+        self.check_cut(log_id.index).map_err(write_error)?;
         let cut = self.database.write(move |tx| {
             tx.open_table(database::LOG)?.retain_in(log_id.index.., |_, _| false)?;
             Ok(())
         });
-        cut.await.map_err(write_error)
+        cut.await.map_err(write_error)?;
+        self.known().positions.truncate(log_id.index);
+        Ok(())
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), NodeError> {
@@ -114,6 +154,8 @@ impl RaftLogStorage<Types> for LogStore {
             tx.open_table(database::LOG)?.retain_in(..=log_id.index, |_, _| false)?;
             Ok(())
         });
-        purged.await.map_err(write_error)
+        purged.await.map_err(write_error)?;
+        self.known().positions.purge(log_id);
+        Ok(())
     }
 }

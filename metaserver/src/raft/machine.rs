@@ -208,20 +208,6 @@ impl Machine {
 const DAMAGED: &str = "the folder is damaged: put back a copy of it, or empty it and have the others replace this member \
                        (`levee meta replace`)";
 
-/// Makes a snapshot whose file is written the newest one.
-async fn publish(database: &Database, snapshots: &Snapshots, meta: &Meta) -> anyhow::Result<()> {
-    let named = meta.clone();
-    database
-        .write(move |tx| {
-            database::put(tx, database::SNAPSHOT_META, &named)?;
-            tx.open_table(database::META)?.remove(database::SNAPSHOT)?;
-            Ok(())
-        })
-        .await?;
-    snapshots.tidy(Some(meta), false)?;
-    Ok(())
-}
-
 fn moves_intents(command: &Command) -> bool {
     use Command::*;
     if let Keyed { command, .. } = command {
@@ -293,12 +279,12 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn install_snapshot(&mut self, meta: &Meta, snapshot: Box<SnapshotFile>) -> Result<(), NodeError> {
         let failed = |e| StorageIOError::write_snapshot(Some(meta.signature()), any(e));
-        let (snapshots, named) = (self.snapshots.clone(), meta.clone());
-        let read = tokio::task::spawn_blocking(move || snapshots.install(&snapshot, &named)).await;
-        let state = read.map_err(|e| failed(e.into()))?.map_err(failed)?;
+        // It was looked through before openraft heard of it: see `receive`.
+        let checked = snapshot.into_checked().context("a snapshot that was not checked");
+        let (state, path) = checked.map_err(failed)?;
         let inner = Inner::at(meta, state);
         inner.check_level(inner.state.level(), self.level).map_err(|e| failed(anyhow::Error::msg(e)))?;
-        publish(&self.database, &self.snapshots, meta).await.map_err(failed)?;
+        self.snapshots.publish(&self.database, path, meta).await.map_err(failed)?;
         *self.shared.changes() = Ring::begin(meta.last_log_id.map_or(0, |id| id.index));
         *self.shared.lock_mut() = inner;
         self.shared.changed(true);
@@ -307,13 +293,8 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, NodeError> {
         let failed = |e| StorageIOError::read_snapshot(None, any(e));
-        let Some(meta) = self.database.get::<Meta>(database::SNAPSHOT_META).map_err(failed)? else { return Ok(None) };
-        match self.snapshots.open_file(&meta).await {
-            Ok(file) => Ok(Some(Snapshot { meta, snapshot: Box::new(file) })),
-            // It is still where earlier versions kept it: the next one will be a file.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(error.into()).into()),
-        }
+        let newest = self.snapshots.newest(&self.database).await.map_err(failed)?;
+        Ok(newest.map(|(meta, file)| Snapshot { meta, snapshot: Box::new(file) }))
     }
 }
 
@@ -331,18 +312,12 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let build = async {
             let frozen = self.frozen.take().context("this snapshot was built already")?;
             let (snapshots, named) = (self.snapshots.clone(), meta.clone());
-            tokio::task::spawn_blocking(move || snapshots.write(&named, &frozen)).await??;
+            let partial = tokio::task::spawn_blocking(move || snapshots.write(&named, &frozen)).await??;
             // One that the leader sent meanwhile may be newer.
-            let newest = self.database.get::<Meta>(database::SNAPSHOT_META)?;
-            let meta = match newest.filter(|newest| newest.last_log_id > meta.last_log_id) {
-                Some(newest) => newest,
-                None => {
-                    publish(&self.database, &self.snapshots, &meta).await?;
-                    meta.clone()
-                }
-            };
-            let snapshot = Box::new(self.snapshots.open_file(&meta).await?);
-            Ok(Snapshot { meta, snapshot })
+            self.snapshots.publish(&self.database, partial, &meta).await?;
+            let newest = self.snapshots.newest(&self.database).await?;
+            let (meta, file) = newest.context("the snapshot that was built is gone")?;
+            Ok(Snapshot { meta, snapshot: Box::new(file) })
         };
         build.await.map_err(|e| StorageIOError::write_snapshot(Some(meta.signature()), any(e)).into())
     }

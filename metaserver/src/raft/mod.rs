@@ -2,25 +2,34 @@
 //!
 //! A [`Batch`] of commands is one log entry; its response has one outcome per command. Members talk
 //! JSON over HTTP under `/raft`, on the same port as the API; each message says between whom, and from
-//! which folders, so that neither a wrong address nor a folder that was lost mixes promises up.
+//! which folders, so that neither a wrong address nor a folder that was lost mixes promises up. What makes
+//! no sense does not reach openraft (`sense`, `gate`, `receive`).
 
 mod batch;
 mod database;
 mod directory;
 mod election;
+mod gate;
 mod log;
 mod machine;
 mod network;
+mod positions;
+mod receive;
+mod refuse;
 mod routes;
+mod sense;
 mod snapshots;
 
 pub use batch::Batch;
 pub use database::Database;
 pub use directory::{Directory, Identity};
 pub use election::{Contact, run as elect};
+pub use gate::Gate;
 pub use log::LogStore;
 pub use machine::{Machine, Replay, Replicated};
 pub use network::Network;
+pub use receive::Receiver;
+pub use refuse::Refusals;
 pub use routes::{Local, router};
 pub use snapshots::{SnapshotFile, Snapshots};
 

@@ -2,7 +2,8 @@
 
 use super::directory::Directory;
 use super::routes::Canvass;
-use super::{EXPECTED_HEADER, FOLDER_HEADER, FROM_HEADER, LEVEL_HEADER, TO_HEADER, Types};
+use super::sense::{Refusal, Verdict, check_higher, check_term};
+use super::{EXPECTED_HEADER, FOLDER_HEADER, FROM_HEADER, LEVEL_HEADER, LogId, TO_HEADER, Types};
 use crate::limits::*;
 use levee_proto::api::Hello;
 use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
@@ -11,7 +12,7 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
     VoteResponse,
 };
-use openraft::{AnyError, BasicNode};
+use openraft::{AnyError, BasicNode, Vote};
 use reqwest::header::HeaderMap;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -40,19 +41,29 @@ impl Network {
     /// Asks whoever listens there who it is.
     pub async fn hello(&self, url: &str) -> Result<Hello, String> {
         let request = self.http.get(format!("{}/raft/hello", url.trim_end_matches('/'))).timeout(HELLO_WAIT);
-        let mut response = request.send().await.map_err(|e| said(&e))?;
+        let response = request.send().await.map_err(|e| said(&e))?;
         if !response.status().is_success() {
             return Err(format!("it is no meta server of this version (status {})", response.status()));
         }
-        let mut body = Vec::new();
-        while let Some(piece) = response.chunk().await.map_err(|e| said(&e))? {
-            if body.len() + piece.len() > MAX_HELLO {
-                return Err("its answer is too long".into());
-            }
-            body.extend_from_slice(&piece);
-        }
+        let body = whole(response).await.map_err(|e| e.as_ref().map_or("its answer is too long".into(), said))?;
         serde_json::from_slice(&body).map_err(|_| "its answer is not understood".into())
     }
+}
+
+/// The whole answer; the error is none if it is longer than any.
+async fn whole(mut response: reqwest::Response) -> Result<Vec<u8>, Option<reqwest::Error>> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        if body.len() + piece.len() > MAX_ANSWER {
+            return Err(None);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+async fn understood<T: DeserializeOwned>(response: reqwest::Response) -> Option<T> {
+    serde_json::from_slice(&whole(response.error_for_status().ok()?).await.ok()?).ok()
 }
 
 fn said(error: &reqwest::Error) -> String {
@@ -126,7 +137,10 @@ impl Peer {
         let response = sent.map_err(|e| self.transport(e))?;
         let status = response.status();
         let known = self.recognise(response.headers());
-        let bytes = response.bytes().await.map_err(|e| self.transport(e))?;
+        let bytes = whole(response).await.map_err(|e| match e {
+            Some(error) => self.transport(error),
+            None => RPCError::Unreachable(Unreachable::from(AnyError::error("the answer is too long"))),
+        })?;
         if !status.is_success() {
             self.directory.failed(self.target);
             let text: String = String::from_utf8_lossy(&bytes).chars().take(300).collect();
@@ -154,7 +168,7 @@ impl Peer {
             return None;
         };
         self.recognise(response.headers()).ok()?;
-        response.error_for_status().ok()?.json().await.ok()
+        understood(response).await
     }
 
     /// Whether it hears a leader; none if it does not answer, or must not count.
@@ -165,8 +179,55 @@ impl Peer {
             return None;
         };
         self.recognise(response.headers()).ok()?;
-        response.error_for_status().ok()?.json().await.ok()
+        understood(response).await
     }
+
+    /// An answer counts only if it can be one: openraft believes it.
+    fn sensible(&self, verdict: Verdict) -> Result<(), Unreachable> {
+        verdict.map_err(|refusal| {
+            let why = format!("an answer of meta server {} is not taken: {refusal}", self.target);
+            Unreachable::from(AnyError::error(why))
+        })
+    }
+
+    fn check_appended(&self, asked: &Asked, answer: &AppendEntriesResponse<u64>) -> Verdict {
+        let senseless = |why: &str| Err(Refusal::Senseless(why.into()));
+        match answer {
+            AppendEntriesResponse::Success => self.now_holds(asked, asked.last),
+            AppendEntriesResponse::PartialSuccess(upto) if *upto < asked.prev || *upto > asked.last => {
+                senseless("it has taken what it was not sent")
+            }
+            AppendEntriesResponse::PartialSuccess(upto) => self.now_holds(asked, *upto),
+            AppendEntriesResponse::HigherVote(vote) => check_higher(vote, self.directory.own.id, &asked.vote),
+            AppendEntriesResponse::Conflict => match asked.prev {
+                None => senseless("what begins a log follows nothing"),
+                Some(prev) if self.directory.held(self.target, &asked.vote, prev) => {
+                    let lost = format!(
+                        "meta server {} does not have entry {} of the log any more, which it had: was an old copy of its \
+                         folder put back? `levee meta replace {}` has it begin anew",
+                        self.target, prev.index, self.target
+                    );
+                    self.directory.trouble(self.target, Some(lost.clone()));
+                    senseless(&lost)
+                }
+                Some(_) => Ok(()),
+            },
+        }
+    }
+
+    fn now_holds(&self, asked: &Asked, upto: Option<LogId>) -> Verdict {
+        if let Some(upto) = upto {
+            self.directory.holds(self.target, &asked.vote, upto);
+        }
+        Ok(())
+    }
+}
+
+/// What is left of a message when its answer comes.
+struct Asked {
+    vote: Vote<u64>,
+    prev: Option<LogId>,
+    last: Option<LogId>,
 }
 
 /// Folder and level that a message's headers name.
@@ -181,7 +242,11 @@ impl RaftNetwork<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failure<RaftError<u64>>> {
-        self.call("/raft/append", serde_json::to_vec(&rpc), option.hard_ttl()).await
+        let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
+        let asked = Asked { vote: rpc.vote, prev: rpc.prev_log_id, last };
+        let answer = self.call("/raft/append", serde_json::to_vec(&rpc), option.hard_ttl()).await?;
+        self.sensible(self.check_appended(&asked, &answer))?;
+        Ok(answer)
     }
 
     async fn install_snapshot(
@@ -189,7 +254,15 @@ impl RaftNetwork<Types> for Peer {
         rpc: InstallSnapshotRequest<Types>,
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<u64>, Failure<RaftError<u64, InstallSnapshotError>>> {
-        self.call("/raft/snapshot", pack_snapshot(rpc), option.hard_ttl()).await
+        let (last, done) = (rpc.meta.last_log_id, rpc.done);
+        let asked = Asked { vote: rpc.vote, prev: None, last };
+        let answer: InstallSnapshotResponse<u64> =
+            self.call("/raft/snapshot", pack_snapshot(rpc), option.hard_ttl()).await?;
+        self.sensible(match answer.vote > asked.vote {
+            true => check_higher(&answer.vote, self.directory.own.id, &asked.vote),
+            false => self.now_holds(&asked, asked.last.filter(|_| done)),
+        })?;
+        Ok(answer)
     }
 
     async fn vote(
@@ -197,7 +270,10 @@ impl RaftNetwork<Types> for Peer {
         rpc: VoteRequest<u64>,
         option: RPCOption,
     ) -> Result<VoteResponse<u64>, Failure<RaftError<u64>>> {
-        self.call("/raft/vote", serde_json::to_vec(&rpc), option.hard_ttl()).await
+        let asked = rpc.vote;
+        let answer: VoteResponse<u64> = self.call("/raft/vote", serde_json::to_vec(&rpc), option.hard_ttl()).await?;
+        self.sensible(check_term(answer.vote.leader_id.term, Some(asked.leader_id.term)))?;
+        Ok(answer)
     }
 
     fn backoff(&self) -> Backoff {

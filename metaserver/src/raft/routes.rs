@@ -1,9 +1,13 @@
 //! Messages from the other members.
 
+use super::gate::Gate;
 use super::network::{identity, unpack_snapshot};
+use super::receive::Receiver;
+use super::refuse::Refusals;
+use super::sense::Refusal;
 use super::{
     Contact, Directory, EXPECTED_HEADER, FOLDER_HEADER, FROM_HEADER, LEVEL_HEADER, LogId, LogStore, Raft, Replicated,
-    TO_HEADER, Types, entry_level, too_old,
+    TO_HEADER, Types,
 };
 use crate::api::Failure;
 use crate::barrier::Barrier;
@@ -17,11 +21,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use levee_proto::api::{Hello, ProblemKind};
-use openraft::raft::AppendEntriesRequest;
+use openraft::Vote;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// What the routes work with.
 #[derive(Clone)]
@@ -32,8 +36,9 @@ pub struct Local {
     pub contact: Contact,
     pub barrier: Barrier,
     pub log: LogStore,
-    /// Why this member cannot go on, once it cannot.
-    pub fatal: watch::Sender<Option<String>>,
+    pub gate: Gate,
+    pub receiver: Receiver,
+    pub refusals: Refusals,
 }
 
 /// A member's answer to one that would like to lead.
@@ -116,37 +121,43 @@ fn parse<T: DeserializeOwned>(body: Body) -> Result<T, Failure> {
         .map_err(|e| Failure::new(ProblemKind::Invalid, format!("malformed message: {e}")))
 }
 
-async fn append(State(local): State<Local>, body: Body) -> Result<Response, Failure> {
+/// Leaders and candidates speak for themselves. Earlier versions do not say who they are.
+fn in_own_name(headers: &HeaderMap, vote: &Vote<u64>) -> Result<(), Failure> {
+    let from = headers.get(FROM_HEADER).and_then(|from| from.to_str().ok()?.parse::<u64>().ok());
+    match from {
+        Some(from) if from != vote.leader_id.node_id => Err(Failure::new(
+            ProblemKind::Invalid,
+            format!("meta server {from} does not speak for {}", vote.leader_id.node_id),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What openraft, or what comes before it, has to say.
+async fn told<T: Serialize>(local: &Local, answer: Result<T, Refusal>) -> Result<Response, Failure> {
+    match answer {
+        Ok(answer) => Ok(Json(answer).into_response()),
+        Err(refusal) => Err(local.refusals.answer(refusal).await),
+    }
+}
+
+async fn append(State(local): State<Local>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let rpc: AppendEntriesRequest<Types> = parse(body)?;
-    let needed = rpc.entries.iter().map(entry_level).max().unwrap_or(0);
-    if needed > local.directory.own.level {
-        let why = too_old(needed, local.directory.own.level);
-        local.fatal.send_replace(Some(why.clone()));
-        return Err(Failure::new(ProblemKind::Conflict, why));
-    }
-    let leads = rpc.vote >= local.raft.metrics().borrow().vote;
-    if leads {
-        local.contact.touch();
-    }
-    let answer = local.raft.append_entries(rpc).await;
-    if leads {
-        // A slow disk is not a silent leader.
-        local.contact.touch();
-    }
-    Ok(Json(answer).into_response())
+    in_own_name(&headers, &rpc.vote)?;
+    told(&local, local.gate.append(rpc).await).await
 }
 
-async fn vote(State(local): State<Local>, body: Body) -> Result<Response, Failure> {
-    Ok(Json(local.raft.vote(parse(body)?).await).into_response())
+async fn vote(State(local): State<Local>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
+    let rpc: VoteRequest<u64> = parse(body)?;
+    in_own_name(&headers, &rpc.vote)?;
+    told(&local, local.gate.vote(rpc).await).await
 }
 
-async fn snapshot(State(local): State<Local>, body: Body) -> Result<Response, Failure> {
+async fn snapshot(State(local): State<Local>, headers: HeaderMap, body: Body) -> Result<Response, Failure> {
     let rpc = unpack_snapshot(&whole(body)?)
         .ok_or_else(|| Failure::new(ProblemKind::Invalid, "malformed snapshot message"))?;
-    local.contact.touch();
-    let answer = local.raft.install_snapshot(rpc).await;
-    local.contact.touch();
-    Ok(Json(answer).into_response())
+    in_own_name(&headers, &rpc.vote)?;
+    told(&local, local.receiver.piece(rpc).await).await
 }
 
 /// For a member that answers a read itself. One that leads asks nobody else.

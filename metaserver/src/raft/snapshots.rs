@@ -7,8 +7,13 @@
 //! The database names the newest one. A file is written under another name, synced and renamed before the database names it, and only
 //! then are others removed: at any moment the one that is named is whole. What is not named is left over from a crash, and goes at the
 //! next start. The same bytes are what other members are sent.
+//!
+//! One is built in the background while the leader may send another, and others read: who names, removes or looks for the named
+//! file has its turn ([`Snapshots::turn`]), and the newest one stays named whoever comes last.
 
 use super::Meta;
+use super::database::{self, Database};
+use super::sense::is_snapshot_name;
 use anyhow::{Context, bail, ensure};
 use levee_meta_state::{Frozen, State};
 use std::fs::File;
@@ -33,6 +38,7 @@ const BUFFER: usize = 1 << 20;
 pub struct Snapshots {
     dir: Arc<PathBuf>,
     next: Arc<AtomicU64>,
+    turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A snapshot's file, as openraft reads and writes it.
@@ -41,34 +47,64 @@ pub struct SnapshotFile {
     path: PathBuf,
     /// Nobody else has it: it goes when it is dropped.
     partial: bool,
+    /// What is in it, once that was checked.
+    state: Option<State>,
 }
 
 impl Snapshots {
     pub fn open(member: &Path) -> anyhow::Result<Snapshots> {
         let dir = member.join("snapshots");
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot create the folder {}", dir.display()))?;
-        Ok(Snapshots { dir: Arc::new(dir), next: Arc::default() })
+        Ok(Snapshots { dir: Arc::new(dir), next: Arc::default(), turn: Arc::default() })
     }
 
     pub fn path(&self, id: &str) -> PathBuf {
         self.dir.join(format!("{id}.snapshot"))
     }
 
-    /// Writes the state as the snapshot of `meta`; durable when this returns, but not yet the newest.
-    pub fn write(&self, meta: &Meta, state: &Frozen) -> anyhow::Result<()> {
+    /// Writes the state as the snapshot of `meta`; durable when this returns, but without its name.
+    pub fn write(&self, meta: &Meta, state: &Frozen) -> anyhow::Result<PathBuf> {
         let partial = self.partial_path();
-        let written = write_file(&partial, meta, state).and_then(|()| self.publish(&partial, meta));
+        let written = write_file(&partial, meta, state);
         if written.is_err() {
             let _ = std::fs::remove_file(&partial);
         }
-        written.with_context(|| format!("cannot write a snapshot in {}", self.dir.display()))
+        written.with_context(|| format!("cannot write a snapshot in {}", self.dir.display()))?;
+        Ok(partial)
     }
 
-    /// Gives a whole file the name of the snapshot.
-    pub fn publish(&self, partial: &Path, meta: &Meta) -> anyhow::Result<()> {
-        std::fs::rename(partial, self.path(&meta.snapshot_id))?;
-        File::open(self.dir.as_path())?.sync_all()?;
+    /// Makes a whole and durable file the newest snapshot, unless a newer one is.
+    pub async fn publish(&self, database: &Database, partial: PathBuf, meta: &Meta) -> anyhow::Result<()> {
+        ensure!(is_snapshot_name(&meta.snapshot_id), "no snapshot is called '{}'", meta.snapshot_id.escape_debug());
+        let _turn = self.turn.lock().await;
+        let newest = database.get::<Meta>(database::SNAPSHOT_META)?;
+        if newest.is_some_and(|newest| newest.last_log_id > meta.last_log_id) {
+            std::fs::remove_file(&partial)?;
+            return Ok(());
+        }
+        let (dir, path) = (self.dir.clone(), self.path(&meta.snapshot_id));
+        let rename = move || std::fs::rename(partial, path).and_then(|()| File::open(dir.as_path())?.sync_all());
+        tokio::task::spawn_blocking(rename).await??;
+        let named = meta.clone();
+        let write = database.write(move |tx| {
+            database::put(tx, database::SNAPSHOT_META, &named)?;
+            tx.open_table(database::META)?.remove(database::SNAPSHOT)?;
+            Ok(())
+        });
+        write.await?;
+        self.tidy(Some(meta), false)?;
         Ok(())
+    }
+
+    /// The newest one; none if there is none, or if it is still where earlier versions kept it: the next one will be a file.
+    pub async fn newest(&self, database: &Database) -> anyhow::Result<Option<(Meta, SnapshotFile)>> {
+        let _turn = self.turn.lock().await;
+        let Some(meta) = database.get::<Meta>(database::SNAPSHOT_META)? else { return Ok(None) };
+        match self.open_file(&meta).await {
+            Ok(file) => Ok(Some((meta, file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Reads and checks a snapshot.
@@ -82,20 +118,12 @@ impl Snapshots {
         let path = self.partial_path();
         let options = File::options().create_new(true).read(true).write(true).to_owned();
         let file = tokio::fs::OpenOptions::from(options).open(&path).await?;
-        Ok(SnapshotFile { file, path, partial: true })
+        Ok(SnapshotFile { file, path, partial: true, state: None })
     }
 
-    pub async fn open_file(&self, meta: &Meta) -> io::Result<SnapshotFile> {
+    async fn open_file(&self, meta: &Meta) -> io::Result<SnapshotFile> {
         let path = self.path(&meta.snapshot_id);
-        Ok(SnapshotFile { file: tokio::fs::File::open(&path).await?, path, partial: false })
-    }
-
-    /// Takes over what was received, after checking it whole.
-    pub fn install(&self, received: &SnapshotFile, meta: &Meta) -> anyhow::Result<State> {
-        let state = read_file(&received.path, meta).context("the snapshot that was received is damaged")?;
-        File::open(&received.path)?.sync_all()?;
-        self.publish(&received.path, meta)?;
-        Ok(state)
+        Ok(SnapshotFile { file: tokio::fs::File::open(&path).await?, path, partial: false, state: None })
     }
 
     /// Removes all but the newest one, and what was begun before this start if `all`.
@@ -114,6 +142,27 @@ impl Snapshots {
     fn partial_path(&self) -> PathBuf {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
         self.dir.join(format!("{}-{n}.partial", std::process::id()))
+    }
+}
+
+impl SnapshotFile {
+    /// Reads what was received, to the end, and remembers it; durable when this returns.
+    pub fn check(&mut self, meta: &Meta) -> anyhow::Result<()> {
+        self.state = Some(read_file(&self.path, meta)?);
+        File::open(&self.path)?.sync_all()?;
+        Ok(())
+    }
+
+    /// The level of what was checked.
+    pub fn level(&self) -> Option<u32> {
+        self.state.as_ref().map(State::level)
+    }
+
+    /// What was checked, and where it is; nobody removes that any more.
+    pub fn into_checked(mut self) -> Option<(State, PathBuf)> {
+        let state = self.state.take()?;
+        self.partial = false;
+        Some((state, self.path.clone()))
     }
 }
 
@@ -257,7 +306,8 @@ mod tests {
     fn what_was_written_is_read_and_every_damage_is_found() {
         let base = tempfile::tempdir().unwrap();
         let snapshots = Snapshots::open(base.path()).unwrap();
-        snapshots.write(&meta("1-1-5"), &state().freeze()).unwrap();
+        let partial = snapshots.write(&meta("1-1-5"), &state().freeze()).unwrap();
+        std::fs::rename(partial, snapshots.path("1-1-5")).unwrap();
         assert_eq!(snapshots.read(&meta("1-1-5")).unwrap(), state());
         assert!(snapshots.read(&meta("1-1-6")).is_err(), "there is none");
         let path = snapshots.path("1-1-5");
@@ -272,6 +322,47 @@ mod tests {
         }
     }
 
+    /// A snapshot of a state that no other index has.
+    fn meta_at(index: u64) -> Meta {
+        let last = crate::raft::LogId::new(openraft::CommittedLeaderId::new(1, 1), index);
+        Meta { last_log_id: Some(last), ..meta(&format!("1-1-{index}")) }
+    }
+
+    async fn build(snapshots: &Snapshots, database: &Database, index: u64) {
+        let partial = snapshots.write(&meta_at(index), &state().freeze()).unwrap();
+        snapshots.publish(database, partial, &meta_at(index)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_that_was_built_too_slowly_does_not_take_the_place_of_what_the_leader_sent() {
+        let base = tempfile::tempdir().unwrap();
+        let (database, snapshots) = (Database::open(base.path(), 1, 2).unwrap(), Snapshots::open(base.path()).unwrap());
+        let slow = snapshots.write(&meta_at(5), &state().freeze()).unwrap();
+        build(&snapshots, &database, 9).await;
+        snapshots.publish(&database, slow.clone(), &meta_at(5)).await.unwrap();
+        let (newest, _) = snapshots.newest(&database).await.unwrap().expect("a snapshot");
+        assert_eq!(newest, meta_at(9), "the log before it may be gone already");
+        assert_eq!(snapshots.read(&newest).unwrap(), state());
+        assert!(!slow.exists() && !snapshots.path("1-1-5").exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_looks_for_the_newest_while_others_are_made_finds_one() {
+        let base = tempfile::tempdir().unwrap();
+        let (database, snapshots) = (Database::open(base.path(), 1, 2).unwrap(), Snapshots::open(base.path()).unwrap());
+        build(&snapshots, &database, 1).await;
+        let (writer, named) = (database.clone(), snapshots.clone());
+        let building = tokio::spawn(async move {
+            for index in 2..60 {
+                build(&named, &writer, index).await;
+            }
+        });
+        while !building.is_finished() {
+            assert!(snapshots.newest(&database).await.unwrap().is_some(), "a leader without one would end");
+        }
+        building.await.unwrap();
+    }
+
     #[test]
     fn only_the_newest_is_kept() {
         let base = tempfile::tempdir().unwrap();
@@ -283,7 +374,8 @@ mod tests {
             names
         };
         for id in ["1-1-5", "1-1-9"] {
-            snapshots.write(&meta(id), &state().freeze()).unwrap();
+            let partial = snapshots.write(&meta(id), &state().freeze()).unwrap();
+            std::fs::rename(partial, snapshots.path(id)).unwrap();
         }
         std::fs::write(base.path().join("snapshots/7-0.partial"), b"torn").unwrap();
         snapshots.tidy(Some(&meta("1-1-9")), false).unwrap();
