@@ -126,7 +126,9 @@ impl State {
         let usable = |disk: &Disk| disk.state() == DiskState::InService && around.alive.contains(&disk.node);
         let disks: Vec<(DiskId, &Disk)> =
             self.tables.disks.iter().filter(|(_, disk)| usable(disk)).map(|(id, disk)| (*id, disk)).collect();
-        let held = |id: DiskId| -> u64 { all.get(&id).into_iter().flatten().map(|one| one.amount).sum() };
+        // What daemons say need not fit to each other.
+        let amounts = |id: DiskId| all.get(&id).into_iter().flatten().map(|one| one.amount);
+        let held = |id: DiskId| amounts(id).fold(0, u64::saturating_add);
         let used = |id: DiskId| around.used.get(&id).copied().unwrap_or(0);
         let amount = |id: DiskId| match bounds.goal {
             RebalanceGoal::Space => used(id),

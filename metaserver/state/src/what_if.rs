@@ -34,7 +34,9 @@ impl Frozen {
     pub fn what_if(self, what: &WhatIf, around: &Surroundings) -> Result<Forecast, Problem> {
         let mut state = State::of_tables(self.into_tables());
         let leaving = state.named_disks(what)?;
-        let bytes: u64 = leaving.iter().filter_map(|id| around.used.get(id)).sum();
+        // What daemons say need not fit to each other.
+        let used = leaving.iter().filter_map(|id| around.used.get(id));
+        let bytes = used.fold(0, |sum: u64, used| sum.saturating_add(*used));
         for id in &leaving {
             if let Some(disk) = state.tables.disks.get_mut(id) {
                 disk.drain.get_or_insert(Decision { by: Decider::Operator, reason: None });
@@ -107,7 +109,8 @@ impl State {
             taken.nodes.insert(node);
             taken.disks.insert(disk);
             whole += 1;
-            *count.gains.entry(disk).or_default() += self.mean_copy(replica.disk, around);
+            let gain = count.gains.entry(disk).or_default();
+            *gain = gain.saturating_add(self.mean_copy(replica.disk, around));
         }
         count.unwritable += u64::from(whole < usize::from(volume.min_copies));
         count.crowded += u64::from(crowded);
