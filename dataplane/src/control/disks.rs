@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 use uuid::Uuid;
 
-/// Most disks of one daemon.
-const MAX_DISKS: usize = 128;
+/// Most disks of one daemon that the cluster takes.
+const MAX_DISKS: usize = 64;
+/// Bytes of a path that the cluster takes.
+const MAX_PATH: usize = 1024;
 
 type Outcome<T> = Result<T, Problem>;
 
@@ -82,7 +84,11 @@ impl Control {
     fn check_new(&self, ask: &AddDisk) -> Outcome<()> {
         let path = Path::new(&ask.path);
         if !path.is_absolute() {
-            return Err(invalid(format!("'{}' is no absolute path", ask.path)));
+            return Err(invalid(format!("'{}' is no absolute path", shown_name(&ask.path))));
+        }
+        // Else it is formatted, and the cluster refuses the daemon that has it.
+        if ask.path.len() > MAX_PATH || ask.path.chars().any(char::is_control) {
+            return Err(invalid(format!("a disk's path must be at most {MAX_PATH} bytes of plain text")));
         }
         if ask.size.is_some() && !ask.format {
             return Err(invalid(

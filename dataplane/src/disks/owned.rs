@@ -7,7 +7,7 @@ use levee_proto::units::show_size;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 use uuid::Uuid;
 
@@ -34,6 +34,7 @@ impl OwnedDisk {
     /// Locks a formatted disk and reads its superblock.
     pub fn open(path: &Path) -> Result<OwnedDisk, Unusable> {
         let show = path.display();
+        check_kind(path)?;
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {
                 anyhow::anyhow!("there is no disk {show}: make it with `levee-stored format {show} --size 100G`")
@@ -72,6 +73,14 @@ impl OwnedDisk {
             .with_context(|| format!("disk {} cannot join the cluster", path.display()))?;
         Ok(())
     }
+}
+
+/// Opening something else, such as a watchdog or a pipe, may have an effect of its own.
+fn check_kind(path: &Path) -> Result<()> {
+    let is_disk = |m: std::fs::Metadata| m.is_file() || m.file_type().is_block_device();
+    let fits = std::fs::metadata(path).map(is_disk).unwrap_or(true);
+    ensure!(fits, "{} is neither a file nor a block device", path.display());
+    Ok(())
 }
 
 pub(super) fn lock(file: File, path: &Path) -> Result<Flock<File>> {
