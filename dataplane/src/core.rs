@@ -12,10 +12,10 @@ use levee_core::shared::SharedBlocks;
 use levee_core::store::Superblock;
 use levee_proto::api::{
     DiffEvent, DiffVolume, LinkReport, OpenedVolume, PeerInfo, ReplicaRef, ReplicaSize, ScrubEvent, UsageEvent,
-    VerifyEvent, VolumeVersions,
+    VerifyEvent, VolumeEra, VolumeVersions,
 };
-use levee_proto::{ChunkId, DiskId, NodeId, VolumeId};
-use levee_rdma::{Identity, Server, ServerLimits};
+use levee_proto::{Caller, ChunkId, DiskId, NodeId, VolumeId};
+use levee_rdma::{Callers, Identity, Server, ServerLimits};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,6 +36,8 @@ pub enum Command {
     Join {
         cluster: [u8; 16],
         node: NodeId,
+        /// Of this process.
+        incarnation: [u8; 16],
         /// By position.
         disks: BTreeMap<usize, DiskId>,
         done: Reply<Result<(), String>>,
@@ -65,6 +67,8 @@ pub enum Command {
         done: Reply<Vec<ReplicaSize>>,
     },
     Peers(Arc<Vec<PeerInfo>>),
+    /// Volumes that are not in their first era.
+    Eras(Arc<Vec<VolumeEra>>),
     Open {
         volume: Box<OpenedVolume>,
         serve: ServeOptions,
@@ -132,6 +136,8 @@ pub struct CoreConfig {
     pub commands: async_channel::Receiver<Command>,
     pub asks: Asks,
     pub news: async_channel::Sender<()>,
+    /// Who calls this process, on whichever core.
+    pub callers: Callers,
     /// What all cores remember of snapshots.
     pub shared: Option<SharedBlocks>,
 }
@@ -181,13 +187,19 @@ pub async fn run(config: CoreConfig, ready: async_channel::Sender<()>) {
 impl Core {
     async fn carry_out(self: Rc<Self>, command: Command) {
         match command {
-            Command::Join { cluster, node, disks, done } => {
-                let joined = self.join(cluster, node, disks).await;
+            Command::Join { cluster, node, incarnation, disks, done } => {
+                let me = Caller { node, core: self.config.core, incarnation };
+                let joined = self.join(cluster, me, disks).await;
                 let _ = done.send(joined).await;
             }
             Command::Peers(peers) => {
                 if let Some(joined) = &*self.joined.borrow() {
                     joined.links.set_peers(&peers);
+                }
+            }
+            Command::Eras(eras) => {
+                if let Some(joined) = &*self.joined.borrow() {
+                    joined.replicas.set_eras(eras.iter().map(|e| (e.volume, e.era)));
                 }
             }
             Command::Open { volume, serve } => self.open(*volume, serve),
@@ -252,15 +264,16 @@ impl Core {
         }
     }
 
-    async fn join(&self, cluster: [u8; 16], node: NodeId, ids: BTreeMap<usize, DiskId>) -> Result<(), String> {
+    async fn join(&self, cluster: [u8; 16], me: Caller, ids: BTreeMap<usize, DiskId>) -> Result<(), String> {
         let replicas = Replicas::new(GlommioRuntime::new(), self.shards.in_service(&ids));
         let service = Rc::new(ReplicaLink(replicas.clone()));
-        let core = self.config.core;
+        let Caller { node, core, .. } = me;
         let listen = self.config.listen.to_string();
         let identity = Identity { cluster, node, core };
-        let server = Server::listen(&listen, identity, service.clone(), ServerLimits::default());
+        let callers = self.config.callers.clone();
+        let server = Server::listen(&listen, identity, callers, service.clone(), ServerLimits::default());
         let server = server.await.map_err(|e| e.to_string())?;
-        let links = Links::new(cluster, node, core, service, self.config.asks.clone(), self.config.shared.clone());
+        let links = Links::new(cluster, me, service, self.config.asks.clone(), self.config.shared.clone());
         let disks = RefCell::new(ids);
         *self.joined.borrow_mut() = Some(Joined { node, disks, replicas, links, server });
         Ok(())

@@ -25,6 +25,7 @@ use crate::disks::Disk;
 use anyhow::{Context, Result, anyhow};
 use args::{FormatArgs, RunArgs};
 use levee_core::shared::SharedBlocks;
+use levee_rdma::Callers;
 use tracing_subscriber::EnvFilter;
 
 /// Makes a file or device a Levee disk.
@@ -69,7 +70,7 @@ fn start_cores(
     let (asks, asked) = asks::channel();
     let (news, heard) = async_channel::bounded(1);
     let (ready, readiness) = async_channel::bounded(args.data.len());
-    let (mut senders, mut threads) = (vec![], vec![]);
+    let (mut senders, mut threads, callers) = (vec![], vec![], Callers::default());
     for (i, listen) in args.data.iter().enumerate() {
         let (sender, commands) = async_channel::bounded(control::QUEUE);
         let config = CoreConfig {
@@ -80,6 +81,7 @@ fn start_cores(
             commands,
             asks: asks.clone(),
             news: news.clone(),
+            callers: callers.clone(),
             shared: shared.clone(),
         };
         let ready = ready.clone();

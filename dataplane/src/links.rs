@@ -7,7 +7,7 @@ use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, LinkDown};
 use levee_core::shared::SharedBlocks;
 use levee_proto::api::{ChangedReplicas, ChunkInfo, LinkReport, ParentInfo, PeerInfo, ReplicaChange, VolumeVersions};
 use levee_proto::wire::Request;
-use levee_proto::{ChunkId, DiskId, Epoch, NodeId};
+use levee_proto::{Caller, ChunkId, DiskId, Epoch, NodeId};
 use levee_rdma::{Client, ClientConfig, ClientLimits, Service};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,8 +28,7 @@ pub struct Links(Rc<Inner>);
 
 struct Inner {
     cluster: [u8; 16],
-    node: NodeId,
-    core: u16,
+    me: Caller,
     local: Rc<dyn Service>,
     peers: RefCell<BTreeMap<NodeId, PeerInfo>>,
     clients: RefCell<BTreeMap<(NodeId, u16), Client>>,
@@ -39,24 +38,23 @@ struct Inner {
 }
 
 impl Links {
-    /// Links of core `core` of `node`, whose own replicas `local` answers for.
+    /// Links of this core, whose own replicas `local` answers for.
     pub fn new(
         cluster: [u8; 16],
-        node: NodeId,
-        core: u16,
+        me: Caller,
         local: Rc<dyn Service>,
         asks: Asks,
         shared: Option<SharedBlocks>,
     ) -> Links {
         let (peers, clients) = (RefCell::default(), RefCell::default());
-        Links(Rc::new(Inner { cluster, node, core, local, peers, clients, asks, shared }))
+        Links(Rc::new(Inner { cluster, me, local, peers, clients, asks, shared }))
     }
 
     /// The nodes and where their cores listen, as the meta server says now.
     pub fn set_peers(&self, peers: &[PeerInfo]) {
         *self.0.peers.borrow_mut() = peers.iter().map(|p| (p.node, p.clone())).collect();
         // A node that the cluster has forgotten holds nothing that anybody asks for.
-        let gone = |node: &NodeId| *node != self.0.node && !self.0.peers.borrow().contains_key(node);
+        let gone = |node: &NodeId| *node != self.0.me.node && !self.0.peers.borrow().contains_key(node);
         self.0.clients.borrow_mut().retain(|(node, _), _| !gone(node));
         for ((node, core), client) in self.0.clients.borrow().iter() {
             if let Some(address) = self.address(*node, *core) {
@@ -67,7 +65,7 @@ impl Links {
 
     /// Nodes that store data, beside this one.
     fn watched(&self) -> Vec<NodeId> {
-        let stores = |p: &&PeerInfo| p.node != self.0.node && !p.disks.is_empty();
+        let stores = |p: &&PeerInfo| p.node != self.0.me.node && !p.disks.is_empty();
         self.0.peers.borrow().values().filter(stores).map(|p| p.node).collect()
     }
 
@@ -75,7 +73,7 @@ impl Links {
     /// used or not; an idle link asks for a sign of life once a second.
     pub fn report(&self) -> Vec<LinkReport> {
         let watched = self.watched();
-        if self.0.core == WATCHING_CORE {
+        if self.0.me.core == WATCHING_CORE {
             watched.iter().filter_map(|node| self.client(*node, WATCHED_CORE)).for_each(|client| client.connect());
         }
         let clients = self.0.clients.borrow();
@@ -95,11 +93,12 @@ impl Links {
             return Some(client.clone());
         }
         let limits = ClientLimits::default();
-        let client = if (node, core) == (self.0.node, self.0.core) {
+        let Inner { cluster, me, .. } = *self.0;
+        let client = if (node, core) == (me.node, me.core) {
             Client::loopback(node, self.0.local.clone(), &limits)
         } else {
             let address = self.address(node, core)?;
-            Client::tcp(ClientConfig { cluster: self.0.cluster, from: self.0.node, to: node, core, address, limits })
+            Client::tcp(ClientConfig { cluster, caller: me, to: node, core, address, limits })
         };
         self.0.clients.borrow_mut().insert((node, core), client.clone());
         Some(client)

@@ -105,6 +105,7 @@ pub fn of(command: &Command, outcome: &Outcome, state: &State) -> Vec<Thing> {
         Command::Resize { name, .. } | Command::Flatten { name } | Command::Flattened { name, .. } => {
             vec![volume(name, state)]
         }
+        Command::RecoverEpochs { name } => vec![volume(name, state)],
         Command::ChangeReplicas { name, .. } | Command::Allocate { name, .. } => vec![volume(name, state)],
         Command::BeginSnapshots { request, .. } => {
             request.snapshots.iter().map(|name| (ThingKind::Snapshot, name.to_string(), Created)).collect()

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement};
 use levee_proto::wire::{BlockKind, Crcs, Reply, Request, Target};
-use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, DiskId, Epoch, NodeId, ReplicaId, Seq, Version, VolumeId};
-use levee_rdma::{Client, ClientConfig, ClientLimits, Identity, Responder, Server, ServerLimits, Service};
+use levee_proto::{BLOCK_SIZE, Caller, ChunkId, ConfigNo, DiskId, Epoch, NodeId, ReplicaId, Seq, Version, VolumeId};
+use levee_rdma::{Callers, Client, ClientConfig, ClientLimits, Identity, Responder, Server, ServerLimits, Service};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -59,9 +59,15 @@ fn start_server() -> String {
     std::thread::spawn(move || {
         executor(1, move || async move {
             let identity = Identity { cluster: [0; 16], node: NodeId(2), core: 0 };
-            let server = Server::listen("127.0.0.1:0", identity, Rc::new(Acknowledge), ServerLimits::default())
-                .await
-                .expect("a port");
+            let server = Server::listen(
+                "127.0.0.1:0",
+                identity,
+                Callers::default(),
+                Rc::new(Acknowledge),
+                ServerLimits::default(),
+            )
+            .await
+            .expect("a port");
             sender.send(server.local_addr().to_string()).expect("the main thread waits");
             std::future::pending::<()>().await;
         });
@@ -97,7 +103,7 @@ impl Load {
 async fn measure(address: String, depth: u64, time: Duration) {
     let config = ClientConfig {
         cluster: [0; 16],
-        from: NodeId(1),
+        caller: Caller { node: NodeId(1), core: 0, incarnation: [0; 16] },
         to: NodeId(2),
         core: 0,
         address,

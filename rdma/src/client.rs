@@ -9,8 +9,8 @@ use crate::peer::Peer;
 use crate::pending::Done;
 use crate::responder::Service;
 use bytes::Bytes;
-use levee_proto::NodeId;
 use levee_proto::wire::{MAX_DATA, Request};
+use levee_proto::{Caller, NodeId};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     pub cluster: [u8; 16],
-    /// This node.
-    pub from: NodeId,
+    /// This node, process and core.
+    pub caller: Caller,
     /// The node, and which of its cores, that must answer at `address`.
     pub to: NodeId,
     pub core: u16,
@@ -117,7 +117,7 @@ impl Drop for Handle {
 
 fn invalid(request: &Request, data: &Bytes) -> Option<&'static str> {
     match request {
-        Request::Hello { .. } => Some("the link says hello by itself"),
+        Request::Hello(_) | Request::Enter { .. } => Some("the link says hello by itself"),
         _ if data.len() > MAX_DATA => Some("too much data for one request"),
         _ => None,
     }

@@ -32,7 +32,7 @@ pub(crate) fn cost(request: &Request, data_len: usize) -> usize {
         Request::Scan { .. } => MAX_LIST * 4,
         Request::Fence { .. } => 2 * MAX_FENCED_DISKS * ITEM,
         Request::Replicas { max, .. } => (*max as usize).min(MAX_SUMMARIES) * SUMMARY,
-        Request::Hello { .. } | Request::Create { .. } | Request::Ping => 0,
+        Request::Hello(_) | Request::Enter { .. } | Request::Create { .. } | Request::Ping => 0,
     };
     FIXED + data_len + lists
 }

@@ -11,6 +11,8 @@
 //!   come in any order.
 //! - Every call is answered exactly once, and never from inside `call`. [`LinkError::Down`] means that
 //!   the outcome is *unknown*: the request may have been carried out, or may still be.
+//! - Nothing of an older link of the same caller reaches a service once a newer one is served there: see
+//!   [`levee_proto::callers`]. So whatever was sent over a link that broke comes before everything that is sent after it, or never.
 //! - Memory is bounded on both ends. The server grants each link a number of requests and bytes in
 //!   flight; what exceeds the grant waits in the client's bounded queue, and beyond that the call fails
 //!   with [`LinkError::Overloaded`]. A peer that exceeds its grant is cut off.
@@ -28,9 +30,10 @@
 //!
 //! RDMA is not built in yet. It belongs beside `tcp`, behind the same three operations that `link` uses
 //! (send a batch, receive into the frame buffer, shut down), with message receives of the same frames
-//! and registered memory under `recv`; the hello, grants, ordering and failure rules stay as they are.
+//! and registered memory under `recv`; the hello (which takes extensions), the tickets, grants, ordering and failure rules stay as they are.
 //! A [`Client::loopback`] serves the local core without serialising anything.
 
+mod callers;
 mod client;
 mod credits;
 mod errors;
@@ -48,6 +51,7 @@ mod responder;
 mod server;
 mod tcp;
 
+pub use callers::Callers;
 pub use client::{Client, ClientConfig};
 pub use errors::{LinkError, ServeError};
 pub use limits::{ClientLimits, ServerLimits};

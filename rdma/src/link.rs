@@ -197,16 +197,16 @@ fn deliver_frames(
     Ok(())
 }
 
-/// Waits for one frame: the hello. An error says why there is none.
+/// Waits for one frame of the greeting. An error says why there is none.
 pub(crate) async fn receive_one(stream: &Stream, buf: &mut RecvBuffer) -> Result<Frame, Reason> {
     loop {
-        match stream.read(buf.room()).await {
-            Ok(0) => return Err("the peer closed the connection before it said hello".into()),
-            Ok(n) => buf.advance(n),
-            Err(e) => return Err(format!("the connection broke: {e}").into()),
-        }
         if let Some(frame) = buf.next_frame().map_err(|e| Reason::from(e.to_string()))? {
             return Ok(frame);
+        }
+        match stream.read(buf.room()).await {
+            Ok(0) => return Err("the peer closed the connection before the greeting was over".into()),
+            Ok(n) => buf.advance(n),
+            Err(e) => return Err(format!("the connection broke: {e}").into()),
         }
     }
 }

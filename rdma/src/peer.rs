@@ -19,7 +19,8 @@ use crate::tcp::{Stream, resolve};
 use bytes::Bytes;
 use futures_lite::future;
 use glommio::timer::sleep;
-use levee_proto::wire::{REPLY_BIT, Reply, Request, Status};
+use levee_proto::callers::Ticket;
+use levee_proto::wire::{Hello, REPLY_BIT, Reply, Request, Status};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -297,10 +298,10 @@ async fn drive(peer: Rc<Peer>) {
     let mut backoff = Backoff::new(&peer.config);
     while !peer.is_closed() {
         match connect(&peer).await {
-            Ok((link, grant, buf)) => {
+            Ok(connected) => {
                 tracing::debug!("link to {} is up", peer.name());
                 backoff.reset();
-                let reason = run(&peer, link, grant, buf).await;
+                let reason = run(&peer, connected).await;
                 let reason: Reason = format!("lost the link to {}: {reason}", peer.name()).into();
                 if peer.enter(Phase::Connecting) {
                     tracing::warn!("{reason}");
@@ -323,12 +324,19 @@ async fn drive(peer: Rc<Peer>) {
 }
 
 /// Serves one connection to its end.
-async fn run(peer: &Rc<Peer>, link: Rc<Link>, grant: Credits, mut buf: RecvBuffer) -> Reason {
+async fn run(peer: &Rc<Peer>, Connected { link, credits, ticket, mut buf }: Connected) -> Reason {
     peer.pinging.set(false);
     peer.latency.reset();
-    peer.state.borrow_mut().credits = grant;
-    if !peer.enter(Phase::Up(link.clone())) {
+    peer.state.borrow_mut().credits = credits;
+    if peer.is_closed() {
+        // Whoever is not there any more must not end the links of a successor.
         link.close("the client was dropped".into());
+    } else {
+        let enter = Request::Enter { ticket };
+        let label = Label { kind: enter.kind(), id: HELLO_ID, status: Status::Ok };
+        // So short a message always fits.
+        let _ = link.send(label, |out| enter.encode(out), Bytes::new());
+        peer.enter(Phase::Up(link.clone()));
     }
     glommio::spawn_local(transmit(link.clone())).detach();
     glommio::spawn_local(watch(peer.clone(), link.clone())).detach();
@@ -347,7 +355,13 @@ async fn watch(peer: Rc<Peer>, link: Rc<Link>) {
     }
 }
 
-type Connected = (Rc<Link>, Credits, RecvBuffer);
+/// A connection whose hello was taken.
+struct Connected {
+    link: Rc<Link>,
+    credits: Credits,
+    ticket: Ticket,
+    buf: RecvBuffer,
+}
 
 /// Connects and says hello, within the time allowed.
 async fn connect(peer: &Peer) -> Result<Connected, Reason> {
@@ -364,8 +378,8 @@ async fn greet(peer: &Peer) -> Result<Connected, Reason> {
     let address = peer.address.borrow().clone();
     let addresses = resolve(address).await.map_err(io)?;
     let stream = Stream::connect(&addresses).await.map_err(io)?;
-    let ClientConfig { cluster, from, to, core, .. } = peer.config;
-    let hello = Request::Hello { cluster, from, to, core };
+    let ClientConfig { cluster, caller, to, core, .. } = peer.config;
+    let hello = Request::Hello(Hello { cluster, caller, to, core });
     let label = Label { kind: hello.kind(), id: HELLO_ID, status: Status::Ok };
     let mut batch = crate::frame::Batch::default();
     batch.push(label, |out| hello.encode(out), Bytes::new()).map_err(|_| "hello too long")?;
@@ -373,17 +387,18 @@ async fn greet(peer: &Peer) -> Result<Connected, Reason> {
     let mut buf = RecvBuffer::new(MAX_HELLO_FRAME);
     let frame = receive_one(&stream, &mut buf).await?;
     buf.set_max_frame(MAX_FRAME);
-    Ok((Rc::new(Link::new(stream)), granted(peer, &hello, frame)?, buf))
+    let (credits, ticket) = granted(peer, &hello, frame)?;
+    Ok(Connected { link: Rc::new(Link::new(stream)), credits, ticket, buf })
 }
 
 /// What the peer's answer to the hello grants.
-fn granted(peer: &Peer, hello: &Request, frame: Frame) -> Result<Credits, Reason> {
+fn granted(peer: &Peer, hello: &Request, frame: Frame) -> Result<(Credits, Ticket), Reason> {
     if frame.header.kind.get() != hello.kind() | REPLY_BIT {
         return Err("malformed frame: not an answer to the hello".into());
     }
     match Reply::decode(frame.header.kind.get(), frame.header.status.get(), frame.meta, frame.data.len()) {
-        Ok(Reply::Hello { max_requests, max_bytes }) if max_requests > 0 => {
-            Ok(Credits::new(max_requests.min(peer.config.limits.max_in_flight.max(1)), max_bytes))
+        Ok(Reply::Hello { max_requests, max_bytes, ticket }) if max_requests > 0 => {
+            Ok((Credits::new(max_requests.min(peer.config.limits.max_in_flight.max(1)), max_bytes), ticket))
         }
         Ok(Reply::Error { detail, .. }) => Err(format!("it refuses: {detail}").into()),
         Ok(_) => Err("malformed frame: a hello that grants nothing".into()),
@@ -399,7 +414,7 @@ struct Backoff {
 
 impl Backoff {
     fn new(config: &ClientConfig) -> Backoff {
-        let who = (u64::from(config.from.0) << 32) ^ (u64::from(config.to.0) << 16) ^ u64::from(config.core);
+        let who = (u64::from(config.caller.node.0) << 32) ^ (u64::from(config.to.0) << 16) ^ u64::from(config.core);
         Backoff { next: BACKOFF_MIN, random: who.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
     }
 

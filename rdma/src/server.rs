@@ -1,10 +1,12 @@
 //! The answering end of links: accepting, the hello, handing requests to the service.
 //!
-//! Invariants: a connection reaches the service only after its hello was accepted. What it may have in
+//! Invariants: a connection reaches the service only after its hello was accepted and it has entered, by which older ones
+//! of its caller have ended; and never after a newer one has entered. What it may have in
 //! flight is what was granted to it, counted from the arrival of a request to its answer being queued;
 //! the answers that it does not take are bounded by the same grant. Whatever a connection does wrong
 //! ends that connection alone.
 
+use crate::callers::{Callers, Seat};
 use crate::credits::{Credits, cost};
 use crate::errors::{Reason, ServeError};
 use crate::frame::{Batch, Frame, Label, TooLarge};
@@ -18,8 +20,8 @@ use futures_lite::future;
 use glommio::task::JoinHandle;
 use glommio::timer::sleep;
 use levee_proto::NodeId;
-use levee_proto::wire::{PROTO_VERSION, REPLY_BIT, Reply, Request, Status};
-use std::cell::{Cell, RefCell};
+use levee_proto::wire::{HELLO, Hello, PROTO_VERSION, REPLY_BIT, Reply, Request, Status};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -41,6 +43,7 @@ pub struct Server {
 
 struct Shared {
     identity: Identity,
+    callers: Callers,
     limits: ServerLimits,
     service: Rc<dyn Service>,
     listener: Listener,
@@ -52,7 +55,9 @@ struct Shared {
 /// One accepted connection.
 pub(crate) struct Conn {
     link: Rc<Link>,
-    /// Who calls, once it has said so.
+    /// Its place among the links of its caller, once it has said hello.
+    seat: OnceCell<Seat>,
+    /// Who calls, once it has entered.
     peer: Cell<Option<NodeId>>,
     credits: RefCell<Credits>,
     /// Most bytes of answers that the peer may leave untaken.
@@ -60,10 +65,12 @@ pub(crate) struct Conn {
 }
 
 impl Server {
-    /// Listens on `address` (`IP:PORT`; port 0 takes any free one) and answers with `service`.
+    /// Listens on `address` (`IP:PORT`; port 0 takes any free one) and answers with `service`. `callers`: the same for
+    /// all servers of a process.
     pub async fn listen(
         address: &str,
         identity: Identity,
+        callers: Callers,
         service: Rc<dyn Service>,
         limits: ServerLimits,
     ) -> Result<Server, ServeError> {
@@ -74,6 +81,7 @@ impl Server {
         })?;
         let shared = Rc::new(Shared {
             identity,
+            callers,
             limits,
             service,
             listener,
@@ -137,6 +145,7 @@ impl Shared {
             let reason = serve(&shared, &conn).await;
             conn.link.close(reason.clone());
             conn.log_end(&reason, shared.stopping.get());
+            conn.seat.get().inspect(|seat| shared.callers.leave(seat));
             shared.conns.borrow_mut().remove(&number);
         };
         glommio::spawn_local(task).detach();
@@ -176,7 +185,7 @@ async fn sweep(shared: Weak<Shared>) {
 /// Serves one connection to its end and says why it ended.
 async fn serve(shared: &Rc<Shared>, conn: &Rc<Conn>) -> Reason {
     let mut buf = RecvBuffer::new(MAX_HELLO_FRAME);
-    let peer = match greet(shared, conn, &mut buf).await {
+    let peer = match enter(shared, conn, &mut buf).await {
         Ok(peer) => peer,
         Err(reason) => return reason,
     };
@@ -186,18 +195,34 @@ async fn serve(shared: &Rc<Shared>, conn: &Rc<Conn>) -> Reason {
     receive(&conn.link, &mut buf, |frame| conn.deliver(&*shared.service, peer, frame), || {}).await
 }
 
+/// Hears the hello, and has older links of the caller ended once it has heard the answer. Says who calls.
+async fn enter(shared: &Shared, conn: &Conn, buf: &mut RecvBuffer) -> Result<NodeId, Reason> {
+    let hello = greet(shared, conn, buf).await?;
+    let frame = receive_one(conn.link.stream(), buf).await?;
+    let kind = frame.header.kind.get();
+    let request = Request::decode(kind, frame.meta, frame.data.len()).map_err(|e| Reason::from(e.to_string()))?;
+    let seat = conn.seat.get().filter(|seat| request == Request::Enter { ticket: seat.ticket });
+    shared.callers.enter(seat.ok_or("what follows a hello must name its ticket")?)?;
+    // Those of other cores see for themselves, before they hand over another request.
+    for older in shared.conns.borrow().values().filter(|c| c.is_superseded()) {
+        older.link.close(SUPERSEDED.into());
+    }
+    Ok(hello.caller.node)
+}
+
 /// Hears the hello and answers it.
-async fn greet(shared: &Shared, conn: &Conn, buf: &mut RecvBuffer) -> Result<NodeId, Reason> {
+async fn greet(shared: &Shared, conn: &Conn, buf: &mut RecvBuffer) -> Result<Hello, Reason> {
     let stream = conn.link.stream();
     let verdict = receive_one(stream, buf).await.and_then(|frame| shared.identity.check(frame));
     let (reply, result) = match verdict {
-        Ok(from) => {
+        Ok(hello) => {
             let ServerLimits { max_requests, max_bytes, .. } = shared.limits;
-            (Reply::Hello { max_requests: max_requests.max(1), max_bytes }, Ok(from))
+            let seat = conn.seat.get_or_init(|| shared.callers.offer(hello.caller, hello.core));
+            (Reply::Hello { max_requests: max_requests.max(1), max_bytes, ticket: seat.ticket }, Ok(hello))
         }
         Err(reason) => (Reply::error(Status::Invalid, &*reason), Err(reason)),
     };
-    let kind = hello_kind() | REPLY_BIT;
+    let kind = HELLO | REPLY_BIT;
     let mut batch = Batch::default();
     let label = Label { kind, id: 0, status: reply.status() };
     batch.push(label, |out| reply.encode(out), Bytes::new()).map_err(|TooLarge| "hello too long")?;
@@ -210,9 +235,8 @@ async fn greet(shared: &Shared, conn: &Conn, buf: &mut RecvBuffer) -> Result<Nod
     result
 }
 
-fn hello_kind() -> u16 {
-    Request::Hello { cluster: [0; 16], from: NodeId(0), to: NodeId(0), core: 0 }.kind()
-}
+/// Why a link ends that is older than another.
+const SUPERSEDED: &str = "the caller has made a newer link";
 
 /// Reads what a refused peer still sends until it closes, or has sent more than anyone honest would.
 async fn drain(stream: &Stream) {
@@ -225,13 +249,14 @@ async fn drain(stream: &Stream) {
 }
 
 impl Identity {
-    /// Whether the hello in `frame` is meant for this server; says who calls.
-    fn check(&self, frame: Frame) -> Result<NodeId, Reason> {
+    /// Whether the hello in `frame` is meant for this server.
+    fn check(&self, frame: Frame) -> Result<Hello, Reason> {
         let kind = frame.header.kind.get();
         let request = Request::decode(kind, frame.meta, frame.data.len()).map_err(|e| Reason::from(e.to_string()))?;
-        let Request::Hello { cluster, from, to, core } = request else {
+        let Request::Hello(hello) = request else {
             return Err("the first message on a link must be a hello".into());
         };
+        let Hello { cluster, caller, to, core } = hello;
         if cluster != self.cluster {
             return Err("this daemon belongs to another cluster: check which meta servers both sides use".into());
         }
@@ -241,10 +266,10 @@ impl Identity {
                 format!("this is node {node} core {own}, not node {to} core {core}: the address is stale").into()
             );
         }
-        if from == NodeId(0) {
+        if caller.node == NodeId(0) {
             return Err("the caller has no node id: it must register with a meta server first".into());
         }
-        Ok(from)
+        Ok(hello)
     }
 }
 
@@ -252,18 +277,27 @@ impl Conn {
     fn new(stream: Stream, limits: &ServerLimits) -> Conn {
         Conn {
             link: Rc::new(Link::new(stream)),
+            seat: OnceCell::new(),
             peer: Cell::new(None),
             credits: RefCell::new(Credits::new(limits.max_requests.max(1), limits.max_bytes)),
             max_queued: limits.max_bytes as usize + MAX_FRAME + limits.max_requests as usize * 2 * MAX_DETAIL,
         }
     }
 
+    /// Whether a newer link of its caller has entered.
+    fn is_superseded(&self) -> bool {
+        self.seat.get().is_some_and(Seat::is_superseded)
+    }
+
     /// Takes one request and hands it to the service.
     fn deliver(self: &Rc<Self>, service: &dyn Service, from: NodeId, frame: Frame) -> Result<(), Reason> {
+        if self.is_superseded() {
+            return Err(SUPERSEDED.into());
+        }
         let (kind, id) = (frame.header.kind.get(), frame.header.id.get());
         let request = Request::decode(kind, frame.meta, frame.data.len()).map_err(|e| Reason::from(e.to_string()))?;
         match request {
-            Request::Hello { .. } => return Err("a second hello".into()),
+            Request::Hello(_) | Request::Enter { .. } => return Err("a second hello".into()),
             Request::Ping => {
                 // Pings need no credits: a peer must be able to send one at any time.
                 self.transmit(id, kind, &Reply::Done, Bytes::new());
@@ -303,6 +337,7 @@ impl Conn {
     fn tick(&self, limits: &ServerLimits) {
         let (quiet, partial) = self.link.silence().tick();
         let reason = match self.peer.get() {
+            _ if self.is_superseded() => SUPERSEDED,
             None if quiet >= limits.hello_ticks => "it did not say hello in time",
             Some(_) if quiet >= limits.idle_ticks => "it has been silent too long",
             Some(_) if partial >= limits.frame_ticks => "a frame took too long to arrive",

@@ -4,9 +4,10 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
+use levee_proto::callers::Ticket;
 use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Reply, Request, Scope, Status};
 use levee_proto::{BLOCK_SIZE, Epoch, NodeId, Seq, Version, View};
-use levee_rdma::{Client, LinkError, Responder, ServeError, Server, ServerLimits, Service};
+use levee_rdma::{Callers, Client, LinkError, Responder, ServeError, Server, ServerLimits, Service};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -170,8 +171,9 @@ fn what_cannot_be_sent_is_refused_and_harms_nothing() {
     run(|| async {
         let server = serve(Rc::new(Echo::default())).await;
         let client = client(&server);
-        let hello = Request::Hello { cluster: cluster(), from: CALLER, to: SERVER, core: 3 };
-        assert!(matches!(client.request(hello, Bytes::new()).await, Err(LinkError::Invalid(_))));
+        for greeting in [hello(caller()), Request::Enter { ticket: Ticket(1) }] {
+            assert!(matches!(client.request(greeting, Bytes::new()).await, Err(LinkError::Invalid(_))));
+        }
         let huge = Bytes::from(vec![0; 5 << 20]);
         assert!(matches!(client.request(numbered(1), huge).await, Err(LinkError::Invalid(_))));
         let entries = vec![BlockEntry::absent(1); 100_000];
@@ -188,11 +190,15 @@ fn a_port_in_use_is_named() {
     run(|| async {
         let server = serve(Rc::new(Echo::default())).await;
         let address = server.local_addr().to_string();
-        let second = Server::listen(&address, identity(), Rc::new(Echo::default()), ServerLimits::default()).await;
+        let listen = async |address: &str| {
+            let (callers, limits) = (Callers::default(), ServerLimits::default());
+            Server::listen(address, identity(), callers, Rc::new(Echo::default()), limits).await
+        };
+        let second = listen(&address).await;
         let error = second.err().expect("the port is taken");
         assert!(matches!(error, ServeError::InUse(_)));
         assert!(error.to_string().contains(&address));
-        let odd = Server::listen("nowhere", identity(), Rc::new(Echo::default()), ServerLimits::default()).await;
+        let odd = listen("nowhere").await;
         assert!(matches!(odd.err(), Some(ServeError::BadAddress(_))));
         server.stop().await;
     });

@@ -5,8 +5,9 @@ mod common;
 use bytes::Bytes;
 use common::*;
 use glommio::timer::sleep;
-use levee_proto::NodeId;
+use levee_proto::callers::Ticket;
 use levee_proto::wire::{FrameHeader, HEADER_LEN, REPLY_BIT, Reply, Request, Status};
+use levee_proto::{Caller, NodeId};
 use levee_rdma::{Answer, Client, ClientConfig, ClientLimits, LinkError, ServerLimits};
 use std::cell::RefCell;
 use std::io::{Read, Write};
@@ -120,7 +121,7 @@ fn who_looks_for_somebody_else_is_refused_with_the_reason() {
             (ClientConfig { cluster: [1; 16], ..right.clone() }, "another cluster"),
             (ClientConfig { to: NodeId(9), ..right.clone() }, "this is node 2 core 3, not node 9"),
             (ClientConfig { core: 0, ..right.clone() }, "not node 2 core 0"),
-            (ClientConfig { from: NodeId(0), ..right.clone() }, "no node id"),
+            (ClientConfig { caller: Caller { node: NodeId(0), ..right.caller }, ..right.clone() }, "no node id"),
         ];
         for (config, why) in wrong {
             match Client::tcp(config).request(numbered(1), Bytes::new()).await {
@@ -173,7 +174,7 @@ fn silent_peer(hello: bool) -> std::net::SocketAddr {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
             if hello {
-                let reply = Reply::Hello { max_requests: 8, max_bytes: 1 << 20 };
+                let reply = Reply::Hello { max_requests: 8, max_bytes: 1 << 20, ticket: Ticket(1) };
                 let mut meta = vec![];
                 reply.encode(&mut meta);
                 let header = FrameHeader::new(1 | REPLY_BIT, 0, Status::Ok, &meta, 0);

@@ -4,8 +4,9 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
-use levee_proto::NodeId;
-use levee_proto::wire::{FrameHeader, HEADER_LEN, MAX_DATA, REPLY_BIT, Reply, Request, Status};
+use levee_proto::callers::Ticket;
+use levee_proto::wire::{FrameHeader, HEADER_LEN, HELLO, Hello, MAX_DATA, REPLY_BIT, Reply, Request, Status};
+use levee_proto::{Caller, NodeId};
 use levee_rdma::{Client, Responder, ServerLimits, Service};
 use proptest::prelude::*;
 use std::io::{Read, Write};
@@ -15,6 +16,9 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use zerocopy::IntoBytes;
+
+/// Bytes of the answer to a hello.
+const WELCOME: usize = HEADER_LEN + 16;
 
 /// Answers every second request and keeps the others.
 #[derive(Default)]
@@ -68,6 +72,20 @@ impl Victim {
         stream
     }
 
+    /// A link that has entered.
+    fn link(&self) -> TcpStream {
+        let mut stream = self.connect();
+        enter(&mut stream, caller());
+        stream
+    }
+
+    /// Sends `bytes` over a link and reads until the server closes, which it must do by itself.
+    fn attack_link(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.link();
+        let _ = stream.write_all(bytes);
+        read_to_close(&mut stream)
+    }
+
     /// Sends `bytes` and reads until the server closes, which it must do by itself.
     fn attack(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = self.connect();
@@ -106,12 +124,27 @@ fn request(id: u64, request: &Request) -> Vec<u8> {
     frame(request.kind(), id, &meta, &[])
 }
 
-fn hello() -> Vec<u8> {
-    request(0, &Request::Hello { cluster: cluster(), from: CALLER, to: SERVER, core: 3 })
+/// A hello of a caller like no other.
+fn greeting() -> Vec<u8> {
+    request(0, &hello(caller()))
 }
 
-fn after_hello(rest: &[u8]) -> Vec<u8> {
-    [&hello(), rest].concat()
+/// Sends a hello and reads the ticket that it is answered with.
+fn ticket(stream: &mut TcpStream, caller: Caller) -> Ticket {
+    stream.write_all(&request(0, &hello(caller))).expect("sent");
+    let mut answer = [0; WELCOME];
+    stream.read_exact(&mut answer).expect("welcome");
+    let meta = Bytes::copy_from_slice(&answer[HEADER_LEN..]);
+    match Reply::decode(HELLO, 0, meta, 0) {
+        Ok(Reply::Hello { ticket, .. }) => ticket,
+        other => panic!("{other:?} instead of a welcome"),
+    }
+}
+
+/// The same, and enters.
+fn enter(stream: &mut TcpStream, caller: Caller) {
+    let ticket = ticket(stream, caller);
+    stream.write_all(&request(0, &Request::Enter { ticket })).expect("sent");
 }
 
 /// A header that announces much more than the limits allow, with valid checksums.
@@ -127,21 +160,33 @@ fn every_breach_of_the_protocol_closes_the_link_and_only_that() {
     let victim = Victim::start(ServerLimits::default());
     let mut damaged = request(1, &numbered(1));
     *damaged.last_mut().expect("bytes") ^= 1;
-    let breaches: Vec<(&str, Vec<u8>)> = vec![
+    let entry = |n| request(0, &Request::Enter { ticket: Ticket(n) });
+    let greetings: Vec<(&str, Vec<u8>)> = vec![
         ("HTTP", b"GET / HTTP/1.1\r\nHost: somewhere\r\nUser-Agent: curious\r\n\r\n".to_vec()),
         ("no hello", request(0, &numbered(1))),
         ("a long first frame", frame(1, 0, &[0; 5000], &[])),
-        ("a second hello", after_hello(&hello())),
-        ("a reply", after_hello(&frame(6 | REPLY_BIT, 1, &[], &[]))),
-        ("an unknown kind", after_hello(&frame(999, 1, &[], &[]))),
-        ("a short message", after_hello(&frame(numbered(1).kind(), 1, &[1, 2, 3], &[]))),
-        ("unexpected data", after_hello(&frame(10, 1, &[], &[0; 4096]))),
-        ("a damaged message", after_hello(&damaged)),
-        ("an oversized frame", after_hello(&oversized())),
+        ("an entry without a hello", entry(1)),
+        ("a guessed ticket", [greeting(), entry(u64::MAX)].concat()),
+        ("no ticket", [greeting(), request(1, &numbered(1))].concat()),
+        ("two hellos", [greeting(), greeting()].concat()),
         ("zeros", vec![0; 1 << 20]),
     ];
-    for (what, bytes) in breaches {
+    for (what, bytes) in greetings {
         victim.attack(&bytes);
+        println!("closed after {what}");
+    }
+    let breaches: Vec<(&str, Vec<u8>)> = vec![
+        ("a second hello", greeting()),
+        ("a second entry", entry(1)),
+        ("a reply", frame(6 | REPLY_BIT, 1, &[], &[])),
+        ("an unknown kind", frame(999, 1, &[], &[])),
+        ("a short message", frame(numbered(1).kind(), 1, &[1, 2, 3], &[])),
+        ("unexpected data", frame(10, 1, &[], &[0; 4096])),
+        ("a damaged message", damaged),
+        ("an oversized frame", oversized()),
+    ];
+    for (what, bytes) in breaches {
+        victim.attack_link(&bytes);
         println!("closed after {what}");
     }
     victim.check_serves();
@@ -150,7 +195,7 @@ fn every_breach_of_the_protocol_closes_the_link_and_only_that() {
 #[test]
 fn a_refused_hello_is_answered_before_the_link_closes() {
     let victim = Victim::start(ServerLimits::default());
-    let other = Request::Hello { cluster: [1; 16], from: CALLER, to: SERVER, core: 3 };
+    let other = Request::Hello(Hello { cluster: [1; 16], caller: caller(), to: SERVER, core: 3 });
     let answer = victim.attack(&request(0, &other));
     let header = FrameHeader::parse(&answer).expect("an answer");
     let reply = Reply::decode(header.kind.get(), header.status.get(), Bytes::copy_from_slice(&answer[HEADER_LEN..]), 0);
@@ -164,11 +209,10 @@ fn a_peer_that_exceeds_its_grant_is_cut_off() {
     let victim = Victim::start(ServerLimits { max_requests: 3, ..ServerLimits::default() });
     let held = |n: u64| (0..n).flat_map(|i| request(i, &numbered(1))).collect::<Vec<u8>>();
     // Three are fine, with as many pings as one likes: the link stays until the test closes it.
-    let mut stream = victim.connect();
+    let mut stream = victim.link();
     let pings = (0..100).flat_map(|i| request(100 + i, &Request::Ping)).collect::<Vec<u8>>();
-    stream.write_all(&after_hello(&[held(3), pings].concat())).expect("sent");
-    let mut answers = vec![0; (HEADER_LEN + 8) + 100 * HEADER_LEN];
-    stream.read_exact(&mut answers).expect("the hello and the pings are answered");
+    stream.write_all(&[held(3), pings].concat()).expect("sent");
+    stream.read_exact(&mut vec![0; 100 * HEADER_LEN]).expect("the pings are answered");
     // One more is not.
     stream.write_all(&request(9, &numbered(1))).expect("sent");
     read_to_close(&mut stream);
@@ -182,17 +226,17 @@ fn peers_that_dawdle_are_cut_off() {
         ServerLimits { tick, hello_ticks: 20, idle_ticks: 1_000_000, frame_ticks: 20, ..ServerLimits::default() };
     let victim = Victim::start(limits.clone());
     victim.attack(b"");
-    victim.attack(&hello()[..30]);
-    victim.attack(&after_hello(&request(1, &numbered(1))[..50]));
+    victim.attack(&greeting()[..30]);
+    victim.attack(&greeting());
+    victim.attack_link(&request(1, &numbered(1))[..50]);
     let idle = Victim::start(ServerLimits { idle_ticks: 20, ..limits });
-    idle.attack(&hello());
+    idle.attack_link(b"");
 }
 
 #[test]
 fn a_peer_that_takes_no_answers_is_cut_off() {
     let victim = Victim::start(ServerLimits { max_bytes: 1 << 20, ..ServerLimits::default() });
-    let mut stream = victim.connect();
-    stream.write_all(&hello()).expect("sent");
+    let mut stream = victim.link();
     let pings = request(1, &Request::Ping).repeat(10_000);
     // Far more than its grant, the largest frame and the sockets' buffers hold together.
     let enough = (0..400).any(|_| stream.write_all(&pings).is_err());
@@ -203,14 +247,7 @@ fn a_peer_that_takes_no_answers_is_cut_off() {
 #[test]
 fn links_are_bounded_in_number() {
     let victim = Victim::start(ServerLimits { max_links: 2, ..ServerLimits::default() });
-    let keep: Vec<TcpStream> = (0..2)
-        .map(|_| {
-            let mut stream = victim.connect();
-            stream.write_all(&hello()).expect("sent");
-            stream.read_exact(&mut [0; HEADER_LEN + 8]).expect("welcome");
-            stream
-        })
-        .collect();
+    let keep: Vec<TcpStream> = (0..2).map(|_| victim.link()).collect();
     assert_eq!(victim.attack(b""), b"");
     drop(keep);
 }
@@ -218,15 +255,16 @@ fn links_are_bounded_in_number() {
 #[test]
 fn damaged_and_truncated_streams_never_harm_the_server() {
     let victim = Victim::start(ServerLimits::default());
-    let valid: Vec<u8> = after_hello(&(0..20).flat_map(|i| request(i, &numbered(i as u32))).collect::<Vec<u8>>());
+    let valid: Vec<u8> = (0..20).flat_map(|i| request(i, &numbered(i as u32))).collect();
+    let greeted: Vec<u8> = [greeting(), valid.clone()].concat();
     let damage = (0..valid.len(), 1u8..=255, prop::collection::vec(any::<u8>(), 0..60));
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(128));
-    let outcome = runner.run(&(damage, 0..valid.len()), |((at, flip, insert), cut)| {
-        let mut bytes = valid.clone();
+    let outcome = runner.run(&(damage, 0..valid.len(), any::<bool>()), |((at, flip, insert), cut, enters)| {
+        let mut bytes = if enters { valid.clone() } else { greeted.clone() };
         bytes[at] ^= flip;
         bytes.splice(at..at, insert);
         bytes.truncate(valid.len() - cut / 4);
-        let mut stream = victim.connect();
+        let mut stream = if enters { victim.link() } else { victim.connect() };
         let _ = stream.write_all(&bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         read_to_close(&mut stream);

@@ -271,6 +271,18 @@ Example:
         #[arg(long, value_parser = values::duration, default_value = "1h")]
         timeout: Duration,
     },
+    /// Let a volume be opened again whose copies refuse every gateway because something has fenced them too high
+    #[command(after_help = "\
+The daemons' logs then say that an epoch is below a much higher one. The volume has to be detached. What was deposed before stays so, and
+nothing that was written is changed.
+
+Example:
+  levee volume detach vm1 && levee volume recover-epochs vm1 && levee volume attach vm1")]
+    RecoverEpochs {
+        /// Name of the volume
+        #[arg(value_parser = values::name)]
+        name: String,
+    },
     /// Serve a volume on a node, and wait until it is ready for a virtual machine
     #[command(after_help = "\
 A snapshot is attached as VOLUME@NAME, read-only, whether its volume is in use or not, and is not deleted meanwhile.

@@ -11,7 +11,7 @@ use support::{Ran, built, levee};
 
 #[test]
 fn wrong_usage_is_told_from_failure() {
-    let refused: [&[&str]; 55] = [
+    let refused: [&[&str]; 57] = [
         &[],
         &["frobnicate"],
         &["volume"],
@@ -49,6 +49,8 @@ fn wrong_usage_is_told_from_failure() {
         &["volume", "delete", "v", "a/b"],
         &["volume", "resize", "v"],
         &["volume", "resize", "v", "--size", "0"],
+        &["volume", "recover-epochs"],
+        &["volume", "recover-epochs", "v@a"],
         &["volume", "flatten"],
         &["snapshot"],
         &["snapshot", "create"],
@@ -79,7 +81,7 @@ fn wrong_usage_is_told_from_failure() {
 
 #[test]
 fn every_command_has_help_with_examples() {
-    let commands: [&[&str]; 34] = [
+    let commands: [&[&str]; 35] = [
         &[],
         &["up"],
         &["down"],
@@ -96,6 +98,7 @@ fn every_command_has_help_with_examples() {
         &["volume", "verify"],
         &["volume", "resize"],
         &["volume", "flatten"],
+        &["volume", "recover-epochs"],
         &["snapshot", "create"],
         &["snapshot", "list"],
         &["snapshot", "diff"],

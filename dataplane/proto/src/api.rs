@@ -22,6 +22,7 @@
 //! | `POST /v1/volumes/{name}/rollback` | [`Rollback`] | [`VolumeInfo`] |
 //! | `POST /v1/volumes/{name}/resize` | [`ResizeVolume`] | [`VolumeInfo`] |
 //! | `POST /v1/volumes/{name}/flatten` | | [`VolumeInfo`] |
+//! | `POST /v1/volumes/{name}/recover-epochs` | | [`VolumeInfo`] |
 //! | `GET /v1/volumes/{name}/versions` | | [`VolumeVersions`] |
 //! | `GET /v1/volumes/{name}/parent` | | [`VolumeParent`] |
 //! | `GET /v1/maps/{volume}?after=&epoch=` | | [`ChunkPage`] |
@@ -552,6 +553,16 @@ pub struct Intent {
     /// is not named any more stays.
     #[serde(default)]
     pub moves: Vec<MoveReplica>,
+    /// Volumes that were given their epochs anew, and how often; any other is in its first era.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub eras: Vec<VolumeEra>,
+}
+
+/// How often a volume was given its epochs anew: fences of a later era stand above all of earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VolumeEra {
+    pub volume: VolumeId,
+    pub era: Era,
 }
 
 impl Intent {
@@ -699,6 +710,9 @@ pub struct OpenedVolume {
     pub id: VolumeId,
     pub name: String,
     pub epoch: Epoch,
+    /// As in [`VolumeEra`].
+    #[serde(default)]
+    pub era: Era,
     pub version: Version,
     pub size: u64,
     pub copies: u8,

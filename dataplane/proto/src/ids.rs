@@ -49,6 +49,10 @@ newtype!(
     Epoch, u32
 );
 newtype!(
+    /// How often a volume was given its epochs anew: see [`Fence`].
+    Era, u8
+);
+newtype!(
     /// Snapshot generation of a volume.
     Version, u32
 );
@@ -57,6 +61,9 @@ newtype!(
     ConfigNo, u32
 );
 
+/// The largest id that can have been given out: a million a second for nine years.
+pub const MAX_ID: u64 = 1 << 48;
+
 impl Epoch {
     /// The largest epoch that a [`Seq`] can carry.
     pub const MAX: Epoch = Epoch((1 << 24) - 1);
@@ -64,6 +71,49 @@ impl Epoch {
     /// The epoch that follows, or `None` when the numbers are used up.
     pub fn next(self) -> Option<Epoch> {
         (self < Self::MAX).then(|| Epoch(self.0 + 1))
+    }
+}
+
+/// Below what a volume's gateways are refused: `(era, epoch)`, compared as one number.
+///
+/// Epochs alone order the gateways: the meta server gives each a larger one than any before, whatever the era. But a fence at an
+/// epoch that nobody was given would refuse all of them. Then an operator has the meta server begin another *era*, which the
+/// daemons learn from it and from nobody else; a fence of a later era stands above all of earlier ones. Nothing is ever lowered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Fence(pub u32);
+
+impl Fence {
+    /// Below every gateway.
+    pub const NONE: Fence = Fence(0);
+    const EPOCH_BITS: u32 = 24;
+
+    pub fn new(era: Era, epoch: Epoch) -> Fence {
+        Fence((u32::from(era.0) << Self::EPOCH_BITS) | epoch.0.min(Epoch::MAX.0))
+    }
+
+    pub fn era(self) -> Era {
+        Era((self.0 >> Self::EPOCH_BITS) as u8)
+    }
+
+    pub fn epoch(self) -> Epoch {
+        Epoch(self.0 & Epoch::MAX.0)
+    }
+}
+
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.era() {
+            Era(0) => write!(f, "{}", self.epoch()),
+            era => write!(f, "{} of era {era}", self.epoch()),
+        }
+    }
+}
+
+impl Era {
+    /// The era that follows, or `None` when the numbers are used up.
+    pub fn next(self) -> Option<Era> {
+        self.0.checked_add(1).map(Era)
     }
 }
 
@@ -138,5 +188,14 @@ mod tests {
         assert!(early < late);
         assert_eq!((late.epoch(), late.counter()), (Epoch(4), 0));
         assert_eq!(Epoch::MAX.next(), None);
+    }
+
+    #[test]
+    fn a_later_era_stands_above_every_epoch_of_an_earlier_one() {
+        let (spent, anew) = (Fence::new(Era(0), Epoch::MAX), Fence::new(Era(1), Epoch(7)));
+        assert!(spent < anew && Fence::new(Era(1), Epoch(6)) < anew && Fence::NONE < spent);
+        assert_eq!((anew.era(), anew.epoch()), (Era(1), Epoch(7)));
+        assert_eq!(Fence::new(Era(0), Epoch(9)), Fence(9), "a fence of the first era is its epoch");
+        assert_eq!((anew.to_string(), spent.to_string()), ("7 of era 1".into(), "16777215".into()));
     }
 }

@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod callers;
 pub mod ids;
 pub mod readers;
 pub mod units;
 pub mod view;
 pub mod wire;
 
-pub use ids::{ChunkId, ConfigNo, DiskId, Epoch, NodeId, ReplicaId, Seq, Version, VolumeId};
+pub use callers::Caller;
+pub use ids::{ChunkId, ConfigNo, DiskId, Epoch, Era, Fence, NodeId, ReplicaId, Seq, Version, VolumeId};
 pub use units::{BLOCK_SIZE, BLOCKS_PER_CHUNK, CHUNK_SIZE, Geometry};
 pub use view::View;

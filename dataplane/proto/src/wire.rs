@@ -5,10 +5,14 @@
 //! message, computed where the data left the guest and verified where it lands. All numbers are
 //! little-endian. Whatever does not decode is answered with an error, never trusted.
 //!
-//! Versions of the protocol: 1, the first.
+//! A hello, and the answer to it, may be followed by extensions: `(kind: u16, length: u16, value)`, see [`EXTENSION_OPTIONAL`].
+//!
+//! Versions of the protocol: 1, the first. 2: a hello names the caller's process and core, and is followed by the ticket that
+//! it is answered with; fences have an era.
 
 mod codec;
 
+use crate::callers::{Caller, Ticket};
 use crate::ids::*;
 use crate::units::{BLOCK_SIZE, BLOCKS_PER_CHUNK};
 use crate::view::{MAX_HIDDEN, View};
@@ -21,7 +25,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// First bytes of every frame.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"LEVE");
 /// Version of the protocol that this build speaks.
-pub const PROTO_VERSION: u16 = 1;
+pub const PROTO_VERSION: u16 = 2;
+/// Set in the kind of an extension that may be passed over by who does not know it. Whoever does not know another
+/// refuses the hello: what it asks for would not be done.
+pub const EXTENSION_OPTIONAL: u16 = 0x8000;
+/// Most extensions of a hello, or of the answer to one.
+pub const MAX_EXTENSIONS: usize = 16;
 /// Most bytes of message in a frame. Bounds what a peer can make us allocate.
 pub const MAX_META: usize = 1 << 20;
 /// Most bytes of block data in a frame.
@@ -151,7 +160,7 @@ codes!(
         FenceFirst = 2,
         /// No such replica here.
         UnknownReplica = 3,
-        /// The config number is below the replica's.
+        /// Not sent any more: the config number is below the replica's.
         StaleConfig = 4,
         /// The replica has not adopted this epoch: it must not be read.
         NotAdopted = 5,
@@ -169,6 +178,8 @@ codes!(
         Unavailable = 11,
         /// The replica does not know that it holds the whole snapshot: ask another.
         NotSealed = 12,
+        /// The fence is so far above the volume's that nobody can have got there: come nearer in steps.
+        FarAhead = 13,
     }
 );
 
@@ -342,14 +353,25 @@ impl Crcs {
     }
 }
 
+/// First message on a link: who is calling whom. See [`crate::callers`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    pub cluster: [u8; 16],
+    pub caller: Caller,
+    pub to: NodeId,
+    pub core: u16,
+}
+
 /// What one daemon asks of another. Block data travels beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// First message on a link: who is calling whom.
-    Hello { cluster: [u8; 16], from: NodeId, to: NodeId, core: u16 },
+    /// First message on a link.
+    Hello(Hello),
+    /// Second message on a link: what the hello was answered with. Older links of the caller end. Not answered.
+    Enter { ticket: Ticket },
     /// From now on refuse lower epochs, on all disks. Only on `disks` the epoch may make requests then: the caller asks each of
     /// them what it holds ([`Request::Replicas`]) before using it.
-    Fence { volume: VolumeId, epoch: Epoch, disks: Vec<DiskId> },
+    Fence { volume: VolumeId, era: Era, epoch: Epoch, disks: Vec<DiskId> },
     /// Which replicas of the volume are on this core's part of a disk that the epoch has fenced: those of chunks above `after`,
     /// at most `max`, by chunk.
     Replicas { volume: VolumeId, epoch: Epoch, disk: DiskId, after: ChunkId, max: u32 },
@@ -404,8 +426,8 @@ pub enum Request {
 pub enum Reply {
     /// Done; for requests with nothing to say.
     Done,
-    /// The link is accepted, with this many requests and bytes in flight at most.
-    Hello { max_requests: u32, max_bytes: u32 },
+    /// The link is accepted, with this many requests and bytes in flight at most, once it has named its ticket.
+    Hello { max_requests: u32, max_bytes: u32, ticket: Ticket },
     /// The fence is durable on this core's shards of `disks`. Nothing is known of what is on other disks that were asked for,
     /// which this core does not have or which failed.
     ///
@@ -457,7 +479,11 @@ mod kind {
     pub const PRESENT_DATA: u16 = 17;
     pub const TALLY: u16 = 18;
     pub const REPLICAS: u16 = 19;
+    pub const ENTER: u16 = 20;
 }
+
+/// Kind of a [`Request::Hello`].
+pub const HELLO: u16 = kind::HELLO;
 
 const ENTRY_LEN: usize = 24;
 const SUMMARY_LEN: usize = 65;
@@ -472,7 +498,8 @@ impl Request {
     /// The code that goes into the frame header.
     pub fn kind(&self) -> u16 {
         match self {
-            Request::Hello { .. } => kind::HELLO,
+            Request::Hello(_) => kind::HELLO,
+            Request::Enter { .. } => kind::ENTER,
             Request::Fence { .. } => kind::FENCE,
             Request::Replicas { .. } => kind::REPLICAS,
             Request::Create { .. } => kind::CREATE,
@@ -498,12 +525,12 @@ impl Request {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut o = Out(out);
         match self {
-            Request::Hello { cluster, from, to, core } => {
-                o.0.extend_from_slice(cluster);
-                o.u32(from.0).u32(to.0).u16(*core);
+            Request::Hello(hello) => o.hello(hello),
+            Request::Enter { ticket } => {
+                o.u64(ticket.0);
             }
-            Request::Fence { volume, epoch, disks } => {
-                o.u64(volume.0).u32(epoch.0).u32(disks.len() as u32);
+            Request::Fence { volume, era, epoch, disks } => {
+                o.u64(volume.0).u32(Fence::new(*era, *epoch).0).u32(disks.len() as u32);
                 for disk in disks {
                     o.u32(disk.0);
                 }
@@ -573,23 +600,25 @@ impl Request {
 
     /// Decodes a message of `kind` that came with `data_len` bytes of data.
     ///
-    /// What it returns is well-formed: ranges lie within a chunk, lists within their bounds, and
-    /// the data is as long as the message says. CRCs of the data are left to the receiver.
+    /// What it returns is well-formed: ranges lie within a chunk, lists within their bounds, ids, epochs and versions within
+    /// what can have been given out, and the data is as long as the message says. CRCs of the data are left to the receiver.
     pub fn decode(kind: u16, meta: Bytes, data_len: usize) -> Decoded<Request> {
         let mut i = In(meta);
         let request = match kind {
-            kind::HELLO => {
-                Request::Hello { cluster: i.take()?, from: NodeId(i.u32()?), to: NodeId(i.u32()?), core: i.u16()? }
+            kind::HELLO => Request::Hello(i.hello()?),
+            kind::ENTER => Request::Enter { ticket: Ticket(i.u64()?) },
+            kind::FENCE => {
+                let (volume, fence) = (i.volume()?, Fence(i.u32()?));
+                let disks = i.list(4, MAX_FENCED_DISKS, In::disk)?;
+                if fence.epoch() == Epoch(0) {
+                    return Err(Malformed("epoch of nobody"));
+                }
+                Request::Fence { volume, era: fence.era(), epoch: fence.epoch(), disks }
             }
-            kind::FENCE => Request::Fence {
-                volume: VolumeId(i.u64()?),
-                epoch: i.epoch()?,
-                disks: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
-            },
             kind::REPLICAS => Request::Replicas {
-                volume: VolumeId(i.u64()?),
-                epoch: i.epoch()?,
-                disk: DiskId(i.u32()?),
+                volume: i.volume()?,
+                epoch: i.real_epoch()?,
+                disk: i.disk()?,
                 after: ChunkId(i.u64()?),
                 max: i.u32()?,
             },
@@ -612,14 +641,12 @@ impl Request {
             }
             kind::REPAIR => return Self::decode_repair(i, data_len),
             kind::ADOPT => {
-                Request::Adopt { volume: VolumeId(i.u64()?), epoch: i.epoch()?, replicas: i.replicas(MAX_LIST)? }
+                Request::Adopt { volume: i.volume()?, epoch: i.real_epoch()?, replicas: i.replicas(MAX_LIST)? }
             }
             kind::COMMIT => Request::Commit {
-                volume: VolumeId(i.u64()?),
-                epoch: i.epoch()?,
-                points: i.list(28, MAX_LIST, |i| {
-                    Ok((DiskId(i.u32()?), ChunkId(i.u64()?), ReplicaId(i.u64()?), Seq(i.u64()?)))
-                })?,
+                volume: i.volume()?,
+                epoch: i.real_epoch()?,
+                points: i.list(28, MAX_LIST, |i| Ok((i.disk()?, i.chunk()?, i.replica()?, Seq(i.u64()?))))?,
             },
             kind::SCAN => {
                 let (target, block, count) = (i.target()?, i.u32()?, i.u32()?);
@@ -641,15 +668,15 @@ impl Request {
     fn decode_versions(kind: u16, i: &mut In) -> Decoded<Request> {
         Ok(match kind {
             kind::PRUNE => Request::Prune {
-                volume: VolumeId(i.u64()?),
-                epoch: i.epoch()?,
+                volume: i.volume()?,
+                epoch: i.real_epoch()?,
                 keep: i.list(5, MAX_KEEP, In::view)?,
                 replicas: i.replicas(MAX_PRUNE)?,
             },
             kind::SEAL => Request::Seal {
-                volume: VolumeId(i.u64()?),
-                epoch: i.epoch()?,
-                version: Version(i.u32()?),
+                volume: i.volume()?,
+                epoch: i.real_epoch()?,
+                version: i.real_version()?,
                 replicas: i.replicas(MAX_LIST)?,
             },
             kind::TALLY => {
@@ -660,8 +687,8 @@ impl Request {
                 Request::Tally { target, views }
             }
             kind::READ_SHARED | kind::PRESENCE | kind::PRESENT_DATA => {
-                let (volume, chunk, replica) = (VolumeId(i.u64()?), ChunkId(i.u64()?), ReplicaId(i.u64()?));
-                let (disk, view) = (DiskId(i.u32()?), i.view()?);
+                let (volume, chunk, replica) = (i.volume()?, i.chunk()?, i.replica()?);
+                let (disk, view) = (i.disk()?, i.view()?);
                 if kind == kind::PRESENCE {
                     return Ok(Request::Presence { volume, chunk, replica, disk, view });
                 }
@@ -677,7 +704,7 @@ impl Request {
 
     fn decode_write(mut i: In, data_len: usize) -> Decoded<Request> {
         let target = i.target()?;
-        let (kind, version, seq) = (i.block_kind()?, Version(i.u32()?), Seq(i.u64()?));
+        let (kind, version, seq) = (i.block_kind()?, i.real_version()?, Seq(i.u64()?));
         let (block, count) = i.range()?;
         let blocks = match kind {
             BlockKind::Data => count as usize,
@@ -692,7 +719,7 @@ impl Request {
 
     fn decode_repair(mut i: In, data_len: usize) -> Decoded<Request> {
         let (target, scope) = (i.target()?, i.scope()?);
-        let entries = i.list(ENTRY_LEN, MAX_LIST, In::entry)?;
+        let entries = i.list(ENTRY_LEN, MAX_LIST, In::real_entry)?;
         let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
         if data_len != blocks * BLOCK_SIZE {
             return Err(Malformed("length of repair"));
@@ -720,8 +747,8 @@ impl Reply {
         let mut o = Out(out);
         match self {
             Reply::Done => {}
-            Reply::Hello { max_requests, max_bytes } => {
-                o.u32(*max_requests).u32(*max_bytes);
+            Reply::Hello { max_requests, max_bytes, ticket } => {
+                o.u32(*max_requests).u32(*max_bytes).u64(ticket.0);
             }
             Reply::Fenced { disks, gaps } => {
                 for list in [disks, gaps] {
@@ -774,7 +801,11 @@ impl Reply {
         }
         let mut i = In(meta);
         let reply = match kind & !REPLY_BIT {
-            kind::HELLO => Reply::Hello { max_requests: i.u32()?, max_bytes: i.u32()? },
+            kind::HELLO => {
+                let (max_requests, max_bytes, ticket) = (i.u32()?, i.u32()?, Ticket(i.u64()?));
+                i.extensions()?;
+                Reply::Hello { max_requests, max_bytes, ticket }
+            }
             kind::FENCE => Reply::Fenced {
                 disks: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,
                 gaps: i.list(4, MAX_FENCED_DISKS, |i| Ok(DiskId(i.u32()?)))?,

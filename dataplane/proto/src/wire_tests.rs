@@ -19,6 +19,11 @@ fn view() -> View {
     View { version: Version(9), hidden: vec![(Version(2), Version(3)), (Version(5), Version(5))] }
 }
 
+fn hello() -> Hello {
+    let caller = Caller { node: NodeId(1), core: 4, incarnation: [3; 16] };
+    Hello { cluster: [9; 16], caller, to: NodeId(2), core: 3 }
+}
+
 fn requests() -> Vec<(Request, usize)> {
     let data = vec![7u8; 2 * BLOCK_SIZE];
     let seq = Seq::new(Epoch(5), 1);
@@ -32,8 +37,10 @@ fn requests() -> Vec<(Request, usize)> {
         crcs,
     };
     vec![
-        (Request::Hello { cluster: [9; 16], from: NodeId(1), to: NodeId(2), core: 3 }, 0),
-        (Request::Fence { volume: VolumeId(1), epoch: Epoch(5), disks: vec![DiskId(7), DiskId(2)] }, 0),
+        (Request::Hello(hello()), 0),
+        (Request::Enter { ticket: Ticket(1 << 60) }, 0),
+        (Request::Fence { volume: VolumeId(1), era: Era(0), epoch: Epoch(5), disks: vec![DiskId(7), DiskId(2)] }, 0),
+        (Request::Fence { volume: VolumeId(1), era: Era(9), epoch: Epoch::MAX, disks: vec![] }, 0),
         (Request::Replicas { volume: VolumeId(1), epoch: Epoch(5), disk: DiskId(7), after: ChunkId(9), max: 4096 }, 0),
         (Request::Create { target: target(), adopted: true }, 0),
         (write(BlockKind::Data, Crcs::of(&data)), data.len()),
@@ -125,7 +132,7 @@ fn replies() -> Vec<(u16, Reply, usize)> {
         sealed: Version(4),
     };
     vec![
-        (kind::HELLO, Reply::Hello { max_requests: 1, max_bytes: 2 }, 0),
+        (kind::HELLO, Reply::Hello { max_requests: 1, max_bytes: 2, ticket: Ticket(3) }, 0),
         (kind::FENCE, Reply::Fenced { disks: vec![DiskId(1), DiskId(2)], gaps: vec![DiskId(2)] }, 0),
         (kind::REPLICAS, Reply::Replicas { replicas: vec![summary; 3], more: true }, 0),
         (kind::WRITE, Reply::Done, 0),
@@ -231,7 +238,7 @@ fn views_out_of_order_are_refused() {
 fn header_bytes_are_fixed() {
     let h = FrameHeader::new(kind::PING, 0x0102_0304_0506_0708, Status::Ok, b"", 0);
     let golden = [
-        0x4c, 0x45, 0x56, 0x45, 1, 0, 10, 0, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0x4c, 0x45, 0x56, 0x45, 2, 0, 10, 0, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         0, 0, 0,
     ];
     assert_eq!(&h.as_bytes()[..36], &golden);
@@ -283,4 +290,78 @@ fn tallies_are_for_some_views_and_not_too_many() {
         Request::decode(request.kind(), meta.into(), 0).is_ok()
     };
     assert_eq!([0, 1, MAX_KEEP, MAX_KEEP + 1].map(asked), [false, true, true, false]);
+}
+
+#[test]
+fn extensions_of_a_hello_are_passed_over_if_they_may_be() {
+    let with = |extensions: &[(u16, u16, &[u8])]| {
+        let mut meta = vec![];
+        Request::Hello(hello()).encode(&mut meta);
+        for (kind, len, value) in extensions {
+            meta.extend(kind.to_le_bytes().iter().chain(&len.to_le_bytes()).chain(*value));
+        }
+        Request::decode(HELLO, meta.into(), 0)
+    };
+    let known = Ok(Request::Hello(hello()));
+    assert_eq!(with(&[]), known);
+    assert_eq!(with(&[(EXTENSION_OPTIONAL | 1, 3, b"abc"), (EXTENSION_OPTIONAL | 2, 0, b"")]), known);
+    assert_eq!(with(&[(1, 3, b"abc")]), Err(Malformed("extension that this daemon does not know")));
+    assert_eq!(with(&[(EXTENSION_OPTIONAL, 4, b"abc")]), Err(Malformed("short extension")));
+    assert_eq!(
+        with(&[(EXTENSION_OPTIONAL, 0, b"".as_slice()); MAX_EXTENSIONS + 1]),
+        Err(Malformed("too many extensions"))
+    );
+}
+
+#[test]
+fn what_nobody_can_have_been_given_is_not_decoded() {
+    let t = target();
+    let targets = [
+        Target { volume: VolumeId(0), ..t },
+        Target { volume: VolumeId(u64::MAX), ..t },
+        Target { chunk: ChunkId(0), ..t },
+        Target { chunk: ChunkId(MAX_ID + 1), ..t },
+        Target { replica: ReplicaId(u64::MAX), ..t },
+        Target { disk: DiskId(0), ..t },
+        Target { epoch: Epoch(0), ..t },
+        Target { epoch: Epoch(Epoch::MAX.0 + 1), ..t },
+    ];
+    let absurd = targets.map(|target| Request::Create { target, adopted: true });
+    let fence =
+        |volume, epoch| Request::Fence { volume: VolumeId(volume), era: Era(0), epoch: Epoch(epoch), disks: vec![] };
+    let write = |version| Request::Write {
+        target: t,
+        kind: BlockKind::Zero,
+        version,
+        seq: Seq::new(Epoch(5), 1),
+        block: 0,
+        count: 1,
+        crcs: Crcs::none(),
+    };
+    let zero = BlockEntry { kind: BlockKind::Zero, crc: 0, ..entry(1) };
+    let repair = |entry| Request::Repair { target: t, scope: Scope::Named, entries: vec![entry] };
+    let seal = |version| Request::Seal { volume: VolumeId(1), epoch: Epoch(5), version, replicas: vec![] };
+    let others = [
+        fence(0, 5),
+        fence(1, 0),
+        write(Version(0)),
+        write(Version::MAX),
+        repair(BlockEntry { version: Version::MAX, ..zero }),
+        repair(BlockEntry { version: Version(0), ..zero }),
+        repair(BlockEntry { seq: Seq::ZERO, ..zero }),
+        repair(BlockEntry { crc: 1, ..zero }),
+        seal(Version(0)),
+        seal(Version::MAX),
+    ];
+    let decode = |request: &Request| {
+        let mut meta = vec![];
+        request.encode(&mut meta);
+        Request::decode(request.kind(), meta.into(), 0)
+    };
+    for request in absurd.iter().chain(&others) {
+        assert!(decode(request).is_err(), "{request:?}");
+    }
+    for request in [fence(1, 5), write(Version(1)), repair(zero), repair(BlockEntry::absent(3)), seal(Version(1))] {
+        assert_eq!(decode(&request), Ok(request));
+    }
 }

@@ -1,7 +1,7 @@
 //! The cores as the control thread sees them: channels.
 
 use crate::core::{Command, CoreReport};
-use levee_proto::api::{PeerInfo, ReplicaRef, ReplicaSize};
+use levee_proto::api::{PeerInfo, ReplicaRef, ReplicaSize, VolumeEra};
 use levee_proto::{ChunkId, DiskId, VolumeId};
 use std::sync::Arc;
 
@@ -56,6 +56,13 @@ impl Cores {
     pub async fn peers(&self, peers: &[PeerInfo]) {
         let peers = Arc::new(peers.to_vec());
         self.tell_all(|| Command::Peers(peers.clone())).await;
+    }
+
+    pub async fn eras(&self, eras: &[VolumeEra]) {
+        if !eras.is_empty() {
+            let eras = Arc::new(eras.to_vec());
+            self.tell_all(|| Command::Eras(eras.clone())).await;
+        }
     }
 
     pub async fn report(&self) -> Vec<CoreReport> {

@@ -40,6 +40,8 @@ impl Control {
     /// Makes it so; whether everything was done.
     async fn fulfil(&self, intent: &Intent) -> bool {
         self.cores.peers(&intent.peers).await;
+        // Before volumes are opened: gateways of this node find its own copies ready.
+        self.cores.eras(&intent.eras).await;
         self.follow_background(intent).await;
         let wanted: BTreeMap<VolumeId, &AttachIntent> = intent.attach.iter().map(|a| (a.volume, a)).collect();
         let served = self.served.borrow().clone();

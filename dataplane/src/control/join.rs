@@ -28,7 +28,8 @@ impl Control {
         let described = self.leave_out(&registered.removed, described).await;
         let joined = self.disks.borrow_mut().settle(&registered, &described)?;
         let (cluster, node) = (*registered.cluster.as_bytes(), registered.node);
-        let join = |done| Command::Join { cluster, node, disks: joined.ids(), done };
+        let incarnation = self.incarnation.into_bytes();
+        let join = |done| Command::Join { cluster, node, incarnation, disks: joined.ids(), done };
         for outcome in self.cores.ask_all(join).await {
             outcome.map_err(|why| anyhow::anyhow!("cannot serve other daemons: {why}"))?;
         }

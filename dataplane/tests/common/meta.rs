@@ -145,7 +145,16 @@ async fn intent(State(told): State<Shared>) -> Json<Intent> {
     };
     let peers = told.nodes.iter().zip(1..).map(peer).collect();
     let (attach, deletes, evacuate) = (vec![], vec![], vec![]);
-    Json(Intent { revision: 1, attach, peers, deletes, evacuate, background_rate: None, moves: Vec::new() })
+    Json(Intent {
+        revision: 1,
+        attach,
+        peers,
+        deletes,
+        evacuate,
+        background_rate: None,
+        moves: Vec::new(),
+        eras: Vec::new(),
+    })
 }
 
 fn info(told: &Told, id: DiskId) -> Option<DiskInfo> {

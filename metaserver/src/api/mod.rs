@@ -96,6 +96,7 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(snapshots::rollback))
         .routes(routes!(versions::resize))
         .routes(routes!(versions::flatten))
+        .routes(routes!(versions::recover_epochs))
         .routes(routes!(versions::moved))
         .routes(routes!(versions::sealed))
         .routes(routes!(versions::pruned))

@@ -39,6 +39,17 @@ pub async fn flatten(State(app): State<Arc<App>>, Path(name): Path<String>) -> R
     Ok(Answer(change(&app, Command::Flatten { name }).await?))
 }
 
+/// Gives a detached volume its epochs anew, if no gateway can open it any more because its copies were fenced too high
+#[utoipa::path(post, path = "/v1/volumes/{name}/recover-epochs", tag = "volumes",
+    params(("name" = String, Path, description = "The volume")),
+    responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn recover_epochs(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Answer<VolumeInfo>, Failure> {
+    Ok(Answer(change(&app, Command::RecoverEpochs { name }).await?))
+}
+
 /// What the volume's gateway has to know of its versions
 #[utoipa::path(get, path = "/v1/volumes/{name}/versions", tag = "gateways",
     params(("name" = String, Path, description = "The volume")),

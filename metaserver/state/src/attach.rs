@@ -12,7 +12,7 @@ use crate::tables::{Volume, VolumeAttachment};
 use levee_proto::api::{
     ChunkPage, EventKind, OpenVolume, OpenedVolume, Problem, ProblemKind, SnapshotName, VolumeVersions,
 };
-use levee_proto::{NodeId, VolumeId};
+use levee_proto::{Era, NodeId, VolumeId};
 use std::collections::BTreeSet;
 
 impl State {
@@ -131,7 +131,8 @@ impl State {
         let volume = &self.tables.volumes[&id];
         let mut room = Room::new();
         let opened = opened(id, volume, self.versions(id), room.take(volume));
-        Ok(Answer::Opened(OpenedVolume { parent: self.parent_info_within(volume, &mut room), ..opened }))
+        let (parent, era) = (self.parent_info_within(volume, &mut room), self.era(id));
+        Ok(Answer::Opened(OpenedVolume { parent, era, ..opened }))
     }
 
     /// Only the node's newest process may open: a late request of its predecessor would fence it.
@@ -164,6 +165,7 @@ fn opened(id: VolumeId, volume: &Volume, versions: VolumeVersions, page: ChunkPa
         id,
         name: volume.name.clone(),
         epoch: volume.epoch,
+        era: Era::default(),
         version: volume.version,
         size: volume.size,
         copies: volume.copies,

@@ -109,6 +109,10 @@ pub enum Command {
     Flatten {
         name: String,
     },
+    /// Gives a detached volume its epochs anew: see [`crate::eras`].
+    RecoverEpochs {
+        name: String,
+    },
     Flattened {
         name: String,
         request: Flattened,

@@ -28,6 +28,7 @@ impl State {
                 .collect(),
             background_rate: self.tables.background_rate,
             moves: self.move_intents(node),
+            eras: self.eras(),
         })
     }
 

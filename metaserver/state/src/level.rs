@@ -12,7 +12,7 @@ use levee_proto::api::{DiskClass, Problem, ProblemKind, RegisterNode};
 use serde::{Deserialize, Serialize};
 
 /// The newest level that this program knows.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 /// That of logs and snapshots which name none.
 pub const FIRST_LEVEL: u32 = 1;
 
@@ -41,6 +41,7 @@ impl Command {
         match self {
             SetLevel { level } => *level,
             Keyed { command, .. } => command.level().max(2),
+            RecoverEpochs { .. } => 3,
             RegisterNode(request) if names_more_than_level_1(request) => 2,
             CreateVolume(request) if request.class.is_some() => 2,
             Allocate { full, .. } | ChangeReplicas { full, .. } if !full.is_empty() => 2,

@@ -32,6 +32,7 @@ mod clones;
 mod command;
 mod copysets;
 mod disks;
+mod eras;
 mod events;
 mod groups;
 mod history;

@@ -56,6 +56,8 @@ pub const MAX_EVENTS: usize = 10_000;
 pub const MAX_NOTES: usize = 1000;
 /// Nodes that a group must keep when it is divided: chunks have three copies as a rule.
 pub const MIN_GROUP: usize = 3;
+/// Volumes that are not in their first era: every daemon is told all of them.
+pub const MAX_ERAS: usize = 10_000;
 /// Uuids of disks that were taken out of the cluster, and are not let in again as they are.
 pub const MAX_REMOVED_DISKS: usize = 10_000;
 /// Moves of a rebalance that are under way at a time, in all, and to or from one disk.

@@ -145,6 +145,7 @@ impl State {
             Command::Flatten { name } => self.flatten(name),
             Command::Flattened { name, request } => self.flattened(name, request),
             Command::Resize { name, request } => self.resize(name, request),
+            Command::RecoverEpochs { name } => self.begin_era(name),
             Command::SetLimits(change) => self.set_limits(change),
             Command::SetLevel { level } => self.set_level(*level),
             Command::SetNode { node, request } => self.set_node(*node, request),

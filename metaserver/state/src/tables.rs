@@ -51,6 +51,9 @@ pub(crate) struct Tables {
     pub removed_disks: VecDeque<Uuid>,
     #[serde(default, skip_serializing_if = "Keys::is_empty")]
     pub keys: Keys,
+    /// Of volumes that were given their epochs anew: see [`crate::eras`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub eras: BTreeMap<VolumeId, Era>,
     /// The folder of each meta server.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<u64, Uuid>,

@@ -170,6 +170,7 @@ impl State {
     pub(crate) fn remove_volume(&mut self, id: VolumeId) -> Option<Parent> {
         self.drop_attachment(id);
         let volume = self.tables.volumes.remove(&id)?;
+        self.tables.eras.remove(&id);
         self.index.volume_by_name.remove(&volume.name);
         self.index.provisioned -= promised_to(&volume);
         self.index.forget_history(id);

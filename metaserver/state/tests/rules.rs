@@ -279,3 +279,36 @@ fn a_damaged_snapshot_is_refused() {
     let error = serde_json::from_str::<State>(&bad).unwrap_err().to_string();
     assert!(error.contains("disk 1 counts 2"), "{error}");
 }
+
+#[test]
+fn a_detached_volume_is_given_its_epochs_anew_and_every_node_is_told() {
+    let mut state = cluster(&[10, 10]);
+    for name in ["v", "w"] {
+        create(&mut state, name, GIB, 1).unwrap();
+    }
+    attach(&mut state, "v", Some("n1")).unwrap();
+    let opened = |state: &mut State| open(state, "v", 101).map(|o| (o.era, o.epoch));
+    assert_eq!(opened(&mut state), Ok((Era(0), Epoch(1))));
+    let recover = Command::RecoverEpochs { name: "v".into() };
+    assert_eq!(state.apply(&recover).unwrap_err().kind, ProblemKind::Conflict, "it is attached");
+    state.apply(&Command::Detach { name: "v".into() }).unwrap();
+    let before = [1, 2].map(|n| state.intent_revision(NodeId(n)));
+    state.apply(&recover).unwrap();
+    let volume = state.volume_named("v").unwrap().id;
+    for (n, before) in [1, 2].into_iter().zip(before) {
+        let intent = state.intent(NodeId(n)).unwrap();
+        assert_eq!(intent.eras, [VolumeEra { volume, era: Era(1) }]);
+        assert!(Some(intent.revision) > before);
+    }
+    attach(&mut state, "v", Some("n1")).unwrap();
+    assert_eq!(opened(&mut state), Ok((Era(1), Epoch(2))), "epochs go on: who was deposed stays so");
+    state.check().unwrap();
+    state.apply(&Command::Detach { name: "v".into() }).unwrap();
+    for era in 2..=u8::MAX {
+        state.apply(&recover).unwrap();
+        assert_eq!(state.intent(NodeId(1)).unwrap().eras, [VolumeEra { volume, era: Era(era) }]);
+    }
+    assert_eq!(state.apply(&recover).unwrap_err().kind, ProblemKind::Conflict, "there are no more");
+    state.apply(&Command::DeleteVolume { name: "v".into() }).unwrap();
+    assert_eq!(state.intent(NodeId(1)).unwrap().eras, []);
+}

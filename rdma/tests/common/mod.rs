@@ -4,13 +4,14 @@
 use bytes::Bytes;
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement};
-use levee_proto::wire::{BlockEntry, Reply, Request, Target};
-use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, NodeId, ReplicaId, Version, VolumeId};
-use levee_rdma::{Client, ClientConfig, ClientLimits, Identity, Responder, Server, ServerLimits, Service};
+use levee_proto::wire::{BlockEntry, Hello, Reply, Request, Target};
+use levee_proto::{Caller, ChunkId, ConfigNo, DiskId, Epoch, NodeId, ReplicaId, Version, VolumeId};
+use levee_rdma::{Callers, Client, ClientConfig, ClientLimits, Identity, Responder, Server, ServerLimits, Service};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 pub const SERVER: NodeId = NodeId(2);
@@ -53,10 +54,20 @@ pub fn patient() -> ClientLimits {
     ClientLimits { connect_timeout: Duration::from_secs(60), down_ticks: 120, ..ClientLimits::default() }
 }
 
+/// A caller like no other: links of the same one would end each other.
+pub fn caller() -> Caller {
+    static LAST: AtomicU16 = AtomicU16::new(0);
+    Caller { node: CALLER, core: LAST.fetch_add(1, Ordering::Relaxed), incarnation: cluster() }
+}
+
+pub fn hello(caller: Caller) -> Request {
+    Request::Hello(Hello { cluster: cluster(), caller, to: SERVER, core: 3 })
+}
+
 pub fn config(address: impl ToString) -> ClientConfig {
     ClientConfig {
         cluster: cluster(),
-        from: CALLER,
+        caller: caller(),
         to: SERVER,
         core: 3,
         address: address.to_string(),
@@ -73,13 +84,14 @@ pub async fn serve(service: Rc<dyn Service>) -> Server {
 }
 
 pub async fn serve_with(service: Rc<dyn Service>, limits: ServerLimits) -> Server {
-    Server::listen("127.0.0.1:0", identity(), service, limits).await.expect("a free port")
+    Server::listen("127.0.0.1:0", identity(), Callers::default(), service, limits).await.expect("a free port")
 }
 
 /// Listens again where a server has just stopped; the kernel may need a moment to let go.
 pub async fn serve_at(address: SocketAddr, service: Rc<dyn Service>) -> Server {
     loop {
-        match Server::listen(&address.to_string(), identity(), service.clone(), ServerLimits::default()).await {
+        let (address, callers) = (address.to_string(), Callers::default());
+        match Server::listen(&address, identity(), callers, service.clone(), ServerLimits::default()).await {
             Ok(server) => return server,
             Err(_) => sleep(Duration::from_millis(10)).await,
         }

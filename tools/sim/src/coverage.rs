@@ -24,6 +24,7 @@ pub const PLACES: &[&str] = &[
     "group of snapshots complete",
     "guest replays requests",
     "hold given up",
+    "link replaced with requests under way",
     "member came back without what it had",
     "member left a chunk",
     "member lost while it owed writes",

@@ -2,8 +2,8 @@
 //!
 //! A link leads from one process to one core of another and is first in, first out, in each direction. A cut direction
 //! delivers nothing until it is whole again. A link breaks when either end dies, or by itself: every call on it that is
-//! not answered fails, at once or, if nobody says so, late. What was sent before may still arrive, until a later link of the
-//! same process has had a fence answered by that core.
+//! not answered fails, at once or, if nobody says so, late. What was sent before may still arrive, long after: until a later link
+//! of the same caller enters, by the same rule as in what ships ([`levee_proto::callers`]).
 
 use crate::process::Process;
 use bytes::Bytes;
@@ -11,8 +11,10 @@ use levee_core::gateway::{Done, LinkDown};
 use levee_core::ports::Runtime;
 use levee_core::sync::Event;
 use levee_core::testing::{TestRng, TestRuntime};
-use levee_proto::NodeId;
+use levee_core::{mutant, reached};
+use levee_proto::callers::Ticket;
 use levee_proto::wire::{Reply, Request};
+use levee_proto::{Caller, NodeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -20,6 +22,8 @@ use std::time::Duration;
 
 /// How long a peer that says nothing is waited for.
 const SILENCE: (u64, u64) = (500_000, 4_000_000);
+/// How long what is under way on a broken link may be held up.
+const HELD_UP: (u64, u64) = (1_000, 3_000_000);
 
 /// The process that calls, and the node and core that are called.
 type Ends = (u64, NodeId, u16);
@@ -49,7 +53,20 @@ struct Pipe<T> {
     changed: Event,
 }
 
-struct Link {
+/// What a caller sends over a link.
+enum Sent {
+    Hello,
+    Enter(Ticket),
+    Request(u64, Request, Bytes),
+}
+
+/// What it hears.
+enum Heard {
+    Welcome(Ticket),
+    Answer(u64, Reply, Bytes),
+}
+
+pub struct Link {
     from: Rc<Process>,
     to: Rc<Process>,
     core: u16,
@@ -59,10 +76,19 @@ struct Link {
     noticed: Cell<bool>,
     /// Nothing more is delivered.
     dead: Cell<bool>,
-    requests: Pipe<(u64, Request, Bytes)>,
-    answers: Pipe<(u64, Reply, Bytes)>,
+    requests: Pipe<Sent>,
+    answers: Pipe<Heard>,
+    /// Requests that wait until the hello is answered; none then.
+    waiting: RefCell<Option<Vec<Sent>>>,
     pending: RefCell<BTreeMap<u64, Done>>,
     next: Cell<u64>,
+}
+
+impl Link {
+    fn caller(&self) -> Caller {
+        // A gateway has the links of its process to itself, as on one core.
+        Caller { node: self.from.node, core: 0, incarnation: self.from.incarnation.into_bytes() }
+    }
 }
 
 impl<T> Pipe<T> {
@@ -75,6 +101,11 @@ impl<T> Pipe<T> {
         self.last.set(arrival);
         self.queue.borrow_mut().push_back((arrival, what));
         self.changed.notify();
+    }
+
+    /// What is under way arrives no sooner than then.
+    fn hold_up(&self, until: Duration) {
+        self.queue.borrow_mut().iter_mut().for_each(|(arrival, _)| *arrival = until.max(*arrival));
     }
 }
 
@@ -108,6 +139,7 @@ impl Net {
                 } else if Rc::ptr_eq(&link.from, process) {
                     link.broken.set(true);
                     link.dead.set(link.dead.get() || self.0.rng.borrow_mut().one_in(2));
+                    link.requests.hold_up(self.0.rt.now() + self.micros(HELD_UP));
                 }
             }
             group.retain(|link| !(link.dead.get() && (link.noticed.get() || Rc::ptr_eq(&link.from, process))));
@@ -120,7 +152,9 @@ impl Net {
     /// Forgets everything: the end of a run.
     pub fn clear(&self) {
         self.0.links.take();
-        self.0.processes.take();
+        for process in self.0.processes.take().into_values() {
+            process.callers.take();
+        }
     }
 
     /// Breaks the links between two nodes that there are.
@@ -130,6 +164,7 @@ impl Net {
             let ends = (link.from.node, link.to.node);
             if (ends == (a, b) || ends == (b, a)) && a != b {
                 link.dead.set(self.0.rng.borrow_mut().one_in(2));
+                link.requests.hold_up(self.0.rt.now() + self.micros(HELD_UP));
                 self.break_link(link, false);
             }
         }
@@ -158,9 +193,11 @@ impl Net {
             Some(link) => {
                 let id = link.next.replace(link.next.get() + 1);
                 link.pending.borrow_mut().insert(id, done);
-                if !link.broken.get() {
-                    let arrival = self.arrival(&link);
-                    link.requests.push(arrival, (id, request, data));
+                let request = Sent::Request(id, request, data);
+                match &mut *link.waiting.borrow_mut() {
+                    _ if link.broken.get() => {}
+                    Some(waiting) => waiting.push(request),
+                    None => link.requests.push(self.arrival(&link), request),
                 }
             }
             None => self.refuse(from, to, done),
@@ -213,6 +250,7 @@ impl Net {
             dead: Cell::new(false),
             requests: Pipe::new(),
             answers: Pipe::new(),
+            waiting: RefCell::new(Some(vec![])),
             pending: RefCell::default(),
             next: Cell::new(0),
         });
@@ -221,6 +259,7 @@ impl Net {
         group.retain(|l| !l.dead.get());
         group.push(link.clone());
         drop(links);
+        link.requests.push(self.arrival(&link), Sent::Hello);
         let (net, mine) = (self.clone(), link.clone());
         server.rt.spawn(async move { net.deliver_requests(mine).await });
         let (net, mine) = (self.clone(), link.clone());
@@ -248,43 +287,70 @@ impl Net {
     /// Runs in the process that is called.
     async fn deliver_requests(&self, link: Rc<Link>) {
         let is_over = || link.dead.get() || (link.broken.get() && link.requests.queue.borrow().is_empty());
-        while let Some((id, request, data)) = self.next(&link.requests, link.from.node, link.to.node, is_over).await {
-            let (net, back) = (self.clone(), link.clone());
-            let is_fence = matches!(request, Request::Fence { .. });
-            let reply = Box::new(move |reply: Reply, data: Bytes| {
-                if is_fence && matches!(reply, Reply::Fenced { .. }) {
-                    net.supersede(&back);
+        let mut ticket = None;
+        while let Some(sent) = self.next(&link.requests, link.from.node, link.to.node, is_over).await {
+            match sent {
+                Sent::Hello => {
+                    let offered = link.to.callers.borrow_mut().offer();
+                    ticket = Some(offered);
+                    self.answer(&link, Heard::Welcome(offered));
                 }
-                if !back.broken.get() {
-                    let arrival = net.arrival(&back);
-                    back.answers.push(arrival, (id, reply, data));
+                Sent::Enter(named) => self.enter(&link, named),
+                Sent::Request(id, request, data) => {
+                    let (net, back) = (self.clone(), link.clone());
+                    let reply = Box::new(move |reply: Reply, data: Bytes| {
+                        net.answer(&back, Heard::Answer(id, reply, data));
+                    });
+                    link.to.handle(link.core, request, data, reply);
                 }
-            });
-            link.to.handle(link.core, request, data, reply);
+            }
         }
         link.dead.set(true);
+        if let Some(ticket) = ticket {
+            link.to.callers.borrow_mut().leave(&link.caller(), link.core, ticket);
+        }
     }
 
-    /// A fence was answered on this link: nothing arrives any more on those before it.
-    fn supersede(&self, link: &Rc<Link>) {
-        let key = (link.from.number, link.to.node, link.core);
-        if let Some(group) = self.0.links.borrow_mut().get_mut(&key)
-            && let Some(at) = group.iter().position(|l| Rc::ptr_eq(l, link))
-        {
-            for old in group.drain(..at) {
-                old.dead.set(true);
-                old.requests.changed.notify();
+    fn answer(&self, link: &Link, answer: Heard) {
+        if !link.broken.get() {
+            link.answers.push(self.arrival(link), answer);
+        }
+    }
+
+    /// Ends the older links of the caller, or this one if it is one of them.
+    fn enter(&self, link: &Rc<Link>, ticket: Ticket) {
+        let entered = link.to.callers.borrow_mut().enter(&link.caller(), link.core, ticket, link.clone());
+        if mutant!("requests of older links are handled") {
+            return;
+        }
+        let ended = entered.unwrap_or_else(|_| vec![link.clone()]);
+        for old in ended {
+            if !old.requests.queue.borrow().is_empty() {
+                reached!("link replaced with requests under way");
             }
+            old.dead.set(true);
+            self.break_link(&old, false);
+            old.requests.changed.notify();
         }
     }
 
     /// Runs in the process that calls.
     async fn deliver_answers(&self, link: Rc<Link>) {
         let is_over = || link.broken.get();
-        while let Some((id, reply, data)) = self.next(&link.answers, link.to.node, link.from.node, is_over).await {
-            let done = link.pending.borrow_mut().remove(&id);
-            if let Some(done) = done {
-                done(Ok((reply, data)));
+        while let Some(heard) = self.next(&link.answers, link.to.node, link.from.node, is_over).await {
+            match heard {
+                Heard::Welcome(ticket) => {
+                    let waiting = link.waiting.take().unwrap_or_default();
+                    for sent in std::iter::once(Sent::Enter(ticket)).chain(waiting) {
+                        link.requests.push(self.arrival(&link), sent);
+                    }
+                }
+                Heard::Answer(id, reply, data) => {
+                    let done = link.pending.borrow_mut().remove(&id);
+                    if let Some(done) = done {
+                        done(Ok((reply, data)));
+                    }
+                }
             }
         }
     }

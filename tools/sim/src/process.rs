@@ -7,6 +7,7 @@
 use crate::gateway::{Links, SimGateway};
 use crate::guest::Device;
 use crate::meta::MetaError;
+use crate::net::Link;
 use crate::world::World;
 use bytes::Bytes;
 use levee_core::gateway::{Gateway, Options};
@@ -21,6 +22,7 @@ use levee_meta_state::{Answer, Command};
 use levee_proto::api::{
     AttachIntent, DiskState, Intent, OpenVolume, OpenedVolume, RegisterDisk, RegisterNode, Registered, ReplicaRef,
 };
+use levee_proto::callers::Callers;
 use levee_proto::wire::{Reply, Request, Status};
 use levee_proto::{CHUNK_SIZE, DiskId, Epoch, NodeId, VolumeId};
 use std::cell::{Cell, RefCell};
@@ -72,6 +74,8 @@ pub struct Process {
     /// One per core; none until the meta server knows the process.
     services: RefCell<Vec<SimService>>,
     pub served: RefCell<BTreeMap<VolumeId, Served>>,
+    /// The links to it, on all of its cores.
+    pub callers: RefCell<Callers<Rc<Link>>>,
     /// What it remembers of snapshots.
     pub shared: Option<SharedBlocks>,
 }
@@ -91,8 +95,9 @@ impl Process {
         shared_cache: u64,
     ) -> Rc<Process> {
         let (shards, services, served) = (RefCell::default(), RefCell::default(), RefCell::default());
+        let callers = RefCell::default();
         let shared = SharedBlocks::new(shared_cache);
-        Rc::new(Process { number, node, rt, incarnation, disks, shards, services, served, shared })
+        Rc::new(Process { number, node, rt, incarnation, disks, shards, services, served, callers, shared })
     }
 
     /// Takes a request from a link.
@@ -120,6 +125,7 @@ impl Process {
         self.rt.kill();
         self.shards.take();
         self.services.take();
+        self.callers.take();
         self.served.take().values().for_each(|s| s.gateway.abandon());
     }
 
@@ -242,6 +248,9 @@ impl Process {
                 let gone = self.served.borrow_mut().remove(volume);
                 gone.iter().for_each(|s| s.gateway.stop("the volume was detached"));
             }
+        }
+        for service in self.services.borrow().iter() {
+            service.set_eras(intent.eras.iter().map(|e| (e.volume, e.era)));
         }
         let evacuate: BTreeMap<DiskId, DiskState> = intent.evacuate.iter().map(|e| (e.disk, e.state)).collect();
         let moves = intent.moves_by_volume();

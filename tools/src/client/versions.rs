@@ -59,6 +59,10 @@ impl MetaClient {
         self.call(Method::POST, &format!("/v1/volumes/{name}/resize"), Some(request)).await
     }
 
+    pub async fn recover_epochs(&self, name: &str) -> Result<VolumeInfo> {
+        self.call(Method::POST, &format!("/v1/volumes/{name}/recover-epochs"), None::<&()>).await
+    }
+
     pub async fn flatten(&self, name: &str) -> Result<VolumeInfo> {
         self.call(Method::POST, &format!("/v1/volumes/{name}/flatten"), None::<&()>).await
     }

@@ -154,6 +154,7 @@ async fn run_volume(command: &Volume, cli: &Cli, out: &Output) -> anyhow::Result
         Volume::Show { name, measure } => volume::show(&meta, name, measure.wait(), out).await,
         Volume::Delete { names, count, first } => family::delete(&meta, names, *count, *first, out).await,
         Volume::Resize { name, size, allow_shrink } => family::resize(&meta, name, *size, *allow_shrink, out).await,
+        Volume::RecoverEpochs { name } => volume::recover_epochs(&meta, name, out).await,
         Volume::Flatten { name, timeout } => family::flatten(&meta, name, *timeout, out).await,
         Volume::Attach { name, node, timeout } => attach::attach(&meta, name, node.as_deref(), *timeout, out).await,
         Volume::Detach { name } => volume::detach(&meta, name, out).await,

@@ -151,6 +151,13 @@ pub async fn delete(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Resu
     out.result(&json!({ "volume": name, "deleted": true }), || format!("Volume {name} is deleted."))
 }
 
+pub async fn recover_epochs(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
+    let volume = meta.recover_epochs(name).await?;
+    out.result(&json!({ "volume": name, "epoch": volume.epoch }), || {
+        format!("Volume {name} can be opened again: `levee volume attach {name}`.")
+    })
+}
+
 pub async fn detach(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
     let volume = meta.detach(name).await?;
     let user = redundancy::user(&volume);

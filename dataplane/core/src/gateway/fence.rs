@@ -6,9 +6,10 @@
 use super::session::Session;
 use super::{Cluster, Gateway, LinkDown, Stopped};
 use crate::ports::Runtime;
+use crate::replica::MAX_EPOCH_GAP;
 use crate::sync::join_all;
 use levee_proto::wire::{ReplicaSummary, Reply, Request, Status};
-use levee_proto::{ChunkId, ReplicaId};
+use levee_proto::{ChunkId, Epoch, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -56,16 +57,32 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Fences a core's part of the disk; whether it may have forgotten replicas.
     async fn fence_core(&self, session: &Rc<Session>, core: u16) -> Result<bool, FenceError> {
-        let (volume, epoch) = (self.0.volume.id, self.0.volume.epoch);
-        let request = Request::Fence { volume, epoch, disks: vec![session.disk] };
-        match self.ask_core(session, core, request).await {
+        match self.ask_core(session, core, self.fence_at(self.0.volume.epoch, session)).await {
             Ok((Reply::Fenced { disks, .. }, _)) if !disks.contains(&session.disk) => {
                 Err(FenceError::Down("the disk is not there, or has failed".into()))
             }
             Ok((Reply::Fenced { gaps, .. }, _)) => Ok(gaps.contains(&session.disk)),
+            Ok((Reply::Error { status: Status::FarAhead, detail }, _)) => {
+                self.come_nearer(session, core).await;
+                Err(FenceError::Down(detail))
+            }
             Ok((Reply::Error { status, detail }, _)) => Err(FenceError::refused(status, detail)),
             Ok(_) => Err(FenceError::wrong()),
             Err(LinkDown(why)) => Err(FenceError::Down(why)),
+        }
+    }
+
+    fn fence_at(&self, epoch: Epoch, session: &Session) -> Request {
+        let (volume, era) = (self.0.volume.id, self.0.volume.era);
+        Request::Fence { volume, era, epoch, disks: vec![session.disk] }
+    }
+
+    /// Fences a core that has last heard of the volume very long ago, or never, at epochs before this one: each is refused or
+    /// takes it one step nearer. They are of gateways that are gone.
+    async fn come_nearer(&self, session: &Rc<Session>, core: u16) {
+        for epoch in (MAX_EPOCH_GAP..self.0.volume.epoch.0).step_by(MAX_EPOCH_GAP as usize) {
+            // Whatever is answered: the next attempt tells.
+            drop(self.ask_core(session, core, self.fence_at(Epoch(epoch), session)).await);
         }
     }
 

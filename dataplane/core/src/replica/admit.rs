@@ -1,14 +1,18 @@
-//! Who may ask for what: fences, epochs, configs, identities.
+//! Who may ask for what: fences, epochs, identities.
+//!
+//! The number of the replica set that a request names decides nothing. Within an epoch there is one gateway, which has one set at
+//! a time; its requests arrive in their order, or not at all. Between epochs the fence decides. A number that anybody can
+//! raise would only be one more way to shut out the right one. (The model never had it: `docs/decisions/0010`.)
 
 use super::{ReplicaService, store_refusal};
 use crate::ports::{Disk, Runtime};
 use crate::store::{ReplicaMeta, Shard};
 use levee_proto::wire::{Reply, Status, Target};
-use levee_proto::{Epoch, VolumeId};
+use levee_proto::{Fence, VolumeId};
 
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
-    /// The highest epoch that anybody has fenced the volume with, durable or not.
-    pub(super) fn fence_of(&self, volume: VolumeId) -> Epoch {
+    /// The highest fence that anybody has sent, durable or not.
+    pub(super) fn fence_of(&self, volume: VolumeId) -> Fence {
         self.0.fences.borrow().get(&volume).copied().unwrap_or_default()
     }
 
@@ -16,7 +20,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     /// disk works.
     pub(super) fn admit_volume(&self, t: &Target) -> Result<Shard<D, R>, Reply> {
         let fence = self.fence_of(t.volume);
-        if t.epoch < fence && !crate::mutant!("write below the fence accepted") {
+        if t.epoch < fence.epoch() && !crate::mutant!("write below the fence accepted") {
             crate::reached!("request below the fence");
             return Err(Reply::error(Status::Fenced, format!("epoch {} is below {fence}", t.epoch)));
         }
@@ -41,13 +45,6 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Some(m) if m.replica == t.replica && m.volume == t.volume => m,
             _ => return Err(Reply::error(Status::UnknownReplica, format!("replica {} is not here", t.replica))),
         };
-        if t.config < meta.config && !crate::mutant!("stale config accepted") {
-            return Err(Reply::error(Status::StaleConfig, format!("config {} is below {}", t.config, meta.config)));
-        }
-        if t.config > meta.config {
-            // First in the log, so whatever this request writes comes after it.
-            drop(shard.set_config(t.chunk, t.config));
-        }
         Ok((shard, meta))
     }
 }

@@ -1,7 +1,7 @@
 //! What is said of many replicas at once: adoption, the last durable step of a takeover, and commit points.
 
 use super::admit::not_served;
-use super::{ReplicaService, ReplyFn, store_refusal};
+use super::{ReplicaService, ReplyFn, refuse, store_refusal};
 use crate::ports::{Disk, Runtime};
 use crate::store::{CommitPoint, Shard};
 use crate::sync::join_all;
@@ -40,6 +40,9 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         points: Vec<(DiskId, ChunkId, ReplicaId, Seq)>,
         reply: ReplyFn,
     ) {
+        if points.iter().any(|(.., seq)| seq.epoch() > epoch) {
+            return refuse(reply, Status::Invalid, "commit point of a later epoch");
+        }
         let by_shard =
             match self.admit_list(volume, epoch, points, |(disk, chunk, replica, _)| (*disk, *chunk, *replica)) {
                 Ok(by_shard) => by_shard,
@@ -61,7 +64,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         name: impl Fn(&T) -> Named,
     ) -> Result<ByShard<D, R, T>, Reply> {
         let fence = self.fence_of(volume);
-        if epoch < fence {
+        if epoch < fence.epoch() {
             return Err(Reply::error(Status::Fenced, format!("epoch {epoch} is below {fence}")));
         }
         let mut by_shard: ByShard<D, R, T> = BTreeMap::new();

@@ -93,9 +93,9 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     /// What was fenced on one disk is refused on all.
     pub(super) fn raise_fences(&self, shards: &DiskShards<D, R>) {
         let mut fences = self.0.fences.borrow_mut();
-        for (volume, epoch) in shards.mine.values().flat_map(Shard::fences) {
-            let highest = fences.entry(volume).or_insert(epoch);
-            *highest = (*highest).max(epoch);
+        for (volume, fence) in shards.mine.values().flat_map(Shard::fences) {
+            let highest = fences.entry(volume).or_insert(fence);
+            *highest = (*highest).max(fence);
         }
     }
 }

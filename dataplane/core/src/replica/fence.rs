@@ -12,13 +12,13 @@
 
 use super::admit::not_served;
 use super::disks::ServedDisk;
-use super::{ReplicaService, ReplyFn, refuse, store_refusal};
+use super::{ReplicaService, ReplyFn, store_refusal};
 use crate::ports::{Disk, Runtime};
 use crate::store::{ReplicaMeta, Shard};
 use crate::sync::{join_all, timeout};
 use bytes::Bytes;
 use levee_proto::wire::{MAX_FENCED_DISKS, MAX_SUMMARIES, ReplicaSummary, Reply, Status};
-use levee_proto::{ChunkId, DiskId, Epoch, VolumeId};
+use levee_proto::{ChunkId, DiskId, Epoch, Era, Fence, VolumeId};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,33 +26,72 @@ use std::time::Duration;
 /// than gateways wait for an answer.
 const FENCE_PATIENCE: Duration = Duration::from_millis(700);
 
+/// How far above the volume's fence the next one may be. An epoch grows by one whenever the volume is opened, and who was away
+/// has missed some; one message is not to use all of them up. Whoever is farther above comes nearer in steps.
+pub const MAX_EPOCH_GAP: u32 = 1 << 20;
+/// Volumes with a fence on one core: the cluster has fewer, and each is remembered for ever.
+const MAX_FENCED_VOLUMES: usize = 1 << 21;
+
 type Fenced<D, R> = Vec<(DiskId, Rc<ServedDisk<D, R>>)>;
 
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
-    pub(super) fn fence(&self, volume: VolumeId, epoch: Epoch, names: &[DiskId], reply: ReplyFn) {
-        let fence = self.fence_of(volume);
-        if epoch < fence && !crate::mutant!("lower fence accepted") {
-            crate::reached!("fence below the fence");
-            return refuse(reply, Status::Fenced, &format!("epoch {epoch} is below {fence}"));
+    pub(super) fn fence(&self, volume: VolumeId, fence: Fence, names: &[DiskId], reply: ReplyFn) {
+        if let Err(refusal) = self.admit_fence(volume, fence) {
+            return reply(refusal, Bytes::new());
         }
-        self.0.fences.borrow_mut().insert(volume, epoch);
+        self.0.fences.borrow_mut().insert(volume, fence);
         let disks: Fenced<D, R> = self.0.disks.borrow().iter().map(|(id, d)| (*id, d.clone())).collect();
         let (disks, others): (Fenced<D, R>, Fenced<D, R>) = disks.into_iter().partition(|(id, _)| names.contains(id));
-        for shard in others.iter().flat_map(|(_, d)| d.shards.mine.values()).filter(|s| s.fence(volume) < epoch) {
+        for shard in others.iter().flat_map(|(_, d)| d.shards.mine.values()).filter(|s| s.fence(volume) < fence) {
             // Nobody waits for it: each is asked about by itself before it serves the epoch.
-            drop(shard.set_fence(volume, epoch));
+            drop(shard.set_fence(volume, fence));
         }
         // Also when the fence is durable already: the record flushes every earlier write before it. All are asked for
         // before this returns, so what is admitted from now on comes behind them.
         let is_lazy = crate::mutant!("fence answered before it is durable");
-        let set = |d: &ServedDisk<D, R>| d.shards.mine.values().map(|s| s.set_fence(volume, epoch)).collect::<Vec<_>>();
+        let set = |d: &ServedDisk<D, R>| d.shards.mine.values().map(|s| s.set_fence(volume, fence)).collect::<Vec<_>>();
         let asked = disks.into_iter().map(|(id, d)| (set(&d), id, d));
         let asked: Vec<_> = asked.map(|(t, id, d)| (if is_lazy { vec![] } else { t }, id, d)).collect();
         let this = self.clone();
         self.0.rt.spawn(async move {
             let done = join_all(asked.into_iter().map(|(durable, id, disk)| this.durably(durable, id, disk))).await;
-            reply(this.fenced(volume, epoch, done.into_iter().flatten().collect()), Bytes::new());
+            reply(this.fenced(volume, fence, done.into_iter().flatten().collect()), Bytes::new());
         });
+    }
+
+    /// The volumes that are not in their first era, as the meta server says. Nobody else can begin one.
+    pub fn set_eras(&self, eras: impl IntoIterator<Item = (VolumeId, Era)>) {
+        let mut known = self.0.eras.borrow_mut();
+        for (volume, era) in eras {
+            let highest = known.entry(volume).or_default();
+            *highest = era.max(*highest);
+        }
+    }
+
+    fn era_of(&self, volume: VolumeId) -> Era {
+        let told = self.0.eras.borrow().get(&volume).copied().unwrap_or_default();
+        told.max(self.fence_of(volume).era())
+    }
+
+    /// A fence is remembered for ever, so it has to be one that a gateway can have.
+    fn admit_fence(&self, volume: VolumeId, fence: Fence) -> Result<(), Reply> {
+        let (highest, era) = (self.fence_of(volume), self.era_of(volume));
+        if (fence < highest || fence.era() < era) && !crate::mutant!("lower fence accepted") {
+            crate::reached!("fence below the fence");
+            return Err(Reply::error(Status::Fenced, format!("epoch {fence} is below {highest}, era {era}")));
+        }
+        if fence.era() > era {
+            let detail = format!("nothing is known here yet of era {} of the volume's epochs", fence.era());
+            return Err(Reply::error(Status::Unavailable, detail));
+        }
+        let base = if highest.era() == fence.era() { highest.epoch() } else { Epoch(0) };
+        if fence.epoch().0 > base.0 + MAX_EPOCH_GAP {
+            return Err(Reply::error(Status::FarAhead, format!("epoch {fence} is far above {highest}")));
+        }
+        if highest == Fence::NONE && self.0.fences.borrow().len() >= MAX_FENCED_VOLUMES {
+            return Err(Reply::error(Status::Unavailable, "more volumes were fenced here than a cluster has"));
+        }
+        Ok(())
     }
 
     /// The disk, if all its shards of this core get there in time. What gets there later is not counted: nobody was
@@ -73,10 +112,10 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         None
     }
 
-    fn fenced(&self, volume: VolumeId, epoch: Epoch, mut done: Fenced<D, R>) -> Reply {
-        let fence = self.fence_of(volume);
-        if epoch < fence {
-            return Reply::error(Status::Fenced, format!("epoch {epoch} is below {fence}"));
+    fn fenced(&self, volume: VolumeId, fence: Fence, mut done: Fenced<D, R>) -> Reply {
+        let highest = self.fence_of(volume);
+        if fence < highest {
+            return Reply::error(Status::Fenced, format!("epoch {fence} is below {highest}"));
         }
         // A disk that was put in meanwhile has not been fenced.
         done.retain(|(id, disk)| self.is_in(*id, disk));
@@ -85,14 +124,14 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         if done.len() > MAX_FENCED_DISKS {
             return Reply::error(Status::Invalid, format!("more than {MAX_FENCED_DISKS} disks on a core"));
         }
-        done.iter().for_each(|(_, disk)| disk.serve(volume, epoch));
+        done.iter().for_each(|(_, disk)| disk.serve(volume, fence.epoch()));
         Reply::Fenced { disks: done.into_iter().map(|(id, _)| id).collect(), gaps }
     }
 
     /// A page of what this core's part of a disk holds of the volume, for the epoch that has fenced it.
     pub(super) fn replicas(&self, volume: VolumeId, epoch: Epoch, id: DiskId, after: ChunkId, max: u32) -> Reply {
         let fence = self.fence_of(volume);
-        if epoch < fence {
+        if epoch < fence.epoch() {
             return Reply::error(Status::Fenced, format!("epoch {epoch} is below {fence}"));
         }
         let Some(disk) = self.disk(id) else { return Reply::error(Status::Io, not_served(id)) };

@@ -22,15 +22,16 @@ mod tally;
 mod versions;
 
 pub use disks::DiskShards;
+pub use fence::MAX_EPOCH_GAP;
 
 use crate::ports::{Disk, Runtime};
 use crate::store::{NewReplica, Shard, StoreError};
 use bytes::Bytes;
 use disks::ServedDisk;
-use levee_proto::wire::{BlockKind, MAX_LIST, Reply, Request, Status, Target};
-use levee_proto::{ChunkId, DiskId, Epoch, ReplicaId, Seq, Version, View, VolumeId};
+use levee_proto::wire::{BlockEntry, BlockKind, MAX_LIST, Reply, Request, Status, Target};
+use levee_proto::{ChunkId, DiskId, Epoch, Era, Fence, ReplicaId, Seq, Version, View, VolumeId};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -43,8 +44,10 @@ pub struct ReplicaService<D: Disk, R: Runtime>(Rc<Inner<D, R>>);
 struct Inner<D: Disk, R: Runtime> {
     rt: R,
     disks: RefCell<BTreeMap<DiskId, Rc<ServedDisk<D, R>>>>,
-    /// The highest epoch asked for, durable or not: what is below is refused.
-    fences: RefCell<BTreeMap<VolumeId, Epoch>>,
+    /// The highest fence asked for, durable or not: what is below is refused.
+    fences: RefCell<BTreeMap<VolumeId, Fence>>,
+    /// Those of which the meta server says that they are not in their first.
+    eras: RefCell<BTreeMap<VolumeId, Era>>,
 }
 
 impl<D: Disk, R: Runtime> Clone for ReplicaService<D, R> {
@@ -56,7 +59,12 @@ impl<D: Disk, R: Runtime> Clone for ReplicaService<D, R> {
 impl<D: Disk, R: Runtime> ReplicaService<D, R> {
     /// Serves the given shards. Fences that were durable on any of them hold on all.
     pub fn new(rt: R, disks: BTreeMap<DiskId, DiskShards<D, R>>) -> Self {
-        let service = ReplicaService(Rc::new(Inner { rt, disks: RefCell::default(), fences: RefCell::default() }));
+        let service = ReplicaService(Rc::new(Inner {
+            rt,
+            disks: RefCell::default(),
+            fences: RefCell::default(),
+            eras: RefCell::default(),
+        }));
         for (id, shards) in disks {
             service.replace_disk(id, shards);
         }
@@ -71,7 +79,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
                 self.read(target, block..block + count, view, reconcile, reply);
             }
             Request::Repair { .. } => self.repair(request, data, reply),
-            Request::Fence { volume, epoch, disks } => self.fence(volume, epoch, &disks, reply),
+            Request::Fence { volume, era, epoch, disks } => self.fence(volume, Fence::new(era, epoch), &disks, reply),
             Request::Replicas { volume, epoch, disk, after, max } => {
                 reply(self.replicas(volume, epoch, disk, after, max), Bytes::new());
             }
@@ -83,7 +91,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             Request::Commit { volume, epoch, points } => self.commit(volume, epoch, points, reply),
             Request::Scan { target, block, count } => self.scan(target, block..block + count, reply),
             Request::Ping => reply(Reply::Done, Bytes::new()),
-            Request::Hello { .. } => refuse(reply, Status::Invalid, "hello on an open link"),
+            Request::Hello(_) | Request::Enter { .. } => refuse(reply, Status::Invalid, "hello on an open link"),
             Request::ReadVersions { target, block, count, from_version, reconcile } => {
                 self.read_versions(target, block..block + count, from_version, reconcile, reply);
             }
@@ -126,6 +134,9 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         };
         if entries.iter().any(|e| e.seq.epoch() > target.epoch) {
             return refuse(reply, Status::Invalid, "entry of a later epoch");
+        }
+        if names_twice(&entries) {
+            return refuse(reply, Status::Invalid, "entry that is named twice");
         }
         let blocks = data.chunks_exact(levee_proto::BLOCK_SIZE);
         let stated = entries.iter().filter(|e| e.kind == BlockKind::Data);
@@ -216,6 +227,16 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
             }
         });
     }
+}
+
+/// Whether two entries are about the same block and version. They come in order, as a rule.
+fn names_twice(entries: &[BlockEntry]) -> bool {
+    let named = |e: &BlockEntry| (e.block, e.version);
+    if entries.is_sorted_by(|a, b| (a.block, b.version) < (b.block, a.version)) {
+        return false;
+    }
+    let mut seen = BTreeSet::new();
+    !entries.iter().all(|e| seen.insert(named(e)))
 }
 
 fn refuse(reply: ReplyFn, status: Status, detail: &str) {

@@ -78,7 +78,7 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         let (mut dropped, mut next) = (0, Some(0));
         while let Some(from) = next {
             let fence = self.fence_of(volume);
-            if epoch < fence {
+            if epoch < fence.epoch() {
                 return Err(Reply::error(Status::Fenced, format!("epoch {epoch} is below {fence}")));
             }
             let step = shard.prune(chunk, replica, epoch, keep, from);

@@ -18,7 +18,7 @@ use super::root::{LogPosition, MAX_CHECKPOINT_SEGMENTS, Root};
 use super::shard::Inner;
 use crate::ports::{Disk, Runtime};
 use levee_proto::wire::BlockKind;
-use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
+use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, Fence, ReplicaId, Seq, Version, VolumeId};
 use std::io;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -32,7 +32,7 @@ pub const SEALS: u16 = 4;
 #[repr(C)]
 struct RawFence {
     volume: U64,
-    epoch: U32,
+    fence: U32,
 }
 
 const DAMAGED: u32 = 1;
@@ -135,7 +135,7 @@ async fn write_pieces<D: Disk, R: Runtime>(inner: &Inner<D, R>, w: &mut Writer) 
             .index
             .fences()
             .filter(|_| !crate::mutant!("fences left out of checkpoints"))
-            .map(|(v, e)| RawFence { volume: v.0.into(), epoch: e.0.into() });
+            .map(|(v, f)| RawFence { volume: v.0.into(), fence: f.0.into() });
         let directory = s.index.replicas().map(|r| raw_replica(r, 0, 0));
         let seals = s.index.replicas().filter(|r| r.sealed > Version(0)).map(raw_seal);
         [slices(FENCES, fences), slices(DIRECTORY, directory), slices(SEALS, seals)].concat()
@@ -353,9 +353,9 @@ fn adopt<D: Disk, R: Runtime>(inner: &Inner<D, R>, w: Writer, replay: LogPositio
 }
 
 /// Decodes a piece of fences; `None` if malformed.
-pub fn decode_fences(payload: &[u8]) -> Option<Vec<(VolumeId, Epoch)>> {
+pub fn decode_fences(payload: &[u8]) -> Option<Vec<(VolumeId, Fence)>> {
     let list = <[RawFence]>::ref_from_bytes(payload).ok()?;
-    Some(list.iter().map(|f| (VolumeId(f.volume.get()), Epoch(f.epoch.get()))).collect())
+    Some(list.iter().map(|f| (VolumeId(f.volume.get()), Fence(f.fence.get()))).collect())
 }
 
 /// Entries are counted when the replica is put into the index.

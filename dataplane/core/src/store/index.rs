@@ -11,7 +11,7 @@
 use super::chains::{Chains, is_data};
 use super::record::{CommitPoint, Dropped, Moved, NewReplica, Record, Seal};
 use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Digest};
-use levee_proto::{ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
+use levee_proto::{ChunkId, ConfigNo, Epoch, Fence, ReplicaId, Seq, Version, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -190,18 +190,18 @@ fn same_data(old: &Slot, new: &Slot) -> bool {
 pub struct Index {
     replicas: BTreeMap<ChunkId, Replica>,
     by_volume: BTreeSet<(VolumeId, ChunkId)>,
-    fences: BTreeMap<VolumeId, Epoch>,
+    fences: BTreeMap<VolumeId, Fence>,
     data_entries: u64,
     entries: u64,
 }
 
 impl Index {
-    pub fn fence(&self, volume: VolumeId) -> Epoch {
+    pub fn fence(&self, volume: VolumeId) -> Fence {
         self.fences.get(&volume).copied().unwrap_or_default()
     }
 
-    pub fn fences(&self) -> impl Iterator<Item = (VolumeId, Epoch)> + '_ {
-        self.fences.iter().map(|(v, e)| (*v, *e))
+    pub fn fences(&self) -> impl Iterator<Item = (VolumeId, Fence)> + '_ {
+        self.fences.iter().map(|(v, f)| (*v, *f))
     }
 
     pub fn get(&self, chunk: ChunkId) -> Option<&Replica> {
@@ -247,9 +247,9 @@ impl Index {
         (block..block + count).filter(|b| r.chains.get(*b, version).place.location().is_none()).count() as u32
     }
 
-    pub fn set_fence(&mut self, volume: VolumeId, epoch: Epoch) {
-        let fence = self.fences.entry(volume).or_default();
-        *fence = epoch.max(*fence);
+    pub fn set_fence(&mut self, volume: VolumeId, fence: Fence) {
+        let highest = self.fences.entry(volume).or_default();
+        *highest = fence.max(*highest);
     }
 
     /// Puts a replica in, in place of one of the same chunk.
@@ -318,7 +318,7 @@ impl Index {
             Record::Adopt { epoch, chunks } => {
                 chunks.iter().for_each(|c| self.with(*c, number, |r| r.adopted = r.adopted.max(*epoch)));
             }
-            Record::Fence { volume, epoch } => self.set_fence(*volume, *epoch),
+            Record::Fence { volume, fence } => self.set_fence(*volume, *fence),
             Record::Config { chunk, config } => {
                 self.with(*chunk, number, |r| r.config = r.config.max(*config));
             }

@@ -181,7 +181,7 @@ fn replaying_onto_any_later_state_gives_the_same_end() {
     let records = [
         write(seq(1, 1), 0, b'a'),
         write(seq(1, 2), 1, b'b'),
-        Record::Fence { volume: VolumeId(1), epoch: Epoch(2) },
+        Record::Fence { volume: VolumeId(1), fence: Fence(2) },
         repair(2, data(seq(1, 1), 1, b'r')),
         repair(2, BlockEntry::absent(0)),
         Record::Adopt { epoch: Epoch(2), chunks: vec![CHUNK] },
@@ -206,7 +206,7 @@ fn replaying_onto_any_later_state_gives_the_same_end() {
         let meta = log.index.get(CHUNK).map(Replica::meta).expect("exists");
         assert_eq!((meta.replica, meta.entries, meta.adopted), (ReplicaId(2), 2, Epoch(1)));
         assert_eq!((log.slot(2).seq(), log.slot(2).place), (seq(1, 7), Place(112)), "{checkpoint_at}");
-        assert_eq!((log.slot(5).place, log.index.fence(VolumeId(1))), (Place(113), Epoch(2)));
+        assert_eq!((log.slot(5).place, log.index.fence(VolumeId(1))), (Place(113), Fence(2)));
     }
 }
 

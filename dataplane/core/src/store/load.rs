@@ -106,7 +106,7 @@ struct Loader {
 impl Loader {
     fn take(&mut self, piece: &Piece, g: &ShardGeometry, ledger: &mut impl Ledger) -> Option<()> {
         match piece.kind {
-            FENCES => decode_fences(&piece.payload)?.into_iter().for_each(|(v, e)| self.index.set_fence(v, e)),
+            FENCES => decode_fences(&piece.payload)?.into_iter().for_each(|(v, f)| self.index.set_fence(v, f)),
             SEALS => self.seals.extend(decode_seals(&piece.payload)?),
             DIRECTORY => {
                 for part in decode_replicas(&piece.payload, g.blocks())? {

@@ -4,7 +4,7 @@
 //! of a batch belong to its records in order: [`Record::data_blocks`] each.
 
 use levee_proto::wire::{BlockEntry, BlockKind, Crcs};
-use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
+use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, Fence, ReplicaId, Seq, Version, VolumeId};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -91,7 +91,7 @@ pub enum Record {
     },
     Fence {
         volume: VolumeId,
-        epoch: Epoch,
+        fence: Fence,
     },
     Config {
         chunk: ChunkId,
@@ -160,7 +160,7 @@ layout!(RawEntry, 24, { seq: U64, version: U32, crc: U32, block: U32, kind: U32 
 layout!(RawCreate, 32, { volume: U64, chunk: U64, replica: U64, config: U32, adopted: U32 });
 layout!(RawDelete, 16, { chunk: U64, replica: U64 });
 layout!(RawAdopt, 8, { epoch: U32, count: U32 });
-layout!(RawFence, 12, { volume: U64, epoch: U32 });
+layout!(RawFence, 12, { volume: U64, fence: U32 });
 layout!(RawConfig, 12, { chunk: U64, config: U32 });
 layout!(RawPoint, 24, { chunk: U64, replica: U64, seq: U64 });
 layout!(RawPrune, 16, { chunk: U64, count: U32, reserved: U32 });
@@ -357,7 +357,7 @@ impl Record {
                 o.put(&RawAdopt { epoch: epoch.0.into(), count: (chunks.len() as u32).into() });
                 chunks.iter().for_each(|c| o.put(&U64::new(c.0)));
             }
-            Record::Fence { volume, epoch } => o.put(&RawFence { volume: volume.0.into(), epoch: epoch.0.into() }),
+            Record::Fence { volume, fence } => o.put(&RawFence { volume: volume.0.into(), fence: fence.0.into() }),
             Record::Config { chunk, config } => o.put(&RawConfig { chunk: chunk.0.into(), config: config.0.into() }),
             Record::ClearDamaged { chunk } => o.put(&U64::new(chunk.0)),
             Record::Move { blocks } | Record::Lost { blocks } => {
@@ -445,7 +445,7 @@ impl Record {
             }
             kind::FENCE => {
                 let f = RawFence::ref_from_bytes(body).ok()?;
-                Record::Fence { volume: VolumeId(f.volume.get()), epoch: Epoch(f.epoch.get()) }
+                Record::Fence { volume: VolumeId(f.volume.get()), fence: Fence(f.fence.get()) }
             }
             kind::CONFIG => {
                 let c = RawConfig::ref_from_bytes(body).ok()?;

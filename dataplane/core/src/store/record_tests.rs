@@ -14,7 +14,7 @@ fn samples() -> Vec<Record> {
         Record::Create { new, damaged: false },
         Record::Delete { chunk, replica: ReplicaId(2) },
         Record::Adopt { epoch: Epoch(4), chunks: vec![chunk, ChunkId(9)] },
-        Record::Fence { volume: VolumeId(1), epoch: Epoch(4) },
+        Record::Fence { volume: VolumeId(1), fence: Fence(4) },
         Record::Config { chunk, config: ConfigNo(5) },
         Record::ClearDamaged { chunk },
         Record::Move { blocks: vec![moved] },

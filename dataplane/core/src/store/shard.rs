@@ -17,7 +17,7 @@ use crate::ports::{Disk, Runtime};
 use crate::sync::Event;
 use bytes::Bytes;
 use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Scope};
-use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
+use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, Fence, ReplicaId, Seq, Version, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -137,13 +137,13 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.0.state.borrow().log_gap
     }
 
-    /// The volume's fence; 0: none.
-    pub fn fence(&self, volume: VolumeId) -> Epoch {
+    /// The volume's fence.
+    pub fn fence(&self, volume: VolumeId) -> Fence {
         self.0.state.borrow().index.fence(volume)
     }
 
     /// All fences.
-    pub fn fences(&self) -> Vec<(VolumeId, Epoch)> {
+    pub fn fences(&self) -> Vec<(VolumeId, Fence)> {
         self.0.state.borrow().index.fences().collect()
     }
 
@@ -180,9 +180,9 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         (entries, all.next().is_some())
     }
 
-    /// Refuses lower epochs from when it is durable; so are then all requests made before.
-    pub fn set_fence(&self, volume: VolumeId, epoch: Epoch) -> Ticket {
-        self.enqueue_one(Record::Fence { volume, epoch })
+    /// Remembers the volume's fence, unless it is below one that is known; all requests made before are durable then, too.
+    pub fn set_fence(&self, volume: VolumeId, fence: Fence) -> Ticket {
+        self.enqueue_one(Record::Fence { volume, fence })
     }
 
     /// Makes an empty replica. Repeating does nothing; a higher replica id replaces a lower one.

@@ -5,6 +5,7 @@ mod cases;
 mod changes;
 mod clones;
 mod corruption;
+mod epochs;
 mod frees;
 mod groups;
 mod grow;

@@ -1,6 +1,7 @@
 //! What a replica answers, request by request.
 
 mod disks;
+mod poison;
 mod versions;
 
 use bytes::Bytes;
@@ -8,8 +9,8 @@ use levee_core::ports::Disk;
 use levee_core::replica::{DiskShards, ReplicaService};
 use levee_core::store::{self, Options, Shard};
 use levee_core::testing::{CrashStyle, MemDisk, TestRuntime};
-use levee_proto::wire::{BlockKind, Crcs, ReplicaSummary, Reply, Request, Status, Target};
-use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, DiskId, Epoch, ReplicaId, Seq, Version, View, VolumeId};
+use levee_proto::wire::{BlockEntry, BlockKind, Crcs, ReplicaSummary, Reply, Request, Scope, Status, Target};
+use levee_proto::{BLOCK_SIZE, ChunkId, ConfigNo, DiskId, Epoch, Era, ReplicaId, Seq, Version, View, VolumeId};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -76,7 +77,7 @@ fn fence(epoch: u32) -> (Request, Bytes) {
 
 fn fence_disks(epoch: u32, disks: &[u32]) -> (Request, Bytes) {
     let disks = disks.iter().copied().map(DiskId).collect();
-    (Request::Fence { volume: VOLUME, epoch: Epoch(epoch), disks }, Bytes::new())
+    (Request::Fence { volume: VOLUME, era: Era(0), epoch: Epoch(epoch), disks }, Bytes::new())
 }
 
 /// What is on a disk, for an epoch that has fenced it, page by page.
@@ -197,19 +198,21 @@ fn a_replica_that_was_made_outlives_a_crash() {
 }
 
 #[test]
-fn requests_for_an_earlier_replica_set_are_refused() {
+fn the_number_of_a_replica_set_shuts_out_nobody() {
     test(1, async |rt, disk| {
         let service = in_use(&rt, &disk).await;
-        let with_config = |config: u32, seq| {
-            let (mut request, data) = write(1, 1, seq);
-            if let Request::Write { target, .. } = &mut request {
-                target.config = levee_proto::ConfigNo(config);
-            }
-            (request, data)
-        };
-        assert_eq!(status(&ask(&rt, &service, with_config(2, 1)).await), Status::Ok);
-        assert_eq!(status(&ask(&rt, &service, with_config(1, 2)).await), Status::StaleConfig);
-        assert_eq!(status(&ask(&rt, &service, with_config(2, 3)).await), Status::Ok);
+        let spent = Target { config: ConfigNo(u32::MAX), ..target(1, 1) };
+        let view = View::default();
+        let read = Request::Read { target: spent, block: 0, count: 1, view, reconcile: true };
+        assert_eq!(status(&ask(&rt, &service, (read, Bytes::new())).await), Status::Ok);
+        let (mut request, data) = write(1, 1, 1);
+        if let Request::Write { target, .. } = &mut request {
+            target.config = spent.config;
+        }
+        assert_eq!(status(&ask(&rt, &service, (request, data)).await), Status::Ok);
+        assert_eq!(status(&ask(&rt, &service, write(1, 1, 2)).await), Status::Ok);
+        let replicas = fenced(&rt, &service, 1).await;
+        assert!(replicas.iter().all(|r| r.config == ConfigNo::FIRST), "{replicas:?}");
     });
 }
 

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, Gateway, LinkDown, Options};
 use levee_core::ports::Runtime;
-use levee_core::replica::{DiskShards, ReplicaService};
+use levee_core::replica::{DiskShards, MAX_EPOCH_GAP, ReplicaService};
 use levee_core::shared::SharedBlocks;
 use levee_core::store::{self, NewReplica, Options as StoreOptions, Shard};
 use levee_core::sync::join_all;
@@ -17,7 +17,7 @@ use levee_proto::api::{
     VolumeVersions,
 };
 use levee_proto::wire::{Reply, Request, Status};
-use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Geometry, NodeId, ReplicaId, Version, View, VolumeId};
+use levee_proto::{ChunkId, ConfigNo, DiskId, Epoch, Era, Geometry, NodeId, ReplicaId, Version, View, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Not;
@@ -76,6 +76,7 @@ struct Node {
 /// What the meta server knows of a volume.
 struct Volume {
     epoch: u32,
+    era: Era,
     chunks: BTreeMap<u32, ChunkInfo>,
     versions: VolumeVersions,
     /// The snapshot that it was cloned from.
@@ -93,7 +94,7 @@ impl Volume {
             size: VOLUME_SIZE,
             ..VolumeVersions::default()
         };
-        Volume { epoch: 0, chunks: BTreeMap::new(), versions, parent, read_only: false }
+        Volume { epoch: 0, era: Era(0), chunks: BTreeMap::new(), versions, parent, read_only: false }
     }
 }
 
@@ -313,6 +314,34 @@ impl World {
         (gateway, number)
     }
 
+    /// The volume was opened so often already.
+    pub fn set_epoch(&self, id: VolumeId, epoch: Epoch) {
+        self.0.volumes.borrow_mut().get_mut(&id).unwrap().epoch = epoch.0;
+    }
+
+    /// Has the volume's epochs begin anew; a node hears of it with [`World::tell_era`].
+    pub fn begin_era(&self, id: VolumeId) {
+        let mut volumes = self.0.volumes.borrow_mut();
+        let volume = volumes.get_mut(&id).unwrap();
+        volume.era = volume.era.next().unwrap();
+    }
+
+    pub fn tell_era(&self, id: VolumeId, node: NodeId) {
+        let era = self.0.volumes.borrow()[&id].era;
+        self.0.nodes.borrow()[&node].services.iter().for_each(|s| s.set_eras([(id, era)]));
+    }
+
+    /// Somebody fences the volume on a node at ever larger epochs, until none is left.
+    pub async fn spend_epochs(&self, id: VolumeId, node: NodeId) {
+        let services = self.0.nodes.borrow()[&node].services.clone();
+        let steps = (0..Epoch::MAX.0).step_by(MAX_EPOCH_GAP as usize / 2).skip(1).chain([Epoch::MAX.0]);
+        for epoch in steps {
+            let fence = Request::Fence { volume: id, era: Era(0), epoch: Epoch(epoch), disks: vec![] };
+            services.iter().for_each(|s| s.handle(fence.clone(), Bytes::new(), Box::new(|_, _| {})));
+        }
+        self.0.rt.sleep(Duration::from_secs(1)).await;
+    }
+
     /// What the meta server answers to the next gateway of a volume.
     pub fn opened(&self, id: VolumeId) -> OpenedVolume {
         self.0.volumes.borrow_mut().get_mut(&id).unwrap().epoch += 1;
@@ -322,6 +351,7 @@ impl World {
             id,
             name: format!("v{id}"),
             epoch: Epoch(volume.epoch),
+            era: volume.era,
             version: volume.versions.version,
             size: volume.versions.size,
             copies: 3,

@@ -1,6 +1,9 @@
 //! The fields that messages are made of: written one after the other, and read with every length and range checked.
 
-use super::{BlockEntry, BlockKind, Decoded, MAX_BLOCKS, Malformed, Scope, Target};
+use super::{
+    BlockEntry, BlockKind, Decoded, EXTENSION_OPTIONAL, Hello, MAX_BLOCKS, MAX_EXTENSIONS, Malformed, Scope, Target,
+};
+use crate::callers::Caller;
 use crate::ids::*;
 use crate::units::BLOCKS_PER_CHUNK;
 use crate::view::View;
@@ -25,6 +28,11 @@ impl Out<'_> {
     pub fn u64(&mut self, v: u64) -> &mut Self {
         self.0.extend_from_slice(&v.to_le_bytes());
         self
+    }
+    pub fn hello(&mut self, h: &Hello) {
+        self.0.extend_from_slice(&h.cluster);
+        self.0.extend_from_slice(&h.caller.incarnation);
+        self.u32(h.caller.node.0).u16(h.caller.core).u32(h.to.0).u16(h.core);
     }
     pub fn target(&mut self, t: &Target) -> &mut Self {
         self.u64(t.volume.0).u64(t.chunk.0).u64(t.replica.0).u32(t.disk.0).u32(t.epoch.0).u32(t.config.0)
@@ -100,13 +108,67 @@ impl In {
         let e = Epoch(self.u32()?);
         if e > Epoch::MAX { Err(Malformed("epoch out of range")) } else { Ok(e) }
     }
+    pub fn hello(&mut self) -> Decoded<Hello> {
+        let (cluster, incarnation) = (self.take()?, self.take()?);
+        let caller = Caller { node: NodeId(self.u32()?), core: self.u16()?, incarnation };
+        let hello = Hello { cluster, caller, to: NodeId(self.u32()?), core: self.u16()? };
+        self.extensions()?;
+        Ok(hello)
+    }
+    /// Passes over what may be passed over: none is known yet.
+    pub fn extensions(&mut self) -> Decoded<()> {
+        for _ in 0..MAX_EXTENSIONS {
+            if self.0.is_empty() {
+                return Ok(());
+            }
+            let (kind, len) = (self.u16()?, usize::from(self.u16()?));
+            if kind & EXTENSION_OPTIONAL == 0 {
+                return Err(Malformed("extension that this daemon does not know"));
+            }
+            if len > self.0.len() {
+                return Err(Malformed("short extension"));
+            }
+            let _ = self.0.split_to(len);
+        }
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed("too many extensions")) }
+    }
+    /// An epoch that somebody can have.
+    pub fn real_epoch(&mut self) -> Decoded<Epoch> {
+        let e = self.epoch()?;
+        if e == Epoch(0) { Err(Malformed("epoch of nobody")) } else { Ok(e) }
+    }
+    /// An id of something that can be.
+    fn id(&mut self) -> Decoded<u64> {
+        match self.u64()? {
+            id @ 1..=MAX_ID => Ok(id),
+            _ => Err(Malformed("id out of range")),
+        }
+    }
+    pub fn volume(&mut self) -> Decoded<VolumeId> {
+        Ok(VolumeId(self.id()?))
+    }
+    pub fn chunk(&mut self) -> Decoded<ChunkId> {
+        Ok(ChunkId(self.id()?))
+    }
+    pub fn replica(&mut self) -> Decoded<ReplicaId> {
+        Ok(ReplicaId(self.id()?))
+    }
+    pub fn disk(&mut self) -> Decoded<DiskId> {
+        let disk = self.u32()?;
+        if disk == 0 { Err(Malformed("id out of range")) } else { Ok(DiskId(disk)) }
+    }
+    /// A version that something can be written at.
+    pub fn real_version(&mut self) -> Decoded<Version> {
+        let v = Version(self.u32()?);
+        if (Version::FIRST..Version::MAX).contains(&v) { Ok(v) } else { Err(Malformed("version out of range")) }
+    }
     pub fn target(&mut self) -> Decoded<Target> {
         Ok(Target {
-            volume: VolumeId(self.u64()?),
-            chunk: ChunkId(self.u64()?),
-            replica: ReplicaId(self.u64()?),
-            disk: DiskId(self.u32()?),
-            epoch: self.epoch()?,
+            volume: self.volume()?,
+            chunk: self.chunk()?,
+            replica: self.replica()?,
+            disk: self.disk()?,
+            epoch: self.real_epoch()?,
             config: ConfigNo(self.u32()?),
         })
     }
@@ -142,7 +204,7 @@ impl In {
         }
     }
     pub fn replicas(&mut self, max: usize) -> Decoded<Vec<(DiskId, ChunkId, ReplicaId)>> {
-        self.list(20, max, |i| Ok((DiskId(i.u32()?), ChunkId(i.u64()?), ReplicaId(i.u64()?))))
+        self.list(20, max, |i| Ok((i.disk()?, i.chunk()?, i.replica()?)))
     }
     pub fn entry(&mut self) -> Decoded<BlockEntry> {
         let (seq, version, crc, block, kind) = (self.u64()?, self.u32()?, self.u32()?, self.u32()?, self.u32()?);
@@ -151,6 +213,15 @@ impl In {
             return Err(Malformed("block out of range"));
         }
         Ok(BlockEntry { block, kind, version: Version(version), seq: Seq(seq), crc })
+    }
+    /// An entry that is to be stored; one that says that there is nothing may be about all versions.
+    pub fn real_entry(&mut self) -> Decoded<BlockEntry> {
+        let e = self.entry()?;
+        let is_gone = e.kind == BlockKind::Absent;
+        let written = e.version >= Version::FIRST && e.seq > Seq::ZERO;
+        let has_crc = e.kind == BlockKind::Data || e.crc == 0;
+        let is_real = e.version < Version::MAX && has_crc && (is_gone || written);
+        if is_real { Ok(e) } else { Err(Malformed("entry that cannot be")) }
     }
     /// A counted list of items of `size` bytes; the count is checked before anything is allocated.
     pub fn list<T>(&mut self, size: usize, max: usize, mut item: impl FnMut(&mut In) -> Decoded<T>) -> Decoded<Vec<T>> {

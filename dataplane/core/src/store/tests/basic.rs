@@ -5,7 +5,7 @@ use crate::store::*;
 use crate::testing::CrashStyle;
 use bytes::Bytes;
 use levee_proto::wire::{BlockKind, Crcs, Scope};
-use levee_proto::{ChunkId, Epoch, ReplicaId, Seq, Version};
+use levee_proto::{ChunkId, Epoch, Fence, ReplicaId, Seq, Version};
 
 #[test]
 fn what_was_written_is_read_and_survives() {
@@ -61,10 +61,10 @@ fn a_fence_completes_after_the_writes_before_it() {
     let shard = w.open();
     w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
     let _unawaited: Vec<_> = (0..300).map(|i| write(i + 1, i as u32 * 8, 8).issue(&shard)).collect();
-    w.rt.block_on(shard.set_fence(VOLUME, Epoch(5))).expect("fences");
+    w.rt.block_on(shard.set_fence(VOLUME, Fence(5))).expect("fences");
     w.crash(CrashStyle::LoseAll);
     let shard = w.open();
-    assert_eq!((shard.fence(VOLUME), shard.replica(CHUNK).map(|r| r.entries)), (Epoch(5), Some(2400)));
+    assert_eq!((shard.fence(VOLUME), shard.replica(CHUNK).map(|r| r.entries)), (Fence(5), Some(2400)));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn bad_requests_are_refused() {
         assert!(matches!(e, StoreError::Invalid(_)));
     }
     w.rt.block_on(shard.close()).expect("closes");
-    assert_eq!(refused(shard.set_fence(VOLUME, Epoch(1))), StoreError::Closed);
+    assert_eq!(refused(shard.set_fence(VOLUME, Fence(1))), StoreError::Closed);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::world::*;
 use crate::ports::Runtime;
 use crate::store::*;
 use crate::testing::CrashStyle;
-use levee_proto::{ChunkId, Epoch, ReplicaId};
+use levee_proto::{ChunkId, Fence, ReplicaId};
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -153,7 +153,7 @@ fn an_emptied_shard_has_all_its_room() {
         assert_eq!(shard.usage().used, 0);
         let mut g =
             Generator { epoch: 2 + round, next_replica: 100 * u64::from(round + 1), ..Generator::new(3, BLOCKS) };
-        w.rt.block_on(shard.set_fence(VOLUME, Epoch(g.epoch))).expect("fences");
+        w.rt.block_on(shard.set_fence(VOLUME, Fence(g.epoch))).expect("fences");
         let mut model = Model { fence: g.epoch, ..Model::default() };
         fill(&w, &shard, &mut g, &mut model);
         w.assert_state(&shard, &model);

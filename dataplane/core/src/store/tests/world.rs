@@ -6,7 +6,7 @@ use crate::testing::{CrashStyle, MemDisk, TestRuntime};
 use bytes::Bytes;
 use levee_proto::view::{Keep, View};
 use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Scope};
-use levee_proto::{ChunkId, ConfigNo, Epoch, ReplicaId, Seq, Version, VolumeId};
+use levee_proto::{ChunkId, ConfigNo, Epoch, Fence, ReplicaId, Seq, Version, VolumeId};
 use std::collections::BTreeMap;
 
 pub type TestShard = Shard<MemDisk, TestRuntime>;
@@ -124,7 +124,7 @@ impl Op {
                 let data = to.flatten().map_or(Bytes::new(), |n| self::block(n).into());
                 shard.repair(chunk, Epoch(epoch), Scope::Named, vec![Self::repair_entry(version, block, seq, to)], data)
             }
-            Op::Fence(epoch) => shard.set_fence(VOLUME, Epoch(epoch)),
+            Op::Fence(epoch) => shard.set_fence(VOLUME, Fence(epoch)),
             Op::Adopt(epoch, chunk) => shard.set_adopted(Epoch(epoch), vec![chunk]),
             Op::Commit { epoch, point } => shard.set_commit(Epoch(epoch), vec![point]),
             Op::Seal { epoch, seal } => shard.seal(Epoch(epoch), &[seal]),
