@@ -26,7 +26,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short fuzz-api fuzz-short dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api bench-failover bench-moves sim model mutants clean
+.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short fuzz-api fuzz-short fuzz-ports dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api bench-failover bench-moves sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -71,6 +71,9 @@ fuzz-api: build deps ## Ask a meta server all that its OpenAPI description allow
 
 fuzz-short: build deps
 	scripts/fuzz-api 30
+
+fuzz-ports: build ## Send random and mutated messages to the daemons' ports for a minute each; SEED chooses them
+	$(BIN)/levee-fuzz link --seed $(SEED) --dir $(TARGET)/fuzz-link --base-port 18600 >/dev/null
 
 dashboard-test: build deps ## Look at the dashboard of a small cluster with a headless browser
 	scripts/dashboard-test

@@ -121,13 +121,19 @@ impl Cluster {
 
     /// Takes a volume away from its node, and deletes it.
     pub fn delete_volume(&self, name: &str, limit: Duration) -> Result<()> {
+        self.detach(name, limit)?;
+        self.levee(&["volume", "delete", name]).map(drop)
+    }
+
+    /// Takes a volume away from its node.
+    pub fn detach(&self, name: &str, limit: Duration) -> Result<()> {
         self.levee(&["volume", "detach", name])?;
         let begun = Instant::now();
         while !self.volume(name)?["attachment"].is_null() {
             ensure!(begun.elapsed() < limit, "volume {name} was not detached within {} s", limit.as_secs());
             std::thread::sleep(LOOK_PAUSE);
         }
-        self.levee(&["volume", "delete", name]).map(drop)
+        Ok(())
     }
 
     /// Takes a snapshot, named `VOLUME@SNAPSHOT`; returns when it is complete.
@@ -186,6 +192,13 @@ impl Cluster {
         let text = answer.text();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         value.with_context(|| format!("{host} publishes no {name}"))
+    }
+
+    /// The cluster's id, as bytes.
+    pub fn id(&self) -> Result<[u8; 16]> {
+        let text = self.status()?["cluster"].as_str().context("`levee status` names no cluster")?.replace('-', "");
+        let number = u128::from_str_radix(&text, 16).context("the cluster's id is no uuid")?;
+        Ok(number.to_be_bytes())
     }
 
     /// Declares a disk lost.

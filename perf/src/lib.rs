@@ -2,6 +2,7 @@
 //!
 //! - [`torture`]: verified random load over a front end that outlives its daemon: every read is checked.
 //! - [`faults`]: a cluster under torture while faults are done to it, chosen by a seed.
+//! - [`fuzz`]: a cluster whose ports are sent random and mutated messages.
 //! - [`failover`]: how long changes wait when the leader of the meta servers is taken away.
 //! - [`load`]: an unverified, fast load generator over crate `virtio-driver`.
 //! - [`api`]: how many changes a second the meta server takes.
@@ -18,6 +19,7 @@ pub mod failover;
 pub mod faults;
 mod figures;
 mod foreground;
+pub mod fuzz;
 mod http;
 pub mod limits;
 pub mod load;

@@ -29,3 +29,17 @@ pub const LOAD_MAX_RATE: f64 = 1e6;
 pub const MAX_FAULT_NODES: usize = 9;
 /// Most volumes under load in a cluster under faults.
 pub const MAX_FAULT_VOLUMES: usize = 16;
+/// Of a cluster whose ports are attacked: each node's disk, the volumes, and how much of each is under load, bytes.
+pub const FUZZ_DISK: u64 = 2 << 30;
+pub const FUZZ_VOLUME: u64 = 256 << 20;
+pub const FUZZ_AREA: u64 = 16 << 20;
+/// The load on a volume is given up when nothing completes for so long.
+pub const FUZZ_STALL: Duration = Duration::from_secs(60);
+/// Most bytes that one change inserts into a message.
+pub const FUZZ_INSERT: u64 = 40;
+/// How long one step of an attack may take before the connection is given up.
+pub const FUZZ_PATIENCE: Duration = Duration::from_secs(5);
+/// Most requests that an attacker sends at once, copies of a node that it remembers, and numbers of disks that it tries.
+pub const FUZZ_BATCH: u64 = 8;
+pub const FUZZ_KNOWN: usize = 64;
+pub const MAX_FUZZ_DISKS: u64 = 3;
