@@ -47,6 +47,11 @@ impl Budget {
         }
     }
 
+    /// Lets go of the requests that wait; how many they were.
+    pub fn forget_waiting(&self) -> usize {
+        [&self.writes, &self.reads].map(|account| std::mem::take(&mut *account.waiting.borrow_mut()).len()).iter().sum()
+    }
+
     /// A request that has waited and need not any more.
     pub fn next(&self) -> Option<Pending> {
         [&self.writes, &self.reads].into_iter().find_map(|account| {
@@ -115,5 +120,9 @@ mod tests {
         assert_eq!(heads(&budget), [4]);
         (0..3).for_each(|_| budget.release(cost));
         assert_eq!(heads(&budget), [5, 6, 13]);
+        assert!((14..16).all(|head| budget.admit(write(head)).is_none()));
+        assert_eq!(budget.forget_waiting(), 2);
+        (0..4).for_each(|_| budget.release(cost));
+        assert!(heads(&budget).is_empty());
     }
 }

@@ -23,6 +23,9 @@ pub enum IoError {
 /// guest submitted them: an implementation takes a request's place in its write order before its first
 /// await. Many requests are in flight at once, and complete in any order; those that the guest submitted without
 /// waiting for one another have no order, so what is waiting for memory may be overtaken by another kind.
+///
+/// A future that is dropped belongs to a guest whose connection has ended: what it has not begun yet is not to happen any
+/// more, and what it has begun comes, in the order, before whatever is asked for later.
 pub trait BlockDevice: 'static {
     /// Bytes, a multiple of the sector size. May grow; see [`ServerHandle::resized`](crate::ServerHandle::resized).
     fn capacity(&self) -> u64;

@@ -24,6 +24,7 @@
 //! task queue that needs a short one a latency instead.
 
 mod budget;
+mod cancel;
 mod chain;
 mod config;
 mod device;

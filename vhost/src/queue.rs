@@ -10,6 +10,9 @@
 //! Every request that was taken is published exactly once, with three exceptions, in which it stays marked as in
 //! flight for the next daemon: the disk answered [`IoError::Stopped`], the connection was lost and the drain time ran
 //! out, or the ring broke.
+//!
+//! No request outlives its queue: when the connection is lost, what waits for memory is not begun any more, and when the queue
+//! ends, what the disk still has is dropped, which is to keep it from having any effect that it has not had yet.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,6 +26,7 @@ use virtio_bindings::bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK}
 use vm_memory::{Bytes as _, GuestAddressSpace};
 
 use crate::budget::Budget;
+use crate::cancel::Cancel;
 use crate::device::{BlockDevice, IoError};
 use crate::kick::Kick;
 use crate::limits::{DRAIN_PAUSE, TURN};
@@ -89,6 +93,7 @@ pub(crate) async fn run<D: BlockDevice>(start: Start, device: Rc<D>, pace: Pace)
     }
     queue.drain(pace.drain).await;
     queue.end();
+    queue.cancel().await;
     publisher.await;
     kick.close().await;
     // Only fails if the thread that started the queue no longer waits.
@@ -115,6 +120,7 @@ struct Queue<D> {
     /// Guest memory and ring are no longer touched: broken, or left to the next connection.
     detached: Cell<bool>,
     ended: Cell<bool>,
+    cancel: Cancel,
 }
 
 impl<D: BlockDevice> Queue<D> {
@@ -133,6 +139,7 @@ impl<D: BlockDevice> Queue<D> {
             publish: Signal::default(),
             detached: Cell::new(false),
             ended: Cell::new(false),
+            cancel: Cancel::default(),
         }
     }
 
@@ -191,10 +198,10 @@ impl<D: BlockDevice> Queue<D> {
     fn begin(self: &Rc<Self>, head: u16, request: Request) {
         let queue = self.clone();
         glommio::spawn_local(async move {
-            let outcome = queue.carry_out(&request).await;
+            let outcome = queue.cancel.unless_cancelled(queue.carry_out(&request)).await;
             queue.outstanding.set(queue.outstanding.get() - 1);
             queue.budget.release(request.cost());
-            queue.finish(head, &request, outcome);
+            queue.finish(head, &request, outcome.unwrap_or(Err(IoError::Stopped)));
             queue.begin_waiting();
         })
         .detach();
@@ -206,12 +213,17 @@ impl<D: BlockDevice> Queue<D> {
         if self.beginning.replace(true) {
             return;
         }
-        while !self.ended.get()
+        while !self.is_left()
             && let Some((head, request)) = self.budget.next()
         {
             self.begin(head, request);
         }
         self.beginning.set(false);
+    }
+
+    /// Whether nobody will see what is begun now.
+    fn is_left(&self) -> bool {
+        self.control.is_abandoned() || self.detached.get()
     }
 
     async fn carry_out(&self, request: &Request) -> Outcome {
@@ -301,9 +313,11 @@ impl<D: BlockDevice> Queue<D> {
     async fn drain(&self, time: Duration) {
         let mut abandoned_at = None;
         while self.outstanding.get() > 0 {
-            if self.control.is_abandoned() || self.detached.get() {
+            if self.is_left() {
+                let never_begun = self.budget.forget_waiting();
+                self.outstanding.set(self.outstanding.get() - never_begun);
                 let since = *abandoned_at.get_or_insert_with(Instant::now);
-                if since.elapsed() >= time {
+                if since.elapsed() >= time && self.outstanding.get() > 0 {
                     let requests = self.outstanding.get();
                     tracing::info!(queue = %self.name, requests, "connection lost; requests stay in flight");
                     break;
@@ -314,10 +328,18 @@ impl<D: BlockDevice> Queue<D> {
         self.publish_completed();
     }
 
-    /// From here on requests that are still at the disk end without a trace.
+    /// From here on nobody sees what becomes of requests that are still at the disk.
     fn end(&self) {
         self.detached.set(true);
         self.ended.set(true);
         self.publish.set();
+    }
+
+    /// Has the disk drop what it still has. The next connection's requests begin when that is done.
+    async fn cancel(&self) {
+        self.cancel.cancel();
+        while self.outstanding.get() > 0 {
+            sleep(DRAIN_PAUSE).await;
+        }
     }
 }

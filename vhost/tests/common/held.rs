@@ -1,6 +1,6 @@
 //! A disk that keeps writes waiting until the test decides.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,11 +27,35 @@ pub struct Desk {
     verdict: Arc<AtomicU8>,
     /// Sector and first byte of each write.
     writes: Arc<Mutex<Vec<(u64, u8)>>>,
+    /// Writes that are neither answered nor dropped, and the most there ever were.
+    under_way: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+/// One of them.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Desk {
     pub fn new(verdict: Verdict) -> Self {
-        Desk { verdict: Arc::new(AtomicU8::new(verdict as u8)), writes: Arc::default() }
+        let verdict = Arc::new(AtomicU8::new(verdict as u8));
+        Desk { verdict, writes: Arc::default(), under_way: Arc::default(), most: Arc::default() }
+    }
+
+    /// The most writes that were at the disk at the same time.
+    pub fn most_writes(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+
+    fn begin(&self) -> UnderWay {
+        let now = self.under_way.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        UnderWay(self.under_way.clone())
     }
 
     pub fn decide(&self, verdict: Verdict) {
@@ -81,6 +105,7 @@ impl BlockDevice for HeldDisk {
     }
 
     async fn write(&self, offset: u64, data: Bytes) -> Result<(), IoError> {
+        let _under_way = self.desk.begin();
         self.desk.writes.lock().unwrap().push((offset / 512, data[0]));
         self.desk.verdict(true).await
     }
