@@ -20,6 +20,8 @@ pub enum Kind {
     DiskError,
     /// A disk answers late
     DiskStall,
+    /// Every write to a disk, to all but one, or to all takes 1.5 s for a while
+    DiskSlow,
     /// All disks are full for a while
     Full,
     /// Bits flip in the data on a disk
@@ -37,7 +39,8 @@ pub enum Kind {
 impl Kind {
     /// Whether its faults need disks that can be made to fail.
     pub fn is_of_disks(self) -> bool {
-        matches!(self, Kind::DiskError | Kind::DiskStall | Kind::Corrupt | Kind::BadSectors)
+        let of_disks = [Kind::DiskError, Kind::DiskStall, Kind::DiskSlow, Kind::Corrupt, Kind::BadSectors];
+        of_disks.contains(&self)
     }
 
     /// Whether a fault of this kind can be one of two. Rot and bad sectors are not: with another copy gone they may be a loss.

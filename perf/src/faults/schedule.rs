@@ -23,6 +23,8 @@ const LONG_STOP_MS: (u64, u64) = (1500, 8000);
 const LONG_PERCENT: u64 = 30;
 /// How long disks stall.
 const STALLS: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(2), Duration::from_secs(10)];
+/// How long disks are slow, milliseconds.
+const SLOW_MS: (u64, u64) = (4000, 12_000);
 /// How long disks are full, milliseconds.
 const FULL_MS: (u64, u64) = (500, 3000);
 /// Most blocks that rot in one round.
@@ -68,6 +70,12 @@ pub enum Fault {
     },
     DiskStall {
         node: usize,
+        time: Duration,
+    },
+    /// The disks of so many nodes, from `node` on, are slow for so long.
+    DiskSlow {
+        node: usize,
+        count: usize,
         time: Duration,
     },
     /// All disks are full for so long.
@@ -124,7 +132,7 @@ impl Fault {
         match self {
             Fault::Kill { .. } | Fault::KillAll { .. } | Fault::Stop { .. } => None,
             Fault::Cut { .. } => Some(Need::Networks),
-            Fault::DiskError { .. } | Fault::DiskStall { .. } => Some(Need::Disks),
+            Fault::DiskError { .. } | Fault::DiskStall { .. } | Fault::DiskSlow { .. } => Some(Need::Disks),
             Fault::Corrupt { .. } | Fault::BadSectors { .. } => Some(Need::Disks),
             Fault::Full { .. } => None,
         }
@@ -183,6 +191,10 @@ impl Schedule {
             Kind::Cut => Fault::Cut { cut: self.cut(), time: self.stop_time() },
             Kind::DiskError => Fault::DiskError { node: self.index(), error: self.disk_error() },
             Kind::DiskStall => Fault::DiskStall { node: self.index(), time: *self.rng.pick(&STALLS) },
+            Kind::DiskSlow => {
+                let count = *self.rng.pick(&[1, self.nodes - 1, self.nodes]);
+                Fault::DiskSlow { node: self.index(), count, time: self.milliseconds(SLOW_MS) }
+            }
             Kind::Full => Fault::Full { time: self.milliseconds(FULL_MS) },
             Kind::Corrupt => Fault::Corrupt {
                 node: self.index(),

@@ -19,8 +19,8 @@ use nix::mount::{MntFlags, umount2};
 use file::OneFile;
 use rules::{Rules, Trouble};
 
-/// Threads that serve one disk.
-const THREADS: usize = 2;
+/// Threads that serve one disk: what is late waits in one of them, and is not to hold up the rest.
+const THREADS: usize = 8;
 /// What the real file is called while it is mounted over.
 const BACKING: &str = "backing";
 const MOUNTS: &str = "/proc/self/mounts";

@@ -33,6 +33,10 @@ pub enum Trouble {
     Stall {
         until: Instant,
     },
+    /// Each write takes so long.
+    Slow {
+        each: Duration,
+    },
 }
 
 /// The trouble of one disk, shared by its file system and whoever does faults.
@@ -77,8 +81,13 @@ impl Rules {
     /// Lets one access through, late if need be; false if it is to fail.
     pub fn admit(&self, access: Access) -> bool {
         let mut state = self.lock();
-        let mut waited = false;
-        while let Trouble::Stall { until } = state.trouble {
+        let (mut waited, begun) = (false, Instant::now());
+        loop {
+            let until = match state.trouble {
+                Trouble::Stall { until } => until,
+                Trouble::Slow { each } if access == Access::Write => begun + each,
+                _ => break,
+            };
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -88,7 +97,7 @@ impl Rules {
             state = self.wait(state, left);
         }
         let fails = match &mut state.trouble {
-            Trouble::None | Trouble::Stall { .. } => false,
+            Trouble::None | Trouble::Stall { .. } | Trouble::Slow { .. } => false,
             Trouble::FailAll => true,
             Trouble::FailReads => access == Access::Read,
             Trouble::FailSome { access: kind, left } => {
@@ -161,6 +170,23 @@ mod tests {
         assert!(!rules.admit(Access::Sync));
         assert_eq!(rules.clear(), 1);
         assert!(rules.admit(Access::Sync));
+    }
+
+    #[test]
+    fn a_slow_disk_is_slow_to_write_until_it_is_cleared() {
+        let rules = Rules::default();
+        rules.set(Trouble::Slow { each: Duration::from_secs(3600) });
+        assert!(rules.admit(Access::Read) && rules.admit(Access::Sync));
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| rules.admit(Access::Write));
+            while rules.lock().struck == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(rules.clear(), 1);
+            assert!(waiting.join().unwrap());
+        });
+        rules.set(Trouble::Slow { each: Duration::ZERO });
+        assert!(rules.admit(Access::Write));
     }
 
     #[test]

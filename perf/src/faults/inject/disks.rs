@@ -15,6 +15,8 @@ use crate::rng::Rng;
 
 /// How long an access that is to fail is waited for.
 const STRIKE_LIMIT: Duration = Duration::from_secs(2);
+/// What a write to a slow disk takes: longer than a gateway waits for a copy that it can do without.
+const SLOW: Duration = Duration::from_millis(1500);
 /// What volumes that fill disks are called.
 const FILLER: &str = "filler";
 /// How long a volume may take to be detached and deleted.
@@ -52,6 +54,23 @@ impl Injector<'_> {
             _ => "disk: stalls 10 s",
         };
         Ok(self.disk_done(label, node, time, struck))
+    }
+
+    /// So many disks, from that of `node` on.
+    pub(super) fn slow_disks(&self, node: usize, count: usize, time: Duration) -> Result<Done> {
+        let nodes: Vec<usize> = (0..count).map(|i| (node + i) % self.nodes).collect();
+        let disks = nodes.iter().map(|n| self.disk(*n)).collect::<Result<Vec<_>>>()?;
+        disks.iter().for_each(|disk| disk.rules.set(Trouble::Slow { each: SLOW }));
+        last(time);
+        let struck: u64 = disks.iter().map(|disk| disk.rules.clear()).sum();
+        let label = match self.nodes - count {
+            0 => "disks: all slow",
+            1 => "disks: all but one slow",
+            _ => "disk: slow",
+        };
+        let detail = format!("{} ms a write for {} ms, {struck} writes", SLOW.as_millis(), time.as_millis());
+        // No disk may be given up for it.
+        Ok(Done::new(label, nodes.into_iter().map(node_name).collect(), detail))
     }
 
     fn disk_done(&self, label: &'static str, node: usize, time: Duration, struck: u64) -> Done {

@@ -83,6 +83,7 @@ impl Injector<'_> {
             Fault::Cut { cut, time } => self.cut(*cut, *time, leader),
             Fault::DiskError { node, error } => self.fail_disk(*node, *error),
             Fault::DiskStall { node, time } => self.stall_disk(*node, *time),
+            Fault::DiskSlow { node, count, time } => self.slow_disks(*node, *count, *time),
             Fault::Full { time } => self.fill_disks(*time),
             Fault::Corrupt { node, blocks, down, choice } => self.corrupt(*node, *blocks, *down, *choice),
             Fault::BadSectors { node, blocks, down, choice } => self.spoil_sectors(*node, *blocks, *down, *choice),
