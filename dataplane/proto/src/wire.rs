@@ -720,8 +720,8 @@ impl Request {
     fn decode_repair(mut i: In, data_len: usize) -> Decoded<Request> {
         let (target, scope) = (i.target()?, i.scope()?);
         let entries = i.list(ENTRY_LEN, MAX_LIST, In::real_entry)?;
-        let blocks = entries.iter().filter(|e| e.kind == BlockKind::Data).count();
-        if data_len != blocks * BLOCK_SIZE {
+        let with_data = entries.iter().filter(|e| e.kind == BlockKind::Data && scope != Scope::Gone);
+        if data_len != with_data.count() * BLOCK_SIZE {
             return Err(Malformed("length of repair"));
         }
         i.end(Request::Repair { target, scope, entries })

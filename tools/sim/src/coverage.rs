@@ -8,6 +8,7 @@ const ENOUGH: u64 = 10_000;
 
 /// Every place that counts itself (`reached!`), here and in the code that ships.
 pub const PLACES: &[&str] = &[
+    "another page of a fence",
     "answer held back",
     "checkpoint written",
     "chunk freed",
@@ -35,6 +36,7 @@ pub const PLACES: &[&str] = &[
     "reader of an ancestor waited for another",
     "recovery cut a torn tail",
     "recovery found damage",
+    "replicas asked for before the fence",
     "request before its fence",
     "request below the fence",
     "request waited for a chunk that was freed",
