@@ -103,6 +103,11 @@ async fn messages_that_make_no_sense_end_nobody_and_are_not_kept() {
     let request = node(1, 11);
     patiently("registering", async || c.post::<Registered>("/v1/nodes", &request).await.ok()).await;
     c.create_in_the_end("before", 1).await;
+    for to in 0..3 {
+        // One that lags has nothing yet that could be contradicted.
+        let c = group.client(to);
+        patiently("catching up", async || c.get::<VolumeInfo>("/v1/volumes/before").await.ok()).await;
+    }
     for (what, path, body) in nonsense() {
         // Whoever would speak for member 1 is refused by it alone.
         let members = if what == "its own name" { 0..1 } else { 0..3 };
