@@ -2,7 +2,8 @@
 //! back with what is possible.
 //!
 //! When its device goes away, its requests stay with it, and are made again of the next device, in their order, before
-//! any new one: as with in-flight tracking. When the guest itself dies, they are forgotten, and each took effect or never will.
+//! any new one: as with in-flight tracking. When the guest itself dies, they are forgotten, and mostly cancelled as its queues
+//! end: each takes effect before what comes later, or never will.
 
 use crate::gateway::SimGateway;
 use crate::process::Process;
@@ -12,13 +13,15 @@ use bytes::Bytes;
 use levee_core::gateway::Failure;
 use levee_core::ports::Runtime;
 use levee_core::reached;
-use levee_core::sync::{Event, Sender, oneshot};
+use levee_core::sync::{Event, Listener, Sender, oneshot};
 use levee_core::testing::{Begun, Registers, SECTOR, TestRng, ZERO, fill, stamp_of};
 use levee_proto::{BLOCK_SIZE, Epoch, Version, VolumeId};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
@@ -119,6 +122,8 @@ struct Inner {
     workers: Cell<u64>,
     answered: Cell<u64>,
     changed: Event,
+    /// The guest died, and with it its queues.
+    cancelled: Event,
     snapshots: Snapshots,
 }
 
@@ -141,6 +146,7 @@ impl Guest {
             workers: Cell::new(0),
             answered: Cell::new(0),
             changed: Event::new(),
+            cancelled: Event::new(),
             snapshots: Snapshots::default(),
         }))
     }
@@ -238,9 +244,12 @@ impl Guest {
         self.0.ghosts.take();
     }
 
-    /// The guest dies: nobody waits for its requests any more.
+    /// The guest dies: nobody waits for its requests any more. What its gateway still does about them is left to it, or cancelled.
     pub fn crash(&self) {
         self.0.outstanding.take();
+        if self.0.rng.borrow_mut().one_in(2) {
+            self.0.cancelled.notify();
+        }
     }
 
     async fn work(&self, think: Duration) {
@@ -302,16 +311,12 @@ impl Guest {
 
     /// Makes the request in the device's process.
     fn send(&self, device: &Rc<Device>, id: Option<u64>, op: &Op) {
-        let begun = self.0.registers.borrow_mut().begin(device.epoch.0.into());
-        if op.kind != Kind::Read {
-            if device.epoch >= self.0.since.get() {
-                self.0.registers.borrow_mut().write(op.sectors(), begun, op.stamp);
-            }
-            self.0.snapshots.write(&op.sectors(), device.epoch, op.stamp);
-        }
         let (guest, target, op, sent) = (self.clone(), device.clone(), op.clone(), self.0.world.rt().now());
+        let cancelled = self.0.cancelled.listen();
         let run = async move {
-            if guest.make(&target, &op, begun).await {
+            // It takes its place in the order with the first poll.
+            let begun = guest.begin(&target, &op);
+            if until(cancelled, guest.make(&target, &op, begun)).await == Some(true) {
                 if op.kind == Kind::Write {
                     guest.0.snapshots.answered(target.epoch, sent, guest.0.world.rt().now());
                 }
@@ -323,6 +328,18 @@ impl Guest {
             }
         };
         device.process.rt.spawn(run);
+    }
+
+    /// Notes that a request is made of a device.
+    fn begin(&self, device: &Device, op: &Op) -> Begun {
+        let begun = self.0.registers.borrow_mut().begin(device.epoch.0.into());
+        if op.kind != Kind::Read {
+            if device.epoch >= self.0.since.get() {
+                self.0.registers.borrow_mut().write(op.sectors(), begun, op.stamp);
+            }
+            self.0.snapshots.write(&op.sectors(), device.epoch, op.stamp);
+        }
+        begun
     }
 
     /// Makes one attempt at a request; whether it was answered.
@@ -406,6 +423,16 @@ impl Guest {
             self.make(&device, &op, begun).await;
         }
     }
+}
+
+/// What comes of `work`, unless `end` comes first: then it is dropped.
+async fn until<T>(end: Listener, work: impl Future<Output = T>) -> Option<T> {
+    let (mut end, mut work) = (pin!(end), pin!(work));
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Pending => end.as_mut().poll(cx).map(|()| None),
+        done => done.map(Some),
+    })
+    .await
 }
 
 fn some_chunk(rng: &mut TestRng, size: u64) -> u64 {

@@ -57,6 +57,7 @@ pub const MUTANTS: &[&str] = &[
     "takeover with one answer too few",
     "the last batch is dropped",
     "the source of a comparison is whole",
+    "the order begins with the chunk",
     "unfenced epoch served",
     "versions share what is remembered",
     "void entries count",

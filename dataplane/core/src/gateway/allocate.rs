@@ -48,25 +48,25 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.0.allocating.borrow_mut().insert(first, Event::new());
         let this = self.clone();
         self.0.rt.spawn(async move {
-            this.ask_for_chunks(missing).await;
+            let chunks = this.ask_for_chunks(missing).await;
+            chunks.iter().for_each(|chunk| this.add_chunk(chunk.clone()));
             let done = this.0.allocating.borrow_mut().remove(&first);
             done.iter().for_each(Event::notify);
+            // Writes go on as soon as enough replicas are there: nobody waits for the slowest.
+            join_all(chunks.iter().map(|chunk| this.create(chunk))).await;
         });
     }
 
-    /// Asks for chunks until they are there or the gateway stops.
-    async fn ask_for_chunks(&self, indexes: Vec<u32>) {
+    /// Asks for chunks until there are some, or the gateway stops.
+    async fn ask_for_chunks(&self, indexes: Vec<u32>) -> Vec<Rc<Chunk>> {
         let mut said = None;
         while !self.is_stopped() {
             match self.0.cluster.allocate(indexes.clone()).await {
                 Ok(chunks) => match self.check_answer(&indexes, &chunks) {
-                    Ok(()) => {
-                        join_all(chunks.iter().map(|c| self.create(Chunk::new(c, true)))).await;
-                        return;
-                    }
+                    Ok(()) => return chunks.iter().map(|c| Chunk::new(c, true, self.0.orders.at(c.index))).collect(),
                     Err(why) => warn!(volume = %self.0.volume.name, "the meta server's chunks are refused: {why}"),
                 },
-                Err(AllocError::Fenced(why)) => return self.stop(&why),
+                Err(AllocError::Fenced(why)) => self.stop(&why),
                 Err(AllocError::Retry(why)) if !self.is_stopped() && said.as_ref() != Some(&why) => {
                     warn!(volume = %self.0.volume.name, "writes wait for new chunks: {why}");
                     said = Some(why);
@@ -75,6 +75,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             }
             self.pause(RETRY).await;
         }
+        vec![]
     }
 
     /// Whether the chunks are those asked for, each once.
@@ -87,12 +88,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(())
     }
 
-    /// Adds a chunk that is new in this epoch and has its replicas made. There is nothing to reconcile, so
+    /// Has the replicas of a chunk made that is new in this epoch. There is nothing to reconcile, so
     /// they are born adopted; those that cannot be made now are made when their node is back.
-    async fn create(&self, chunk: Rc<Chunk>) {
-        self.add_chunk(chunk.clone());
+    async fn create(&self, chunk: &Rc<Chunk>) {
         let sessions: Vec<_> = chunk.members().into_iter().map(|(_, place)| self.session(place)).collect();
-        join_all(sessions.iter().map(|session| self.catch_up_chunk(&chunk, session, session.generation.get()))).await;
+        join_all(sessions.iter().map(|session| self.catch_up_chunk(chunk, session, session.generation.get()))).await;
         sessions.iter().for_each(|session| session.changed.notify());
     }
 

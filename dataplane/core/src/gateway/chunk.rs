@@ -182,8 +182,8 @@ pub(super) struct Chunk {
 
 impl Chunk {
     /// A chunk as the meta server describes it. `fresh`: allocated in this epoch, so that nothing of it is in
-    /// doubt, and a replica misses exactly the writes that we know it to miss.
-    pub fn new(info: &ChunkInfo, fresh: bool) -> Rc<Chunk> {
+    /// doubt, and a replica misses exactly the writes that we know it to miss. `locks`: the order at its position.
+    pub fn new(info: &ChunkInfo, fresh: bool, locks: Rc<RangeLocks>) -> Rc<Chunk> {
         let missing = || if fresh { Missing { create: true, ..Missing::default() } } else { Missing::unknown() };
         let members = info.replicas.iter().map(|place| Member::new(*place, missing())).collect();
         let stage = if fresh { Stage::Adopting } else { Stage::InDoubt };
@@ -200,7 +200,7 @@ impl Chunk {
             untold: Cell::new(false),
             zeroed: Cell::new(false),
             closing: Cell::new(false),
-            locks: Rc::default(),
+            locks,
             state: RefCell::new(state),
             pruned: PruneState::default(),
             presence: if fresh { Presence::of_new_chunk() } else { Presence::default() },

@@ -384,7 +384,7 @@ mod tests {
         let place = |n: u64| ReplicaPlace { replica: ReplicaId(n), node: NodeId(n as u32), disk: DiskId(n as u32) };
         let replicas = (0..3).map(place).collect();
         let info = ChunkInfo { index: 0, chunk: ChunkId(1), config: ConfigNo::FIRST, replicas };
-        let chunk = Chunk::new(&info, true);
+        let chunk = Chunk::new(&info, true, Rc::default());
         let now = SLOT_REST * 2;
         for n in 3..MAX_SLOTS as u64 - 1 {
             assert!(chunk.has_slots(1, now));

@@ -38,26 +38,38 @@ impl Drop for Closed {
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
-    /// Blocks of the chunk at `index`, held; none while there is no chunk.
-    pub(super) async fn hold(&self, index: u32, blocks: &Range<u32>, mode: Mode) -> Option<(Rc<Chunk>, Held)> {
-        loop {
-            let chunk = self.chunk(index)?;
-            let held = chunk.locks.acquire(blocks.clone(), mode).await;
-            if !chunk.is_freed() || crate::mutant!("a freed chunk is still written to") {
-                return Some((chunk, held));
-            }
+    /// Takes a place in the order at `index`, with the first poll, and waits for its turn. The chunk that is there by then, if
+    /// one is, and the blocks, held.
+    pub(super) async fn hold(&self, index: u32, blocks: &Range<u32>, mode: Mode) -> (Option<Rc<Chunk>>, Held) {
+        let before = self.chunk(index);
+        let order = before.as_ref().map_or_else(|| self.0.orders.at(index), |chunk| chunk.locks.clone());
+        let held = order.acquire(blocks.clone(), mode).await;
+        if before.as_ref().is_some_and(|chunk| chunk.is_freed()) {
             crate::reached!("request waited for a chunk that was freed");
+            if crate::mutant!("a freed chunk is still written to") {
+                return (before, held);
+            }
         }
+        (self.chunk(index), held)
     }
 
-    /// Blocks of the chunk at `index`, held exclusively; it is allocated if it is not there.
+    /// Blocks of the chunk at `index`, held exclusively; it is allocated if it is not there, while they are held.
     pub(super) async fn hold_allocated(&self, index: u32, blocks: &Range<u32>) -> Result<(Rc<Chunk>, Held), Stopped> {
-        loop {
-            if let Some(held) = self.hold(index, blocks, Mode::Exclusive).await {
-                return Ok(held);
-            }
+        if crate::mutant!("the order begins with the chunk") {
             self.allocated(index).await?;
         }
+        let (chunk, held) = self.hold(index, blocks, Mode::Exclusive).await;
+        let chunk = match chunk {
+            Some(chunk) => chunk,
+            None => self.allocated(index).await?,
+        };
+        Ok((chunk, held))
+    }
+
+    /// There was nothing to be held at `index`.
+    pub(super) fn let_go(&self, index: u32, held: Held) {
+        drop(held);
+        self.0.orders.tidy(index);
     }
 
     /// Blocks of the chunk were zeroed. A clone keeps it: it hides what ancestors have there.

@@ -127,12 +127,17 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// The volume was flattened while we read: ancestors may be gone, and what they had is the volume's own now.
     async fn read_flattened(&self, chunk: Option<&Rc<Chunk>>, index: u32, blocks: Range<u32>) -> Result<Bytes, Unread> {
-        let held = if chunk.is_none() { self.hold(index, &blocks, Mode::Shared).await } else { None };
+        if let Some(chunk) = chunk {
+            let (entries, data) = self.read_entries(chunk, blocks).await?;
+            return Ok(super::read::assemble(&entries, data));
+        }
+        let (chunk, held) = self.hold(index, &blocks, Mode::Shared).await;
         self.check_stopped()?;
-        let Some(chunk) = chunk.or(held.as_ref().map(|(chunk, _)| chunk)) else {
+        let Some(chunk) = chunk else {
+            self.let_go(index, held);
             return Ok(Bytes::from(vec![0; blocks.len() * BLOCK]));
         };
-        let (entries, data) = self.read_entries(chunk, blocks).await?;
+        let (entries, data) = self.read_entries(&chunk, blocks).await?;
         Ok(super::read::assemble(&entries, data))
     }
 

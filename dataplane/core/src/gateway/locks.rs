@@ -2,8 +2,13 @@
 //!
 //! A write waits for every earlier read and write that overlaps it, a read for every earlier write:
 //! what a read has returned can then never be undone by a takeover. First come, first served.
+//!
+//! The order belongs to a position of the volume, not to the chunk that is there: whoever comes while there is none yet, or while
+//! it is being given back, has a place as well, and keeps it. Else a write of a guest that died meanwhile could land after one that
+//! came later, and was answered.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
@@ -85,6 +90,25 @@ impl RangeLocks {
     }
 }
 
+/// The orders of a volume's requests, by position of the chunk.
+#[derive(Default)]
+pub(super) struct Orders(RefCell<BTreeMap<u32, Rc<RangeLocks>>>);
+
+impl Orders {
+    /// The order at a position; a chunk that comes to be there takes it over.
+    pub fn at(&self, index: u32) -> Rc<RangeLocks> {
+        self.0.borrow_mut().entry(index).or_default().clone()
+    }
+
+    /// Forgets the order at a position if nobody has a place in it, and no chunk has it.
+    pub fn tidy(&self, index: u32) {
+        let mut all = self.0.borrow_mut();
+        if all.get(&index).is_some_and(|order| Rc::strong_count(order) == 1) {
+            all.remove(&index);
+        }
+    }
+}
+
 /// Blocks held; released by dropping it.
 pub(super) struct Held {
     locks: Rc<RangeLocks>,
@@ -148,6 +172,20 @@ mod tests {
         assert!(ready(third.as_mut()).is_none());
         drop(second);
         assert!(ready(third).is_some());
+    }
+
+    #[test]
+    fn an_order_is_forgotten_when_nobody_is_in_it() {
+        let orders = Orders::default();
+        let mut first = pin!(orders.at(7).acquire(0..1, Mode::Exclusive));
+        let held = ready(first.as_mut()).unwrap();
+        orders.tidy(7);
+        let mut second = pin!(orders.at(7).acquire(0..1, Mode::Shared));
+        assert!(ready(second.as_mut()).is_none(), "it waits for the first");
+        drop(held);
+        drop(ready(second).unwrap());
+        orders.tidy(7);
+        assert!(orders.0.borrow().is_empty());
     }
 
     #[test]

@@ -69,6 +69,7 @@ use levee_proto::units::{Extent, MAX_VOLUME_SIZE};
 use levee_proto::wire::{MAX_BLOCKS, MAX_SUMMARIES, Reply, Request};
 use levee_proto::{ChunkId, DiskId, NodeId, ReplicaId, Version};
 use report::Counters;
+use locks::Orders;
 pub use report::GatewayReport;
 pub use scrub::Scrubbed;
 use session::Session;
@@ -216,6 +217,7 @@ struct Inner<R: Runtime, C: Cluster> {
     /// By index; `None`: not allocated, as far as we know.
     chunks: RefCell<Vec<Option<Rc<Chunk>>>>,
     /// By disk: one disk's failure is not its node's.
+    orders: Orders,
     sessions: RefCell<BTreeMap<DiskId, Rc<Session>>>,
     allocating: RefCell<BTreeMap<u32, Event>>,
     /// Replicas that are to be put elsewhere.
@@ -263,6 +265,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             options,
             chunks,
             sessions: RefCell::default(),
+            orders: Orders::default(),
             allocating: RefCell::default(),
             leaving: RefCell::default(),
             background: Background::default(),
@@ -276,7 +279,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             changed: Event::new(),
         }));
         for info in &gateway.0.volume.chunks {
-            gateway.add_chunk(Chunk::new(info, false));
+            gateway.add_chunk(Chunk::new(info, false, gateway.0.orders.at(info.index)));
         }
         gateway.spawn_takeover();
         gateway.spawn_watchdog();

@@ -43,7 +43,9 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     async fn try_to_read(&self, e: Extent) -> Result<Bytes, Unread> {
         let blocks = blocks_of(&e);
-        let Some((chunk, _held)) = self.hold(e.chunk_index, &blocks, Mode::Shared).await else {
+        let (chunk, held) = self.hold(e.chunk_index, &blocks, Mode::Shared).await;
+        let Some(chunk) = chunk else {
+            self.let_go(e.chunk_index, held);
             self.check_stopped()?;
             return self.read_unallocated(e).await;
         };

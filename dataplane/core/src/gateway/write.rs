@@ -71,7 +71,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     async fn write_extent(&self, e: Extent, data: Bytes) -> Result<(), Failure> {
         let blocks = blocks_of(&e);
-        let aligned = e.offset.is_multiple_of(BLOCK) && e.len.is_multiple_of(BLOCK);
+        let aligned = is_aligned(&e);
         if crate::mutant!("merge without holding the blocks") && !aligned {
             let (.., merged) = self.patiently(async || self.hold_merged(&e, &(0..0), &data).await).await?;
             let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
@@ -109,36 +109,63 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         Ok(whole.freeze())
     }
 
-    /// `edges`: blocks that are only partly in the range are zeroed in part, else left alone.
+    /// `edges`: blocks that are only partly in the range are zeroed in part, else left alone. All parts take their places at once.
     async fn zero_extent(&self, e: Extent, edges: bool) -> Result<(), Failure> {
-        let whole = e.offset.div_ceil(BLOCK)..(e.offset + e.len) / BLOCK;
-        if whole.is_empty() {
-            let may_have_data = self.chunk(e.chunk_index).is_some() || self.0.ancestors.have(e.chunk_index);
-            return match edges {
-                true if may_have_data => self.write_extent(e, zeros(e.len)).await,
-                true => Ok(self.confirm_epoch().await?),
-                false => Ok(self.check_stopped()?),
-            };
-        }
-        let head = whole.start * BLOCK - e.offset;
-        let tail = e.offset + e.len - whole.end * BLOCK;
-        let (chunk, held) = match self.hold(e.chunk_index, &whole, Mode::Exclusive).await {
-            Some(held) => held,
-            // What an ancestor has there is to be hidden.
-            None if self.0.ancestors.have(e.chunk_index) => self.hold_allocated(e.chunk_index, &whole).await?,
-            None if edges => return Ok(self.confirm_epoch().await?),
-            None => return Ok(self.check_stopped()?),
+        let whole = e.offset.div_ceil(BLOCK) * BLOCK..(e.offset + e.len) / BLOCK * BLOCK;
+        let part = |range: Range<u32>| Extent { offset: range.start, len: range.end - range.start, ..e };
+        let parts = match edges {
+            true if whole.is_empty() => vec![e],
+            true => vec![part(e.offset..whole.start), part(whole.clone()), part(whole.end..e.offset + e.len)],
+            false if whole.is_empty() => vec![],
+            false => vec![part(whole)],
         };
-        self.write_locked(&chunk, BlockKind::Zero, whole.clone(), Bytes::new(), held).await?;
-        self.may_be_empty(&chunk);
-        if edges && head > 0 {
-            self.write_extent(Extent { len: head, ..e }, zeros(head)).await?;
+        let zeroes = parts.into_iter().filter(|part| part.len > 0).map(|part| self.zero_part(part, edges));
+        join_all(zeroes).await.into_iter().collect()
+    }
+
+    /// Zeroes whole blocks, or a part of one. `must`: the zeroes are promised.
+    async fn zero_part(&self, e: Extent, must: bool) -> Result<(), Failure> {
+        if is_aligned(&e) {
+            let blocks = blocks_of(&e);
+            let Some((chunk, held)) = self.hold_to_zero(e.chunk_index, &blocks).await? else {
+                return self.zero_nothing(must).await;
+            };
+            self.write_locked(&chunk, BlockKind::Zero, blocks, Bytes::new(), held).await?;
+            self.may_be_empty(&chunk);
+            return Ok(());
         }
-        if edges && tail > 0 {
-            let part = Extent { offset: whole.end * BLOCK, len: tail, ..e };
-            self.write_extent(part, zeros(tail)).await?;
+        let Some((chunk, held, merged)) = self.patiently(async || self.hold_zeroed(&e).await).await? else {
+            return self.zero_nothing(must).await;
+        };
+        chunk.traffic.write(e.len);
+        Ok(self.write_locked(&chunk, BlockKind::Data, blocks_of(&e), merged, held).await?)
+    }
+
+    /// There was no chunk whose blocks could be zeroed.
+    async fn zero_nothing(&self, must: bool) -> Result<(), Failure> {
+        let done = if must { self.confirm_epoch().await } else { self.check_stopped() };
+        Ok(done?)
+    }
+
+    /// Blocks that are to be zeroed, held, and their chunk. `None`: there is none, and nothing to be hidden.
+    async fn hold_to_zero(&self, index: u32, blocks: &Range<u32>) -> Result<Option<(Rc<Chunk>, Held)>, Stopped> {
+        let (chunk, held) = self.hold(index, blocks, Mode::Exclusive).await;
+        match chunk {
+            Some(chunk) => Ok(Some((chunk, held))),
+            // What an ancestor has there is to be hidden.
+            None if self.0.ancestors.have(index) => Ok(Some((self.allocated(index).await?, held))),
+            None => {
+                self.let_go(index, held);
+                Ok(None)
+            }
         }
-        Ok(())
+    }
+
+    /// The same, with what the blocks become when a part of them is zeroed.
+    async fn hold_zeroed(&self, e: &Extent) -> Result<Option<(Rc<Chunk>, Held, Bytes)>, Unread> {
+        let Some((chunk, held)) = self.hold_to_zero(e.chunk_index, &blocks_of(e)).await? else { return Ok(None) };
+        let merged = self.merge(&chunk, e, blocks_of(e), &zeros(e.len)).await?;
+        Ok(Some((chunk, held, merged)))
     }
 
     /// Writes whole blocks that are held exclusively, and are until the write is answered: also if the caller
@@ -315,6 +342,11 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
 fn zeros(len: u32) -> Bytes {
     Bytes::from(vec![0; len as usize])
+}
+
+/// Whether an extent is whole blocks.
+fn is_aligned(e: &Extent) -> bool {
+    e.offset.is_multiple_of(BLOCK) && e.len.is_multiple_of(BLOCK)
 }
 
 /// The blocks that an extent touches.

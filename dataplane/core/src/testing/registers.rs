@@ -1,7 +1,8 @@
 //! What the sectors of a volume may hold: each is a linearizable register.
 //!
-//! Requests take from their beginning to their end, so those that overlap in time may take effect in either order. What a
-//! gateway's end cut short took effect before the next one served the sector, or never will.
+//! Requests take from their beginning to their end, so those that overlap in time may take effect in either order; but a gateway
+//! orders writes as they come, whatever they have to wait for, so that what a dead guest has left never lands after what came
+//! later. What a gateway's end cut short took effect before the next one served the sector, or never will.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -32,6 +33,11 @@ impl Value {
     /// Whether it certainly took effect, if ever, before that request did.
     fn is_before(&self, later: Begun) -> bool {
         self.settled.is_some_and(|at| at < later.at) || self.begun.gateway < later.gateway
+    }
+
+    /// Whether it came before that write in the order of one gateway.
+    fn precedes(&self, write: Begun) -> bool {
+        self.begun.gateway == write.gateway && self.begun.at < write.at
     }
 }
 
@@ -64,7 +70,7 @@ impl Register {
 }
 
 /// The content that is possible.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Registers {
     sectors: BTreeMap<u64, Register>,
     clock: u64,
@@ -110,7 +116,7 @@ impl Registers {
         let clock = self.clock;
         for s in sectors {
             let register = self.sectors.entry(s).or_insert_with(Register::never);
-            register.retain(clock, |v| v.begun == begun || !v.is_before(begun), |_| true);
+            register.retain(clock, |v| v.begun == begun || !(v.is_before(begun) || v.precedes(begun)), |_| true);
             let possible = &mut register.possible;
             let mine = possible.iter_mut().find(|v| v.begun == begun);
             let is_there = mine.map(|v| v.settled = Some(clock)).is_some();
@@ -142,9 +148,11 @@ impl Registers {
                 "sector {sector} holds {stamp:#x} for {begun:x?}, but only {possible:x?} may be there"
             ));
         };
-        register.retain(clock, |v| v.stamp == stamp || !v.is_before(begun), |v| v.begun.at < newest);
-        let mut seen = register.possible.iter_mut().filter(|v| v.stamp == stamp);
         // With several writes of one content, it is not known which was seen.
+        let oldest = register.possible.iter().filter(|v| v.stamp == stamp).map(|v| v.begun).min_by_key(|b| b.at);
+        let is_over = |v: &Value| v.is_before(begun) || oldest.is_some_and(|seen| v.precedes(seen));
+        register.retain(clock, |v| v.stamp == stamp || !is_over(v), |v| v.begun.at < newest);
+        let mut seen = register.possible.iter_mut().filter(|v| v.stamp == stamp);
         if let (Some(only), None) = (seen.next(), seen.next()) {
             only.settled.get_or_insert(clock);
         }
@@ -210,6 +218,27 @@ mod tests {
         }
         let read = r.begin(1);
         assert!(r.saw(0, read, 7).is_err(), "8 was after 7");
+    }
+
+    #[test]
+    fn a_gateway_takes_writes_in_their_order() {
+        for settle in [
+            |r: &mut Registers, b| r.acknowledge(0..1, b),
+            |r: &mut Registers, _| {
+                let read = r.begin(1);
+                r.saw(0, read, 8)
+            },
+        ] {
+            let mut r = Registers::default();
+            let (a, b) = (r.begin(1), r.begin(1));
+            r.write(0..1, a, 7);
+            r.write(0..1, b, 8);
+            settle(&mut r, b).unwrap();
+            let read = r.begin(1);
+            assert!(r.clone().saw(0, read, 7).is_err(), "7 came before 8, and nobody waits for it");
+            r.acknowledge(0..1, a).unwrap();
+            r.saw(0, read, 8).unwrap();
+        }
     }
 
     #[test]

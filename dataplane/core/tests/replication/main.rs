@@ -13,6 +13,7 @@ mod large;
 mod mirrors;
 mod model;
 mod moves;
+mod order;
 mod readers;
 mod replica;
 mod shared;
