@@ -8,7 +8,7 @@ use crate::damage;
 use crate::meta::META;
 use crate::moves;
 use crate::process::SimDisk;
-use crate::setup::Fault;
+use crate::setup::{Fault, SLOWEST};
 use crate::snapshots;
 use crate::world::{Node, World};
 use levee_core::ports::Runtime;
@@ -298,15 +298,37 @@ fn disk_error(world: &World, node: &Rc<Node>) {
     });
 }
 
+/// A disk stalls, or is slow for a while, or all of them are.
 fn slow_disk(world: &World, node: &Rc<Node>) {
-    let disk = node.disks[world.below(node.disks.len() as u64) as usize].disk.clone();
+    let disk = node.disks[world.below(node.disks.len() as u64) as usize].clone();
     if world.one_in(3) {
-        return disk.stall(world.some_time(4000));
+        return disk.disk.stall(world.some_time(4000));
     }
-    let most = world.some_time(200);
-    disk.set_pace(world.rt(), most / 4, most);
+    let disks = if world.one_in(4) { all_disks(world) } else { vec![disk] };
+    let most = world.some_time(if world.one_in(2) { 200 } else { SLOWEST });
+    disks.iter().for_each(|d| d.disk.set_pace(world.rt(), most / 4, most));
     let (rt, (least, most)) = (world.rt().clone(), world.setup().disk_delay);
-    after(world, world.some_time(4000), move || disk.set_pace(&rt, least, most));
+    after(world, world.some_time(8000), move || disks.iter().for_each(|d| d.disk.set_pace(&rt, least, most)));
+}
+
+fn all_disks(world: &World) -> Vec<Rc<SimDisk>> {
+    world.nodes().iter().flat_map(|node| node.disks.clone()).collect()
+}
+
+/// Disks that are slow for good stay so; the others are as quick as they were.
+fn set_final_paces(world: &World) {
+    let usual = world.setup().disk_delay;
+    for node in world.nodes() {
+        let slow = world.setup().slow.filter(|slow| node.id.0 <= slow.nodes);
+        let (least, most) = slow.map_or(usual, |slow| (slow.most / 4, slow.most));
+        node.disks.iter().for_each(|d| d.disk.set_pace(world.rt(), least, most));
+    }
+}
+
+/// All disks are quick again.
+pub fn end_slowness(world: &World) {
+    let (least, most) = world.setup().disk_delay;
+    all_disks(world).iter().for_each(|d| d.disk.set_pace(world.rt(), least, most));
 }
 
 /// A takeover during which nodes are started again, and taken over once more.
@@ -394,12 +416,9 @@ async fn takeovers(world: &World) {
 pub fn stop_all(world: &World) {
     world.net().heal();
     world.meta().set_up(true);
-    let (least, most) = world.setup().disk_delay;
+    set_final_paces(world);
     for node in world.nodes() {
-        for disk in &node.disks {
-            disk.disk.clear_faults();
-            disk.disk.set_pace(world.rt(), least, most);
-        }
+        node.disks.iter().for_each(|d| d.disk.clear_faults());
         if let Some(process) = node.process.borrow().clone() {
             process.rt.go_on();
         }

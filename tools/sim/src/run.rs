@@ -15,6 +15,8 @@ use std::time::Duration;
 const WARM_UP: Duration = Duration::from_millis(300);
 /// Within which everything has to be whole again, of simulated time.
 const RECOVERY: Duration = Duration::from_secs(240);
+/// The same where disks stay slow.
+const SLOW_RECOVERY: Duration = Duration::from_secs(2400);
 /// More is an endless loop.
 const MAX_POLLS: u64 = 30_000_000;
 
@@ -90,12 +92,13 @@ async fn recover(world: &World) {
     world.guests().iter().for_each(|g| g.finish());
     world.rt().sleep(faults::LONGEST).await;
     faults::stop_all(world);
-    let end = world.rt().now() + RECOVERY;
+    let end = world.rt().now() + if world.setup().slow.is_some() { SLOW_RECOVERY } else { RECOVERY };
     while let Some(why) = check::unfinished(world) {
         if world.rt().now() > end {
             return world.fail("stuck", &why);
         }
         world.rt().sleep(Duration::from_millis(100)).await;
     }
+    faults::end_slowness(world);
     check::compare(world).await;
 }

@@ -6,6 +6,9 @@
 use levee_core::testing::TestRng;
 use std::time::Duration;
 
+/// The longest that an operation of a slow disk takes, milliseconds.
+pub const SLOWEST: u64 = 5000;
+
 /// Something that goes wrong, or that an operator does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -29,7 +32,7 @@ pub enum Fault {
     MetaOutage,
     /// A disk fails an operation, and with it a shard.
     DiskError,
-    /// A disk is slow, or does nothing for a while.
+    /// A disk is slow, or all of them are, or one does nothing for a while.
     SlowDisk,
     /// What a disk holds is not what was written to it.
     Corruption,
@@ -120,6 +123,17 @@ pub struct Setup {
     pub commit_period: Duration,
     /// Bytes of snapshots that a daemon remembers; 0: none.
     pub shared_cache: u64,
+    /// Disks that are still slow when faults have stopped.
+    pub slow: Option<SlowDisks>,
+}
+
+/// Disks that are slow for good, in some of the runs with slow disks: everything has to become whole all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowDisks {
+    /// Nodes whose disks are.
+    pub nodes: u32,
+    /// The longest time of an operation.
+    pub most: Duration,
 }
 
 impl Setup {
@@ -146,6 +160,7 @@ impl Setup {
         if faults.is_empty() {
             faults.push((Fault::Kill, 1));
         }
+        let is_slow = faults.iter().any(|(fault, _)| *fault == Fault::SlowDisk);
         Setup {
             seed,
             nodes,
@@ -165,6 +180,7 @@ impl Setup {
             // Short in half of the runs: no run lasts long.
             commit_period: Duration::from_millis(if rng.one_in(2) { rng.spread(20, 300) } else { 2000 }),
             shared_cache: some_cache(seed),
+            slow: if is_slow { some_slow_disks(seed, nodes) } else { None },
         }
     }
 }
@@ -190,6 +206,18 @@ fn some_cache(seed: u64) -> u64 {
         1 => rng.between(8 << 10, 256 << 10),
         _ => 0,
     }
+}
+
+/// One node's, all, or so many that fewer than two copies of a chunk may be quick. Drawn apart as well.
+fn some_slow_disks(seed: u64, nodes: u32) -> Option<SlowDisks> {
+    let rng = &mut TestRng::new(seed ^ 0x510e);
+    let slow = match rng.below(8) {
+        0 => 1,
+        1 => nodes - 1,
+        2 => nodes,
+        _ => return None,
+    };
+    Some(SlowDisks { nodes: slow, most: Duration::from_millis(rng.spread(100, SLOWEST)) })
 }
 
 fn some_faults(rng: &mut TestRng) -> Vec<(Fault, u64)> {

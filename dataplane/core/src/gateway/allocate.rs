@@ -104,7 +104,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             return None;
         }
         let target = self.target(chunk, member);
-        match self.ask(&session, &target, Request::Create { target, adopted }, Bytes::new()).await {
+        match self.ask(chunk.waits(), &session, &target, Request::Create { target, adopted }, Bytes::new()).await {
             Ok((Reply::Done, _)) => Some(generation),
             Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
                 self.stop(&format!("a newer gateway exists: {detail}"));

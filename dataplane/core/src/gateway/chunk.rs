@@ -10,6 +10,7 @@ use super::layered::Presence;
 use super::locks::RangeLocks;
 use super::member::{Member, Missing, Slots, Sync, WriteOp};
 use super::prune::PruneState;
+use super::session::Waits;
 use super::traffic::Traffic;
 use crate::bitmap::BlockSet;
 use crate::sync::Event;
@@ -265,11 +266,18 @@ impl Chunk {
         self.changed.notify();
     }
 
-    /// Whether it cannot do without the member: the others are too few, or may lack what this one has, or writes wait for it.
+    /// Whether a chunk that is decided cannot do without the member: the others are too few, or may lack what this one has, or
+    /// writes wait for it.
     pub fn needs(&self, i: usize, min_copies: usize) -> bool {
         let state = self.state.borrow();
-        let others = state.present().filter(|(j, m)| *j != i && m.live && m.is_current()).count();
-        state.stage != Stage::Served || others < min_copies || state.attested & (1 << i) != 0
+        let is_served = state.stage == Stage::Served;
+        let others = state.present().filter(|(j, m)| *j != i && m.live && (m.is_current() || !is_served)).count();
+        others < min_copies || state.attested & (1 << i) != 0
+    }
+
+    /// Who waits for what is asked of its members to make them whole.
+    pub fn waits(&self) -> Waits {
+        if self.is_served() { Waits::Nobody } else { Waits::Guests }
     }
 
     /// The member on a disk, if any: members are on distinct disks.

@@ -5,6 +5,7 @@
 //! protocol), and a newcomer begins at zero.
 
 use super::chunk::Chunk;
+use super::session::Waits;
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::join_all;
@@ -86,7 +87,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 let (volume, points) = (self.0.volume.id, points.to_vec());
                 // A refusal says that something happened to the replica, which other requests find out and deal with; it
                 // is told again when it has come back.
-                let _ = self.ask_core(&session, core, Request::Commit { volume, epoch, points }).await;
+                let request = Request::Commit { volume, epoch, points };
+                let _ = self.ask_core(Waits::Nobody, &session, core, request).await;
             }
         });
         join_all(asks.collect::<Vec<_>>()).await;

@@ -3,7 +3,7 @@
 //! The fence comes first, and is durable before the first page is asked for. Nothing but what this gateway sends can change a
 //! replica after it, and it sends nothing before it has the last page.
 
-use super::session::Session;
+use super::session::{Session, Waits};
 use super::{Cluster, Gateway, LinkDown, Stopped};
 use crate::ports::Runtime;
 use crate::replica::MAX_EPOCH_GAP;
@@ -57,7 +57,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Fences a core's part of the disk; whether it may have forgotten replicas.
     async fn fence_core(&self, session: &Rc<Session>, core: u16) -> Result<bool, FenceError> {
-        match self.ask_core(session, core, self.fence_at(self.0.volume.epoch, session)).await {
+        let request = self.fence_at(self.0.volume.epoch, session);
+        match self.ask_core(Waits::Nobody, session, core, request).await {
             Ok((Reply::Fenced { disks, .. }, _)) if !disks.contains(&session.disk) => {
                 Err(FenceError::Down("the disk is not there, or has failed".into()))
             }
@@ -82,7 +83,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn come_nearer(&self, session: &Rc<Session>, core: u16) {
         for epoch in (MAX_EPOCH_GAP..self.0.volume.epoch.0).step_by(MAX_EPOCH_GAP as usize) {
             // Whatever is answered: the next attempt tells.
-            drop(self.ask_core(session, core, self.fence_at(Epoch(epoch), session)).await);
+            drop(self.ask_core(Waits::Nobody, session, core, self.fence_at(Epoch(epoch), session)).await);
         }
     }
 
@@ -105,7 +106,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let (mut all, mut after) = (Held::new(), ChunkId(0));
         loop {
             let request = Request::Replicas { volume, epoch, disk, after, max };
-            let (replicas, more) = match self.ask_core(session, core, request).await {
+            let (replicas, more) = match self.ask_core(Waits::Nobody, session, core, request).await {
                 Ok((Reply::Replicas { replicas, more }, _)) => (replicas, more),
                 Ok((Reply::Error { status, detail }, _)) => return Err(FenceError::refused(status, detail)),
                 Ok(_) => return Err(FenceError::wrong()),

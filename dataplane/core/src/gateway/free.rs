@@ -6,6 +6,7 @@
 
 use super::chunk::{Chunk, Stage};
 use super::locks::{Held, Mode};
+use super::session::Waits;
 use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
@@ -131,7 +132,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let member = self.readable(chunk, &(0..BLOCKS_PER_CHUNK), 0)?;
         let target = self.target(chunk, member);
         let request = Request::Scan { target, block: 0, count: 0 };
-        match self.ask(&self.session_of(chunk, member), &target, request, Bytes::new()).await {
+        match self.ask(Waits::Guests, &self.session_of(chunk, member), &target, request, Bytes::new()).await {
             Ok((Reply::Scan { data, .. }, _)) => Some(data == 0),
             _ => None,
         }

@@ -3,6 +3,7 @@
 
 use super::chunk::{Chunk, Stage};
 use super::report::count;
+use super::session::Waits;
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use bytes::Bytes;
@@ -31,7 +32,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         }
         let view = version.map_or_else(|| self.head_view(), View::only);
         for block in blocks.filter(|_| chunk.state.borrow().members[member].is_known()) {
-            Box::pin(self.read_from(chunk, member, block..block + 1, view.clone(), reconcile, None)).await;
+            Box::pin(self.read_from(chunk, member, block..block + 1, view.clone(), reconcile, Waits::Guests)).await;
         }
     }
 
@@ -39,7 +40,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn find_bad_versions(&self, chunk: &Rc<Chunk>, member: usize, block: u32, reconcile: bool) {
         for e in self.versions_of(chunk, member, block).await.unwrap_or_default() {
             let view = View::only(e.version);
-            Box::pin(self.read_from(chunk, member, block..block + 1, view, reconcile, None)).await;
+            Box::pin(self.read_from(chunk, member, block..block + 1, view, reconcile, Waits::Guests)).await;
         }
     }
 
@@ -49,7 +50,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let target = self.target(chunk, member);
         let (from_version, max) = (Version::MAX, MAX_LIST as u32);
         let request = Request::List { target, from: block, from_version, max, above: Seq::ZERO };
-        match self.ask(&session, &target, request, Bytes::new()).await {
+        match self.ask(Waits::Guests, &session, &target, request, Bytes::new()).await {
             Ok((Reply::List { entries, .. }, _)) => {
                 Some(entries.into_iter().take_while(|e| e.block == block).collect())
             }

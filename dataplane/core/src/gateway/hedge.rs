@@ -4,7 +4,7 @@
 use super::chunk::Chunk;
 use super::member::Slots;
 use super::report::count;
-use super::session::Session;
+use super::session::{Session, Waits};
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::oneshot;
@@ -33,7 +33,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         tried: &mut Slots,
     ) -> Blocks {
         let (late, is_late) = oneshot();
-        let mut first = pin!(self.read_from(chunk, member, blocks.clone(), self.head_view(), false, Some(late)));
+        let mut first =
+            pin!(self.read_from(chunk, member, blocks.clone(), self.head_view(), false, Waits::Guest(late)));
         let mut is_late = pin!(is_late);
         let early = std::future::poll_fn(|cx| {
             if let Poll::Ready(answer) = first.as_mut().poll(cx) {
@@ -52,7 +53,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let Some(other) = self.readable(chunk, blocks, *tried) else { return first.await };
         *tried |= 1 << other;
         count(&self.0.counters.hedged_reads, 1);
-        let mut second = pin!(self.read_from(chunk, other, blocks.clone(), self.head_view(), false, None));
+        let mut second = pin!(self.read_from(chunk, other, blocks.clone(), self.head_view(), false, Waits::Guests));
         let mut failed = 0;
         let (mut first_ended, mut second_ended) = (false, false);
         std::future::poll_fn(|cx| {

@@ -50,6 +50,7 @@ mod traffic;
 mod unread;
 mod verify;
 mod versions;
+mod watch;
 mod write;
 
 use crate::ports::Runtime;
@@ -68,8 +69,8 @@ use levee_proto::api::{
 use levee_proto::units::{Extent, MAX_VOLUME_SIZE};
 use levee_proto::wire::{MAX_BLOCKS, MAX_SUMMARIES, Reply, Request};
 use levee_proto::{ChunkId, DiskId, NodeId, ReplicaId, Version};
-use report::Counters;
 use locks::Orders;
+use report::Counters;
 pub use report::GatewayReport;
 pub use scrub::Scrubbed;
 use session::Session;
@@ -216,8 +217,8 @@ struct Inner<R: Runtime, C: Cluster> {
     options: Options,
     /// By index; `None`: not allocated, as far as we know.
     chunks: RefCell<Vec<Option<Rc<Chunk>>>>,
-    /// By disk: one disk's failure is not its node's.
     orders: Orders,
+    /// By disk: one disk's failure is not its node's.
     sessions: RefCell<BTreeMap<DiskId, Rc<Session>>>,
     allocating: RefCell<BTreeMap<u32, Event>>,
     /// Replicas that are to be put elsewhere.
@@ -264,8 +265,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             ancestors,
             options,
             chunks,
-            sessions: RefCell::default(),
             orders: Orders::default(),
+            sessions: RefCell::default(),
             allocating: RefCell::default(),
             leaving: RefCell::default(),
             background: Background::default(),

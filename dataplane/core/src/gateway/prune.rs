@@ -7,6 +7,7 @@
 //! Only chunks all of whose members are up to date are pruned: the commit point of others does not move.
 
 use super::chunk::Chunk;
+use super::session::Waits;
 use super::versions::live;
 use super::{Accomplished, Cluster, Gateway};
 use crate::ports::Runtime;
@@ -149,7 +150,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 return false;
             };
             let (volume, epoch, keep) = (self.0.volume.id, self.0.volume.epoch, keep.to_vec());
-            match self.ask_core(&session, core, Request::Prune { volume, epoch, keep, replicas }).await {
+            let request = Request::Prune { volume, epoch, keep, replicas };
+            match self.ask_core(Waits::Nobody, &session, core, request).await {
                 Ok((Reply::Pruned { dropped }, _)) => self.advance_versions(dropped + 1),
                 Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
                     self.stop(&format!("a newer gateway exists: {detail}"));

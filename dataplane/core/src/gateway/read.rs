@@ -3,11 +3,12 @@
 use super::chunk::Chunk;
 use super::locks::Mode;
 use super::member::{Member, Slots};
+use super::session::Waits;
 use super::unread::{Failure, Unread};
 use super::write::blocks_of;
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
-use crate::sync::{Sender, join_all};
+use crate::sync::join_all;
 use bytes::{Bytes, BytesMut};
 use levee_proto::units::{BLOCK_SIZE, Extent};
 use levee_proto::wire::{BlockEntry, BlockKind, Reply, Request, Status};
@@ -110,7 +111,6 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// Reads from one member, as `view` sees the blocks. `None` if it cannot be used; what follows from that has been done.
-    /// `late` is told when the answer takes long.
     pub(super) async fn read_from(
         &self,
         chunk: &Rc<Chunk>,
@@ -118,7 +118,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         blocks: Range<u32>,
         view: View,
         reconcile: bool,
-        late: Option<Sender<()>>,
+        waits: Waits,
     ) -> Option<(Vec<BlockEntry>, Bytes)> {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
@@ -127,7 +127,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let is_one_version =
             view.hidden.first().is_some_and(|(first, _)| *first <= Version::FIRST) || at == Version::FIRST;
         let request = Request::Read { target, block, count, view, reconcile };
-        match self.ask_soon(&session, &target, request, late).await {
+        match self.ask(waits, &session, &target, request, Bytes::new()).await {
             Ok((Reply::Read { entries }, data)) if answers(&entries, &blocks) => {
                 if is_intact(&entries, &data) {
                     return Some((entries, data));
@@ -160,7 +160,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         version: Version,
         reconcile: bool,
     ) -> Option<(Vec<BlockEntry>, Bytes)> {
-        let read = self.read_from(chunk, member, blocks, View::only(version), reconcile, None);
+        let read = self.read_from(chunk, member, blocks, View::only(version), reconcile, chunk.waits());
         let (mut entries, data) = read.await?;
         // Nothing at this version, whatever there is at others.
         entries.iter_mut().filter(|e| e.kind == BlockKind::Absent).for_each(|e| e.version = version);

@@ -11,7 +11,7 @@ use super::entry_set::EntrySet;
 use super::member::{Missing, Sync};
 use super::reconcile::differences;
 use super::report::count;
-use super::session::Session;
+use super::session::{Session, Waits};
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
@@ -137,7 +137,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             Step::Adopt => {
                 let place = chunk.place(i);
                 let core = self.0.cluster.core_of(place.node, place.disk, chunk.id);
-                let adopted = self.adopt(session, core, vec![(place.disk, chunk.id, place.replica)]).await;
+                let adopted =
+                    self.adopt(chunk.waits(), session, core, vec![(place.disk, chunk.id, place.replica)]).await;
                 let done = |m: &mut Missing| {
                     m.adopt = false;
                     m.unreadable = false;
@@ -278,7 +279,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     ) -> bool {
         let session = self.session_of(chunk, member);
         let target = self.target(chunk, member);
-        match self.ask(&session, &target, Request::Repair { target, scope, entries }, data).await {
+        let request = Request::Repair { target, scope, entries };
+        match self.ask(chunk.waits(), &session, &target, request, data).await {
             Ok((Reply::Done, _)) => true,
             Ok((Reply::Error { status: Status::Full, .. }, _)) | Err(_) => false,
             Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
@@ -305,7 +307,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         loop {
             let (from, from_version) = next;
             let request = Request::List { target, from, from_version, max: MAX_LIST as u32, above };
-            match self.ask(&session, &target, request, Bytes::new()).await {
+            match self.ask(Waits::Guests, &session, &target, request, Bytes::new()).await {
                 Ok((Reply::List { entries, more }, _)) if is_ordered(&entries, next) => {
                     next = entries.last().map_or(next, after);
                     let stuck = more && entries.is_empty();

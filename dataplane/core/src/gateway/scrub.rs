@@ -3,6 +3,7 @@
 
 use super::chunk::Chunk;
 use super::report::count;
+use super::session::Waits;
 use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::join_all;
@@ -117,7 +118,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             let target = self.target(chunk, i);
             let request = Request::Scan { target, block: from, count: count_blocks };
             let session = self.session_of(chunk, i);
-            let answer = self.ask(&session, &target, request, Bytes::new()).await;
+            let answer = self.ask(Waits::Nobody, &session, &target, request, Bytes::new()).await;
             let mut read = 0;
             match answer {
                 Ok((Reply::Scan { blocks, bad, .. }, _)) => {
@@ -183,7 +184,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn digest(&self, chunk: &Rc<Chunk>, i: usize) -> Option<Digest> {
         let target = self.target(chunk, i);
         let request = Request::Scan { target, block: 0, count: 0 };
-        match self.ask(&self.session_of(chunk, i), &target, request, Bytes::new()).await {
+        match self.ask(Waits::Nobody, &self.session_of(chunk, i), &target, request, Bytes::new()).await {
             Ok((Reply::Scan { digest, .. }, _)) => Some(digest),
             _ => None,
         }

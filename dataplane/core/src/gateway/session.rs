@@ -8,7 +8,6 @@
 use super::chunk::{Chunk, Found, Stage};
 use super::fence::FenceError;
 use super::hedge::LATE;
-use super::report::count;
 use super::{Answer, Cluster, Done, Gateway, LinkDown};
 use crate::ports::Runtime;
 use crate::sync::{Event, Listener, Sender, oneshot, timeout};
@@ -25,29 +24,31 @@ const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// Bytes of answered writes that a daemon may still have to make durable before it is left behind.
 const MAX_OWED_BYTES: u64 = 128 << 20;
-/// A request that reads a whole replica may take so many times the usual answer time.
-const PATIENCE: u32 = 30;
-/// How often outstanding requests are looked at.
-const WATCH_INTERVAL: Duration = Duration::from_millis(25);
-/// The longest sleep of the watchdog while no request is outstanding.
-const IDLE_LOOK: Duration = Duration::from_secs(5);
 /// A disk that did not answer in time is left alone for this long, twice as long the next time, and so on, unless it
 /// is needed: while it is slow, it would only be caught up and lost again and again.
 const QUARANTINE: Duration = Duration::from_secs(1);
 const MAX_QUARANTINES: u32 = 5;
 /// After so long without trouble, earlier trouble is forgotten.
 const PARDON: Duration = Duration::from_secs(60);
-/// The watchdog may wake so much later than it wanted to: beyond that, it was this process that was held up, and the time
-/// does not count against daemons.
-const WATCH_SLACK: Duration = Duration::from_millis(100);
 /// A disk of which nothing was asked for so long is asked whether it is still there.
 const PROBE_AFTER: Duration = Duration::from_secs(5);
 /// How often a disk in quarantine is looked at.
 const QUARANTINE_LOOK: Duration = Duration::from_millis(50);
 
+/// Who waits for an answer, which decides how long it may take.
+pub(super) enum Waits {
+    /// Guests do, sooner or later.
+    Guests,
+    /// A guest does, and is told when the answer takes long.
+    Guest(Sender<()>),
+    /// Nobody does.
+    Nobody,
+}
+
 struct Call {
     sent: Duration,
-    deadline: Duration,
+    /// Whether guests wait for the answer.
+    is_awaited: bool,
     done: Done,
     /// Told when the answer takes long.
     late: Option<Sender<()>>,
@@ -74,6 +75,8 @@ pub(super) struct Session {
     /// Times that it did not answer in time, and the last one.
     strikes: Cell<u32>,
     struck: Cell<Option<Duration>>,
+    /// It is late, and was found to be needed: not to be looked at again until then.
+    pub spared_until: Cell<Duration>,
     complained: Cell<bool>,
     /// It went down, or there is work for it.
     pub changed: Event,
@@ -95,6 +98,7 @@ impl Session {
             shunned_until: Cell::new(Duration::ZERO),
             strikes: Cell::new(0),
             struck: Cell::new(None),
+            spared_until: Cell::new(Duration::ZERO),
             complained: Cell::new(false),
             changed: Event::new(),
         })
@@ -136,7 +140,7 @@ impl Session {
     }
 
     /// Tells those who asked to be told that their answers take long.
-    fn tell_late(&self, now: Duration) {
+    pub fn tell_late(&self, now: Duration) {
         let mut calls = self.calls.borrow_mut();
         let late = calls.values_mut().take_while(|c| c.sent + LATE <= now);
         let tell: Vec<_> = late.filter_map(|c| c.late.take()).collect();
@@ -145,7 +149,7 @@ impl Session {
     }
 
     /// It did not answer in time.
-    fn strike(&self, now: Duration) {
+    pub fn strike(&self, now: Duration) {
         let recent = self.struck.replace(Some(now)).is_some_and(|at| at + PARDON > now);
         self.strikes.set(if recent { self.strikes.get() + 1 } else { 1 });
     }
@@ -188,16 +192,24 @@ impl Session {
         self.owed.set(self.owed.get().saturating_sub(bytes as u64));
     }
 
-    /// This process was held up: answers had no chance to arrive.
-    fn excuse(&self, time: Duration) {
-        for call in self.calls.borrow_mut().values_mut() {
-            call.sent += time;
-            call.deadline += time;
-        }
+    /// Whether nothing is outstanding.
+    pub fn is_idle(&self) -> bool {
+        self.calls.borrow().is_empty()
     }
 
-    fn is_overdue(&self, now: Duration) -> bool {
-        self.calls.borrow().values().any(|c| c.deadline < now)
+    /// This process was held up: answers had no chance to arrive.
+    pub fn excuse(&self, time: Duration) {
+        self.calls.borrow_mut().values_mut().for_each(|call| call.sent += time);
+    }
+
+    /// So it was before it could look: what was asked meanwhile is as if it were asked now.
+    pub fn excuse_until(&self, now: Duration) {
+        self.calls.borrow_mut().values_mut().for_each(|call| call.sent = now);
+    }
+
+    /// Whether an answer takes longer than `limit`; of those that guests wait for, or of any.
+    pub fn is_overdue(&self, now: Duration, limit: Duration, of_awaited: bool) -> bool {
+        self.calls.borrow().values().any(|c| (c.is_awaited || !of_awaited) && c.sent + limit < now)
     }
 }
 
@@ -205,24 +217,18 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Sends a request about a chunk within the current session. `done` is never called from inside.
     pub(super) fn send(&self, session: &Rc<Session>, target: &Target, request: Request, data: Bytes, done: Done) {
         let core = self.0.cluster.core_of(session.node, target.disk, target.chunk);
-        self.send_to_core(session, core, request, data, done, None);
+        self.send_to_core(Waits::Guests, session, core, request, data, done);
     }
 
-    fn send_to_core(
-        &self,
-        session: &Rc<Session>,
-        core: u16,
-        request: Request,
-        data: Bytes,
-        done: Done,
-        late: Option<Sender<()>>,
-    ) {
-        let timeout = self.0.options.answer_timeout;
-        let reads_much = matches!(request, Request::Scan { count: 1.., .. } | Request::Prune { .. });
-        let patience = if reads_much { timeout * PATIENCE } else { timeout };
+    fn send_to_core(&self, waits: Waits, session: &Rc<Session>, core: u16, request: Request, data: Bytes, done: Done) {
+        let (is_awaited, late) = match waits {
+            Waits::Guests => (true, None),
+            Waits::Guest(late) => (true, Some(late)),
+            Waits::Nobody => (false, None),
+        };
         let sent = self.0.rt.now();
         session.asked.set(sent);
-        let id = session.register(Call { sent, deadline: sent + patience, done, late });
+        let id = session.register(Call { sent, is_awaited, done, late });
         if self.0.idle.replace(false) {
             self.0.woken.notify();
         }
@@ -243,29 +249,23 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     /// As [`Gateway::send`], waiting for the answer.
-    pub(super) async fn ask(&self, session: &Rc<Session>, target: &Target, request: Request, data: Bytes) -> Answer {
-        let (tx, rx) = oneshot();
-        self.send(session, target, request, data, Box::new(move |answer| tx.send(answer)));
-        rx.await.unwrap_or_else(|| Err(LinkDown("the gateway stopped".into())))
-    }
-
-    /// As [`Gateway::ask`]; `late` is told when the answer takes long.
-    pub(super) async fn ask_soon(
+    pub(super) async fn ask(
         &self,
+        waits: Waits,
         session: &Rc<Session>,
         target: &Target,
         request: Request,
-        late: Option<Sender<()>>,
+        data: Bytes,
     ) -> Answer {
-        let (tx, rx) = oneshot();
         let core = self.0.cluster.core_of(session.node, target.disk, target.chunk);
-        self.send_to_core(session, core, request, Bytes::new(), Box::new(move |answer| tx.send(answer)), late);
+        let (tx, rx) = oneshot();
+        self.send_to_core(waits, session, core, request, data, Box::new(move |answer| tx.send(answer)));
         rx.await.unwrap_or_else(|| Err(LinkDown("the gateway stopped".into())))
     }
 
-    pub(super) async fn ask_core(&self, session: &Rc<Session>, core: u16, request: Request) -> Answer {
+    pub(super) async fn ask_core(&self, waits: Waits, session: &Rc<Session>, core: u16, request: Request) -> Answer {
         let (tx, rx) = oneshot();
-        self.send_to_core(session, core, request, Bytes::new(), Box::new(move |answer| tx.send(answer)), None);
+        self.send_to_core(waits, session, core, request, Bytes::new(), Box::new(move |answer| tx.send(answer)));
         rx.await.unwrap_or_else(|| Err(LinkDown("the gateway stopped".into())))
     }
 
@@ -340,7 +340,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             return;
         };
         let target = self.target(&chunk, i);
-        match self.ask(session, &target, Request::Scan { target, block: 0, count: 0 }, Bytes::new()).await {
+        let probe = Request::Scan { target, block: 0, count: 0 };
+        match self.ask(Waits::Guests, session, &target, probe, Bytes::new()).await {
             Ok((Reply::Scan { .. }, _)) | Err(_) => {}
             Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
                 self.stop(&format!("a newer gateway exists: {detail}"));
@@ -375,48 +376,6 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             self.heal_bad(chunk);
         }
         session.changed.notify();
-    }
-
-    /// Leaves daemons behind that do not answer in time.
-    pub(super) fn spawn_watchdog(&self) {
-        let this = self.clone();
-        self.0.rt.spawn(async move {
-            while !this.is_stopped() {
-                let begun = this.0.rt.now();
-                this.0.rt.sleep(WATCH_INTERVAL).await;
-                let late = (this.0.rt.now() - begun).saturating_sub(WATCH_INTERVAL);
-                let sessions: Vec<_> = this.0.sessions.borrow().values().cloned().collect();
-                if sessions.iter().all(|s| s.calls.borrow().is_empty()) {
-                    let woken = this.0.woken.listen();
-                    this.0.idle.set(true);
-                    timeout(&this.0.rt, IDLE_LOOK, woken).await;
-                    continue;
-                }
-                if late > WATCH_SLACK {
-                    sessions.iter().for_each(|s| s.excuse(late));
-                }
-                let now = this.0.rt.now();
-                sessions.iter().for_each(|s| s.tell_late(now));
-                for session in sessions.iter().filter(|s| s.is_overdue(now)) {
-                    this.evict(session, now);
-                }
-            }
-        });
-    }
-
-    /// It did not answer in time.
-    fn evict(&self, session: &Rc<Session>, now: Duration) {
-        if session.is_up() {
-            session.strike(now);
-            count(&self.0.counters.evictions, 1);
-        }
-        self.lose(session, "no answer in time");
-    }
-
-    /// Whether a chunk cannot do without the disk.
-    fn is_needed(&self, session: &Session) -> bool {
-        let needs = |c: &Rc<Chunk>| c.member_on(session.disk).is_some_and(|i| c.needs(i, self.min_copies()));
-        self.chunks().iter().any(needs)
     }
 
     /// The request's address.

@@ -11,6 +11,7 @@
 //!   snapshot.
 
 use super::chunk::{Chunk, ChunkState, Stage};
+use super::session::Waits;
 use super::{Accomplished, AllocError, Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
@@ -138,7 +139,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn seal_on(&self, disk: DiskId, core: u16, version: Version, replicas: Vec<Named>) -> bool {
         let Some(session) = self.0.sessions.borrow().get(&disk).filter(|s| s.is_up()).cloned() else { return false };
         let (volume, epoch, generation) = (self.0.volume.id, self.0.volume.epoch, session.generation.get());
-        match self.ask_core(&session, core, Request::Seal { volume, epoch, version, replicas }).await {
+        let request = Request::Seal { volume, epoch, version, replicas };
+        match self.ask_core(Waits::Nobody, &session, core, request).await {
             Ok((Reply::Done, _)) => session.is_live(generation),
             Ok((Reply::Error { status: Status::Fenced, detail }, _)) => {
                 self.stop(&format!("a newer gateway exists: {detail}"));

@@ -10,7 +10,7 @@
 use super::chunk::{Chunk, Stage};
 use super::member::Slots;
 use super::reconcile::{Change, Evidence, Void, decide, hopeless};
-use super::session::Session;
+use super::session::{Session, Waits};
 use super::{Cluster, Gateway};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
@@ -69,7 +69,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Whether enough members answered to decide a chunk's state (any such set meets any set of `min_copies`),
     /// and enough are there to serve it.
     pub(super) fn has_quorum(&self, chunk: &Chunk) -> bool {
-        let answered = self.answered(chunk);
+        self.has_quorum_without(chunk, None)
+    }
+
+    /// As [`Gateway::has_quorum`], if one member were away.
+    pub(super) fn has_quorum_without(&self, chunk: &Chunk, away: Option<usize>) -> bool {
+        let mut answered = self.answered(chunk);
+        answered.retain(|(i, _)| Some(*i) != away);
         let witnesses: Vec<usize> = answered.iter().map(|(i, _)| *i).filter(|i| self.is_witness(chunk, *i)).collect();
         let adopted = witnesses.iter().filter_map(|i| Some(self.summary(chunk, *i)?.adopted));
         answered.len() >= self.holders_needed(chunk)
@@ -303,7 +309,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         let asks = asks.map(|(disk, core, items)| async move {
             let Some(session) = self.0.sessions.borrow().get(&disk).cloned() else { return vec![] };
             let replicas = items.iter().map(|(.., replica)| *replica).collect();
-            let done = self.adopt(&session, core, replicas).await;
+            let done = self.adopt(Waits::Guests, &session, core, replicas).await;
             items.into_iter().filter(move |_| done).map(|(chunk, i, _)| (chunk, i)).collect::<Vec<_>>()
         });
         join_all(asks.collect::<Vec<_>>()).await.into_iter().flatten().collect()
@@ -312,12 +318,13 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Has replicas of one core adopt this epoch; whether they have.
     pub(super) async fn adopt(
         &self,
+        waits: Waits,
         session: &Rc<Session>,
         core: u16,
         replicas: Vec<(DiskId, ChunkId, ReplicaId)>,
     ) -> bool {
         let request = Request::Adopt { volume: self.0.volume.id, epoch: self.0.volume.epoch, replicas };
-        match self.ask_core(session, core, request).await {
+        match self.ask_core(waits, session, core, request).await {
             Ok((Reply::Done, _)) => true,
             Ok((Reply::Error { status: levee_proto::wire::Status::Fenced, detail }, _)) => {
                 self.stop(&format!("a newer gateway exists: {detail}"));

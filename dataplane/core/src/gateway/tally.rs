@@ -7,6 +7,7 @@
 
 use super::ancestors::within;
 use super::chunk::Chunk;
+use super::session::Waits;
 use super::versions::live;
 use super::{Cluster, Gateway, Stopped};
 use crate::bitmap::BlockSet;
@@ -174,7 +175,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     async fn ask_tally(&self, chunk: &Rc<Chunk>, member: usize, views: &[View]) -> Option<Told> {
         let (session, target) = (self.session_of(chunk, member), self.target(chunk, member));
         let request = Request::Tally { target, views: views.to_vec() };
-        match self.ask(&session, &target, request, Bytes::new()).await {
+        match self.ask(Waits::Guests, &session, &target, request, Bytes::new()).await {
             Ok((Reply::Tally { stored, alone, entries, data }, _)) if alone.len() == views.len() => {
                 let (entries, data) = (BlockSet::from_bits(&entries)?, BlockSet::from_bits(&data)?);
                 Some(Told { stored, alone, entries, data })

@@ -3,6 +3,7 @@
 use super::chunk::Chunk;
 use super::locks::{Held, Mode};
 use super::reconcile::differences;
+use super::session::Waits;
 use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{join_all, timeout};
@@ -148,10 +149,8 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             return Err("it is not up to date yet".into());
         }
         let target = self.target(chunk, member);
-        match self
-            .ask(&session, &target, Request::Scan { target, block: 0, count: BLOCKS_PER_CHUNK }, Bytes::new())
-            .await
-        {
+        let request = Request::Scan { target, block: 0, count: BLOCKS_PER_CHUNK };
+        match self.ask(Waits::Nobody, &session, &target, request, Bytes::new()).await {
             Ok((Reply::Scan { digest, blocks, bad, .. }, _)) => Ok(Scan { digest, blocks, bad }),
             Ok((reply, _)) => {
                 if matches!(reply, Reply::Error { status: Status::FenceFirst, .. }) {

@@ -22,9 +22,9 @@ use levee_proto::{ChunkId, DiskId, Epoch, Era, Fence, VolumeId};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long a fence waits for a disk before it is answered without it. Far more than a working disk needs, and less
-/// than gateways wait for an answer.
-const FENCE_PATIENCE: Duration = Duration::from_millis(700);
+/// How long a fence waits for a disk before it is answered without it: less than gateways wait for an answer, and
+/// far more than a slow disk needs. A fence that does not wait for a slow disk can never be answered for it.
+const FENCE_PATIENCE: Duration = Duration::from_secs(35);
 
 /// How far above the volume's fence the next one may be. An epoch grows by one whenever the volume is opened, and who was away
 /// has missed some; one message is not to use all of them up. Whoever is farther above comes nearer in steps.
@@ -102,7 +102,9 @@ impl<D: Disk, R: Runtime> ReplicaService<D, R> {
         id: DiskId,
         disk: Rc<ServedDisk<D, R>>,
     ) -> Option<(DiskId, Rc<ServedDisk<D, R>>)> {
-        match timeout(&self.0.rt, FENCE_PATIENCE, join_all(durable)).await {
+        let is_hasty = crate::mutant!("a fence does not wait for a slow disk");
+        let patience = if is_hasty { FENCE_PATIENCE / 50 } else { FENCE_PATIENCE };
+        match timeout(&self.0.rt, patience, join_all(durable)).await {
             Some(done) => match done.into_iter().find_map(Result::err) {
                 None => return Some((id, disk)),
                 Some(e) => tracing::debug!(disk = %id, "not fenced: {e}"),

@@ -12,6 +12,7 @@ use super::chains::{Chains, is_data};
 use super::record::{CommitPoint, Dropped, Moved, NewReplica, Record, Seal};
 use levee_proto::wire::{BlockEntry, BlockKind, Crcs, Digest};
 use levee_proto::{ChunkId, ConfigNo, Epoch, Fence, ReplicaId, Seq, Version, VolumeId};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
@@ -110,6 +111,8 @@ pub struct Replica {
     pub sealed: Version,
     /// Number of the record that created it: earlier records about the chunk are not about it.
     pub birth: u64,
+    /// The largest seq of a write that was taken since the shard was opened, durable or not: one above it is not a repetition.
+    pub taken: Cell<Seq>,
     pub chains: Chains,
 }
 
@@ -125,6 +128,7 @@ impl Replica {
             commit: Seq::ZERO,
             sealed: Version(0),
             birth,
+            taken: Cell::default(),
             chains: Chains::default(),
         }
     }

@@ -3,7 +3,7 @@
 use super::layout::BATCH_HEADER_LEN;
 use super::limits::*;
 use super::record::Record;
-use super::tickets::{Ticket, Tickets};
+use super::tickets::{Subject, Ticket, Tickets, Write};
 use bytes::Bytes;
 use levee_proto::wire::BlockKind;
 use std::collections::VecDeque;
@@ -34,8 +34,10 @@ impl Queue {
             self.growth += u64::from(item.growth);
             self.items.push_back(item);
         }
-        self.items.back_mut().expect("a request has records").last = true;
-        self.tickets.issue()
+        let last = self.items.back_mut().expect("a request has records");
+        last.last = true;
+        let subject = last.record.subject();
+        self.tickets.issue(subject)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -134,6 +136,21 @@ impl Batch {
 
 fn header_len(records: usize) -> usize {
     (BATCH_HEADER_LEN + records).next_multiple_of(BLOCK)
+}
+
+impl Record {
+    fn subject(&self) -> Subject {
+        match *self {
+            Record::Write { chunk, version, seq, block, count, .. } => {
+                Subject::Write(Write { chunk, version, seq, block, count })
+            }
+            Record::Repair { chunk, .. } | Record::Delete { chunk, .. } | Record::Prune { chunk, .. } => {
+                Subject::Change(chunk)
+            }
+            Record::Create { ref new, .. } => Subject::Change(new.chunk),
+            _ => Subject::Other,
+        }
+    }
 }
 
 /// Cuts the first `blocks` blocks off a write of data.

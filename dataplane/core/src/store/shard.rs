@@ -12,7 +12,7 @@ use super::record::{CommitPoint, NewReplica, Record};
 use super::recovery::{self, RecoveryReport};
 use super::state::State;
 use super::superblock::Superblock;
-use super::tickets::Ticket;
+use super::tickets::{Earlier, Ticket, Write};
 use crate::ports::{Disk, Runtime};
 use crate::sync::Event;
 use bytes::Bytes;
@@ -240,6 +240,9 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     }
 
     /// Writes `count` blocks at a version. Takes effect for each block whose entry of that version has a smaller seq.
+    ///
+    /// Made again, it is not written again: it is done when the first is. However often a gateway sends a write to a slow disk, it costs
+    /// the disk no more.
     #[expect(clippy::too_many_arguments, reason = "a write has that many parts, and no one holds them as one")]
     pub fn write(
         &self,
@@ -263,13 +266,41 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         if crcs.len() != blocks || data.len() != blocks * BLOCK {
             return Ticket::refused(StoreError::Invalid("length of a write"));
         }
+        if let Some(first) = self.repeated(Write { chunk, version, seq, block, count }) {
+            crate::reached!("repeated write joined the first");
+            return first;
+        }
         let growth =
             match self.admit(chunk, |s| if blocks == 0 { 0 } else { s.index.growth(chunk, version, block, count) }) {
                 Ok(growth) => growth,
                 Err(e) => return Ticket::refused(e),
             };
+        self.note_taken(chunk, seq);
         let record = Record::Write { chunk, kind, version, seq, block, count, crcs };
         self.enqueue([Item { record, data, growth, last: true }])
+    }
+
+    /// If a write was made before: a ticket that completes when it is durable.
+    fn repeated(&self, write: Write) -> Option<Ticket> {
+        let s = self.0.state.borrow();
+        let r = s.index.get(write.chunk)?;
+        if write.seq > r.taken.get() {
+            return None;
+        }
+        match s.foreground.tickets().earlier(write) {
+            Earlier::UnderWay(ticket) => Some(ticket),
+            Earlier::MayBeUndone => None,
+            Earlier::NotUnderWay => {
+                let mut blocks = write.block..write.block + write.count;
+                blocks.all(|b| r.chains.get(b, write.version).seq() >= write.seq).then(Ticket::done)
+            }
+        }
+    }
+
+    fn note_taken(&self, chunk: ChunkId, seq: Seq) {
+        if let Some(r) = self.0.state.borrow().index.get(chunk) {
+            r.taken.set(r.taken.get().max(seq));
+        }
     }
 
     /// Brings entries to the given states, as epoch `epoch` reconciled them: those of older epochs

@@ -18,6 +18,7 @@ mod readers;
 mod replica;
 mod shared;
 mod slow_ancestors;
+mod slow_disks;
 mod snapshots;
 mod upkeep;
 mod usage;

@@ -69,8 +69,10 @@ struct Node {
     shards: Vec<Shard<MemDisk, TestRuntime>>,
     /// Counts lives: messages to an earlier one are lost.
     life: u64,
-    /// Takes messages and never answers.
+    /// It is stopped: takes messages, and answers them when it goes on.
     hung: bool,
+    /// What it took meanwhile, in order.
+    parked: Vec<Box<dyn FnOnce()>>,
 }
 
 /// What the meta server knows of a volume.
@@ -168,11 +170,10 @@ impl World {
         for n in 1..=nodes {
             let disk = MemDisk::new(disk_size, seed ^ u64::from(n));
             store::format(&disk, disk_size, CORES, [n as u8; 16]).await.unwrap();
-            world
-                .0
-                .nodes
-                .borrow_mut()
-                .insert(NodeId(n), Node { disk, services: vec![], shards: vec![], life: 0, hung: false });
+            world.0.nodes.borrow_mut().insert(
+                NodeId(n),
+                Node { disk, services: vec![], shards: vec![], life: 0, hung: false, parked: vec![] },
+            );
             world.start(NodeId(n)).await;
         }
         world
@@ -200,6 +201,9 @@ impl World {
         n.shards.clear();
         n.disk.power_off_after(0);
         n.disk = n.disk.fork(CrashStyle::Random, seed);
+        let parked = std::mem::take(&mut n.parked);
+        drop(nodes);
+        parked.into_iter().for_each(|deliver| deliver());
     }
 
     pub fn is_up(&self, node: NodeId) -> bool {
@@ -282,7 +286,12 @@ impl World {
 
     /// The node stops answering, or goes on.
     pub fn hang(&self, node: NodeId, hung: bool) {
-        self.0.nodes.borrow_mut().get_mut(&node).unwrap().hung = hung;
+        let mut nodes = self.0.nodes.borrow_mut();
+        let n = nodes.get_mut(&node).unwrap();
+        n.hung = hung;
+        let parked = if hung { vec![] } else { std::mem::take(&mut n.parked) };
+        drop(nodes);
+        parked.into_iter().for_each(|deliver| deliver());
     }
 
     /// Attaches the volume: a new epoch, a new gateway. Earlier ones go on as long as they can.
@@ -642,6 +651,39 @@ impl World {
         self.0.cut_off.borrow_mut().insert(gateway);
     }
 
+    /// A request arrives at a core of a node, in a life of it.
+    fn deliver(&self, gateway: u64, (node, core, life): (NodeId, u16, u64), request: Request, data: Bytes, done: Done) {
+        let rule = self.0.rule.borrow().clone();
+        let fate = rule.map_or(Fate::Deliver, |rule| rule(gateway, node, &request));
+        let service = {
+            let nodes = self.0.nodes.borrow();
+            let n = &nodes[&node];
+            if fate == Fate::Hold {
+                return;
+            }
+            let reached = n.life == life && !self.0.cut_off.borrow().contains(&gateway) && fate != Fate::Lose;
+            n.services.get(usize::from(core)).filter(|_| reached).cloned()
+        };
+        let Some(service) = service else { return done(Err(LinkDown("the node is away".into()))) };
+        let back = self.clone();
+        let reply = move |reply: Reply, data: Bytes| {
+            let data = if fate == Fate::Garble { garbled(&data) } else { data };
+            let rt = back.0.rt.clone();
+            rt.clone().spawn(async move {
+                let slow = if let Fate::Slow(ms) = fate { Duration::from_millis(ms) } else { Duration::ZERO };
+                rt.sleep(Duration::from_micros(10 + back.below(200)) + slow).await;
+                let lost = fate == Fate::LoseAnswer
+                    || back.0.cut_off.borrow().contains(&gateway)
+                    || back.0.nodes.borrow()[&node].life != life;
+                done(if lost { Err(LinkDown("the answer was lost".into())) } else { Ok((reply, data)) });
+            });
+        };
+        match fate {
+            Fate::Refuse(status) => reply(Reply::error(status, "as the test wants it"), Bytes::new()),
+            _ => service.handle(request, data, Box::new(reply)),
+        }
+    }
+
     fn allocate(&self, volume: VolumeId, epoch: Epoch, indexes: Vec<u32>) -> Result<Vec<ChunkInfo>, AllocError> {
         self.check_epoch(volume, epoch)?;
         let nodes = self.nodes();
@@ -709,35 +751,15 @@ impl Cluster for TestLinks {
         let rt = world.0.rt.clone();
         rt.clone().spawn(async move {
             rt.sleep(arrival.saturating_sub(rt.now())).await;
-            let rule = world.0.rule.borrow().clone();
-            let fate = rule.map_or(Fate::Deliver, |rule| rule(gateway, node, &request));
-            let service = {
-                let nodes = world.0.nodes.borrow();
-                let n = &nodes[&node];
-                if n.hung || fate == Fate::Hold {
-                    return;
-                }
-                let reached = n.life == life && !world.0.cut_off.borrow().contains(&gateway) && fate != Fate::Lose;
-                n.services.get(usize::from(core)).filter(|_| reached).cloned()
-            };
-            let Some(service) = service else { return done(Err(LinkDown("the node is away".into()))) };
-            let back = world.clone();
-            let reply = move |reply: Reply, data: Bytes| {
-                let data = if fate == Fate::Garble { garbled(&data) } else { data };
-                let rt = back.0.rt.clone();
-                rt.clone().spawn(async move {
-                    let slow = if let Fate::Slow(ms) = fate { Duration::from_millis(ms) } else { Duration::ZERO };
-                    rt.sleep(Duration::from_micros(10 + back.below(200)) + slow).await;
-                    let lost = fate == Fate::LoseAnswer
-                        || back.0.cut_off.borrow().contains(&gateway)
-                        || back.0.nodes.borrow()[&node].life != life;
-                    done(if lost { Err(LinkDown("the answer was lost".into())) } else { Ok((reply, data)) });
-                });
-            };
-            match fate {
-                Fate::Refuse(status) => reply(Reply::error(status, "as the test wants it"), Bytes::new()),
-                _ => service.handle(request, data, Box::new(reply)),
+            let there = world.clone();
+            let deliver = move || world.deliver(gateway, (node, core, life), request, data, done);
+            let mut nodes = there.0.nodes.borrow_mut();
+            let n = nodes.get_mut(&node).unwrap();
+            if n.hung && n.life == life {
+                return n.parked.push(Box::new(deliver));
             }
+            drop(nodes);
+            deliver();
         });
     }
 

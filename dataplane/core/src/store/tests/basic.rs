@@ -5,7 +5,7 @@ use crate::store::*;
 use crate::testing::CrashStyle;
 use bytes::Bytes;
 use levee_proto::wire::{BlockKind, Crcs, Scope};
-use levee_proto::{ChunkId, Epoch, Fence, ReplicaId, Seq, Version};
+use levee_proto::{BLOCK_SIZE, ChunkId, Epoch, Fence, ReplicaId, Seq, Version};
 
 #[test]
 fn what_was_written_is_read_and_survives() {
@@ -53,6 +53,31 @@ fn requests_made_together_share_batches() {
         }
     });
     assert!(w.disk.syncs() - syncs <= 2, "{} syncs", w.disk.syncs() - syncs);
+}
+
+#[test]
+fn a_write_that_is_made_again_is_written_once() {
+    let w = World::new(2);
+    let shard = w.open();
+    w.run(&shard, Op::Create(CHUNK, 1)).expect("creates");
+    let before = w.disk.bytes_written();
+    let run_all = |ops: Vec<Op>| {
+        let tickets: Vec<_> = ops.iter().map(|op| op.issue(&shard)).collect();
+        w.rt.block_on(async {
+            for t in tickets {
+                t.await.expect("writes");
+            }
+        });
+        w.disk.bytes_written() - before
+    };
+    let first = run_all(vec![write(1, 0, 64), write(2, 100, 64)]);
+    assert_eq!(run_all(vec![write(1, 0, 64), write(2, 100, 64)]), first, "both are durable");
+    let again = (0..10).flat_map(|_| [write(3, 0, 64), write(4, 100, 64)]).collect();
+    assert!(run_all(again) <= first + 2 * 64 * BLOCK_SIZE as u64 + 8 * BLOCK_SIZE as u64, "both are under way");
+    // What an entry is taken away by, it comes back after.
+    let void = Op::Repair { chunk: CHUNK, epoch: 2, version: 1, block: 0, seq: seq(1, 4), to: None };
+    run_all(vec![write(5, 0, 1), void, write(5, 0, 1)]);
+    assert_eq!(shard.entries(CHUNK, 0, Version::MAX, 1, Seq::ZERO).0[0].block, 0);
 }
 
 #[test]
