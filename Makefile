@@ -72,8 +72,11 @@ fuzz-api: build deps ## Ask a meta server all that its OpenAPI description allow
 fuzz-short: build deps
 	scripts/fuzz-api 30
 
-fuzz-ports: build ## Send random and mutated messages to the daemons' ports for a minute each; SEED chooses them
-	$(BIN)/levee-fuzz link --seed $(SEED) --dir $(TARGET)/fuzz-link --base-port 18600 >/dev/null
+fuzz-ports: build ## Send random and mutated messages to the daemons' ports for a minute, all at once; SEED chooses them
+	@base=18600; runs=; failed=0; for port in link admin raft; do \
+		$(BIN)/levee-fuzz $$port --seed $(SEED) --dir $(TARGET)/fuzz-$$port --base-port $$base >/dev/null & \
+		runs="$$runs $$!"; base=$$((base + 100)); done; \
+	for run in $$runs; do wait $$run || failed=1; done; exit $$failed
 
 dashboard-test: build deps ## Look at the dashboard of a small cluster with a headless browser
 	scripts/dashboard-test

@@ -227,6 +227,15 @@ impl Cluster {
         found.with_context(|| format!("the cluster's layout names no port of {node}"))
     }
 
+    /// The ports of all meta servers.
+    pub fn meta_ports(&self) -> Result<Vec<u16>> {
+        let layout = std::fs::read(self.dir.join("cluster.json")).context("cannot read the cluster's layout")?;
+        let layout: Value = serde_json::from_slice(&layout)?;
+        let ports = layout["metas"].as_array().into_iter().flatten();
+        let ports = ports.map(|meta| u16::try_from(meta["port"].as_u64()?).ok());
+        ports.collect::<Option<_>>().context("the cluster's layout names no ports")
+    }
+
     pub fn daemons(&self) -> Result<Vec<Daemon>> {
         daemons_of(&self.dir)
     }

@@ -41,14 +41,21 @@ pub fn get(port: u16, path: &str) -> Result<Value> {
 
 /// Any request, to `host:port`; each step takes at most `timeout`.
 pub fn ask(address: &str, method: &str, path: &str, body: &str, timeout: Duration) -> Result<Answer> {
+    ask_with(address, &format!("{method} {path}"), &[], body.as_bytes(), timeout)
+}
+
+/// The same with headers. `what`: method and path.
+pub fn ask_with(address: &str, what: &str, headers: &[(&str, &str)], body: &[u8], timeout: Duration) -> Result<Answer> {
     let address = address.to_socket_addrs()?.next().context("no address")?;
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     stream.set_nodelay(true)?;
     // Of HTTP 1.0 an answer is in one piece and ends with the connection.
-    let head = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-    stream.write_all(head.as_bytes())?;
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let length = body.len();
+    let head = format!("{what} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat())?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
     parse(&answer)

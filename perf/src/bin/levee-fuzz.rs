@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use levee_perf::faults::interrupt;
-use levee_perf::fuzz::{FuzzOptions, Report, link, run};
+use levee_perf::fuzz::{FuzzOptions, Report, admin, link, raft, run};
 
 /// Starts a cluster of its own and sends random and mutated messages, chosen by a seed, to one kind of its ports.
 ///
@@ -25,7 +25,14 @@ struct Cli {
 enum Port {
     /// The port at which daemons reach each other's copies
     Link(Options),
+    /// The port at which operators ask a storage daemon
+    Admin(Options),
+    /// The meta servers, as another one would speak to them; there are three
+    Raft(Options),
 }
+
+/// Meta servers that speak to each other.
+const GROUP: usize = 3;
 
 #[derive(Args)]
 struct Options {
@@ -75,5 +82,7 @@ fn fuzz(cli: Cli) -> Result<Report> {
     interrupt::install()?;
     match cli.port {
         Port::Link(options) => run(&options.into(), link::LinkPort::open),
+        Port::Admin(options) => run(&options.into(), admin::AdminPort::open),
+        Port::Raft(options) => run(&FuzzOptions { metas: GROUP, ..options.into() }, raft::RaftPort::open),
     }
 }

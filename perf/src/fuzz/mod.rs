@@ -6,9 +6,12 @@
 //!
 //! A [`Port`] knows how to attack one kind of port; everything else is here.
 
+pub mod admin;
 mod bystander;
 pub mod bytes;
 pub mod link;
+mod mutate;
+pub mod raft;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
