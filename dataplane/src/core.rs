@@ -265,7 +265,7 @@ impl Core {
     }
 
     async fn join(&self, cluster: [u8; 16], me: Caller, ids: BTreeMap<usize, DiskId>) -> Result<(), String> {
-        let replicas = Replicas::new(GlommioRuntime::new(), self.shards.in_service(&ids));
+        let replicas = Replicas::new(GlommioRuntime, self.shards.in_service(&ids));
         let service = Rc::new(ReplicaLink(replicas.clone()));
         let Caller { node, core, .. } = me;
         let listen = self.config.listen.to_string();

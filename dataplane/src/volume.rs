@@ -109,7 +109,7 @@ impl Volume {
         options: ServeOptions,
         news: async_channel::Sender<()>,
     ) -> Volume {
-        let rt = GlommioRuntime::new();
+        let rt = GlommioRuntime;
         let cluster = VolumeLinks { links, volume: opened.name.clone(), epoch: opened.epoch };
         // Nobody uses one without a socket: it is open for its copies' sake.
         let gateway_options = Options { scrub_at_once: options.socket.is_none(), ..Options::default() };

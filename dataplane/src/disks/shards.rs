@@ -129,7 +129,7 @@ pub type Place = (usize, u16);
 impl Shards {
     /// Recovers this core's shards. One that cannot be is out of service; the others go on.
     pub async fn open(disks: Vec<(PathBuf, Option<Superblock>)>, core: u16, cores: usize) -> Shards {
-        let shards = Shards { rt: GlommioRuntime::new(), core, cores, disks: RefCell::default() };
+        let shards = Shards { rt: GlommioRuntime, core, cores, disks: RefCell::default() };
         for (position, (path, superblock)) in disks.into_iter().enumerate() {
             let disk = shards.open_disk(path, superblock).await;
             shards.disks.borrow_mut().insert(position, Rc::new(disk));
@@ -156,7 +156,7 @@ impl Shards {
             disk.close().await;
             return Err(why);
         }
-        let capacity = disk.report(self.rt.now()).capacity;
+        let capacity = disk.report().capacity;
         self.disks.borrow_mut().insert(position, disk);
         Ok(capacity)
     }
@@ -236,7 +236,7 @@ impl Shards {
             let standing = disk.mine[&number].standing.borrow();
             let Some((_, watched)) = standing.shard.as_ref().filter(|_| standing.out.is_none()) else { continue };
             let (watched, last) = (watched.clone(), disk.superblock.as_ref().map(last_block).unwrap_or_default());
-            if watched.watch().failed().is_none() && watched.watch().oldest(self.rt.now()) < PROBE_EVERY {
+            if watched.watch().failed().is_none() && watched.oldest() < PROBE_EVERY {
                 glommio::spawn_local(async move { watched.probe(last).await }).detach();
             }
         }
@@ -284,7 +284,7 @@ impl Shards {
 
     /// How the core's share of each disk does.
     pub fn report(&self) -> BTreeMap<usize, DiskShare> {
-        self.disks.borrow().iter().map(|(position, disk)| (*position, disk.report(self.rt.now()))).collect()
+        self.disks.borrow().iter().map(|(position, disk)| (*position, disk.report())).collect()
     }
 
     /// What the core's replicas on a disk take: those of chunks from `from` on, by chunk, at most `max`.
@@ -326,7 +326,7 @@ impl Slot {
         let standing = &mut *self.standing.borrow_mut();
         let (shard, disk) = standing.shard.as_ref().filter(|_| standing.out.is_none())?;
         let watch = disk.watch();
-        let stalled = watch.oldest(now) > STALLED;
+        let stalled = disk.oldest() > STALLED;
         if stalled {
             watch.fail(&format!("an operation has not completed for {} seconds", STALLED.as_secs()));
         }
@@ -354,9 +354,10 @@ impl Slot {
         !attempts.under_way && !busy && attempts.due.is_some_and(|due| due <= now)
     }
 
-    fn report(&self, number: u16, now: Duration) -> ShardReport {
+    fn report(&self, number: u16) -> ShardReport {
         let standing = self.standing.borrow();
-        let watch = standing.shard.as_ref().map(|(_, disk)| disk.watch());
+        let disk = standing.shard.as_ref().map(|(_, disk)| disk);
+        let watch = disk.map(DaemonDisk::watch);
         let load = match standing.out.is_none() {
             true => self.rates.get().load(),
             false => Load::default(),
@@ -367,15 +368,15 @@ impl Slot {
             totals: watch.map(Watch::totals).unwrap_or_default(),
             in_service: standing.out.is_none(),
             usage: standing.shard.as_ref().map(|(shard, _)| shard.usage()),
-            oldest_io: watch.map(|w| w.oldest(now)).unwrap_or_default(),
+            oldest_io: disk.map(DaemonDisk::oldest).unwrap_or_default(),
             read_errors: watch.map(Watch::read_errors).unwrap_or_default(),
         }
     }
 }
 
 impl DiskOfCore {
-    fn report(&self, now: Duration) -> DiskShare {
-        let shards: Vec<_> = self.mine.iter().map(|(number, slot)| slot.report(*number, now)).collect();
+    fn report(&self) -> DiskShare {
+        let shards: Vec<_> = self.mine.iter().map(|(number, slot)| slot.report(*number)).collect();
         let sum = |of: fn(&Usage) -> u64| shards.iter().filter_map(|s| s.usage.as_ref().map(of)).sum();
         let lasting = |slot: &&Slot| slot.attempts.borrow().lasting;
         let failed = self.mine.values().filter(lasting).find_map(|slot| slot.standing.borrow().out.clone());
@@ -426,8 +427,8 @@ async fn recover(
     number: u16,
 ) -> Result<(DaemonShard, DaemonDisk, RecoveryReport), String> {
     let disk = GlommioDisk::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
-    let disk = Watched::new(disk, GlommioRuntime::new());
-    let opened = Shard::open(disk.clone(), GlommioRuntime::new(), superblock, number, Options::default()).await;
+    let disk = Watched::new(disk, GlommioRuntime);
+    let opened = Shard::open(disk.clone(), GlommioRuntime, superblock, number, Options::default()).await;
     let (shard, report) = opened.map_err(|e| e.to_string())?;
     Ok((shard, disk, report))
 }
@@ -472,7 +473,11 @@ mod tests {
     }
 
     fn live(shards: &Shards) -> (DaemonShard, DaemonDisk) {
-        let disk = shards.disks.borrow()[&0].clone();
+        live_of(shards, 0)
+    }
+
+    fn live_of(shards: &Shards, position: usize) -> (DaemonShard, DaemonDisk) {
+        let disk = shards.disks.borrow()[&position].clone();
         let standing = disk.mine[&0].standing.borrow();
         let (shard, disk) = standing.shard.as_ref().unwrap();
         (shard.clone(), disk.clone())
@@ -518,6 +523,33 @@ mod tests {
             until_due(&shards).await;
             assert!(!disk.watch().is_busy());
             assert!(shards.try_again((0, 0)).await);
+            shards.close().await;
+        });
+    }
+
+    /// Its operations are as old as they are, by whichever clock the core looks at them.
+    #[test]
+    fn a_disk_that_is_added_or_taken_back_late_is_not_given_up_for_what_it_is_doing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("late");
+        crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1 }).unwrap();
+        let superblock = OwnedDisk::open(&path).map_err(|e| e.why).unwrap().superblock;
+        test(move |shards| async move {
+            // The daemon has been up for longer than any operation may take.
+            assert!(shards.rt.now() > STALLED);
+            shards.add(1, path, superblock).await.unwrap();
+            live(&shards).1.watch().fail("a test");
+            assert!(shards.look());
+            until_due(&shards).await;
+            assert!(shards.try_again((0, 0)).await);
+            for position in [0, 1] {
+                let (_, disk) = live_of(&shards, position);
+                let reading = disk.clone();
+                let read = glommio::spawn_local(async move { reading.probe(0).await });
+                assert!(disk.watch().is_busy() && !shards.look(), "it is read");
+                read.await;
+                assert!(disk.watch().failed().is_none());
+            }
             shards.close().await;
         });
     }

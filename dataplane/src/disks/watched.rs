@@ -73,8 +73,8 @@ impl Watch {
         self.0.operations.borrow().all.iter().any(Option::is_some)
     }
 
-    /// Age of the oldest operation that has not ended.
-    pub fn oldest(&self, now: Duration) -> Duration {
+    /// `now`: by the clock that the operations' beginnings were noted by; only [`Watched`] knows which.
+    fn oldest(&self, now: Duration) -> Duration {
         let slots = self.0.operations.borrow();
         let ages = slots.all.iter().flatten().map(|op| now.saturating_sub(op.since));
         ages.max().unwrap_or_default()
@@ -168,6 +168,11 @@ impl<D: Disk, R: Runtime> Watched<D, R> {
 
     pub fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    /// Age of the oldest operation that has not ended.
+    pub fn oldest(&self) -> Duration {
+        self.watch.oldest(self.rt.now())
     }
 
     /// Finds out whether the disk still answers, and reaches to `pos`. A file that was cut short would grow again with the
