@@ -52,7 +52,7 @@ pub use prune::Pruning;
 pub use record::{CommitPoint, NewReplica, Seal};
 pub use recovery::RecoveryReport;
 pub use shard::{Options, ReplicaBytes, Shard, Usage};
-pub use superblock::{FORMAT_VERSION, Superblock, claim, format, format_as, read_superblock};
+pub use superblock::{BadCopy, FORMAT_VERSION, Superblock, claim, format, format_as, mend_superblock, read_superblock};
 pub use tally::Tally;
 pub use tickets::Ticket;
 

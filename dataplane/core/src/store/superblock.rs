@@ -15,6 +15,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// Version of the on-disk format that this build writes, and the newest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"LEVEEDSK";
+/// Where the copies are.
+const COPIES: [u64; 2] = [0, BLOCK as u64];
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -135,17 +137,20 @@ impl Superblock {
         out
     }
 
-    fn decode(block: &[u8]) -> Result<Superblock, FormatError> {
-        let (raw, _) = Raw::read_from_prefix(block).map_err(|_| FormatError::Damaged)?;
+    fn decode(block: &[u8]) -> Result<Superblock, Flaw> {
+        let damaged = Flaw { error: FormatError::Damaged, sealed: false };
+        let Ok((raw, _)) = Raw::read_from_prefix(block) else { return Err(damaged) };
         if raw.magic != MAGIC {
-            return Err(FormatError::NotLevee);
+            return Err(Flaw { error: FormatError::NotLevee, sealed: false });
         }
+        let sealed = raw.crc.get() == layout::crc_before_last_word(raw.as_bytes());
         // Before the CRC: a newer version may have another layout.
         if raw.version.get() > FORMAT_VERSION {
-            return Err(FormatError::NewerVersion { found: raw.version.get(), supported: FORMAT_VERSION });
+            let error = FormatError::NewerVersion { found: raw.version.get(), supported: FORMAT_VERSION };
+            return Err(Flaw { error, sealed });
         }
-        if raw.crc.get() != layout::crc_before_last_word(raw.as_bytes()) {
-            return Err(FormatError::Damaged);
+        if !sealed {
+            return Err(damaged);
         }
         let sb = Superblock {
             disk_uuid: raw.disk_uuid,
@@ -158,7 +163,7 @@ impl Superblock {
             segments: raw.segments.get(),
             sequence: raw.sequence.get(),
         };
-        if sb.is_sound() { Ok(sb) } else { Err(FormatError::Damaged) }
+        if sb.is_sound() { Ok(sb) } else { Err(damaged) }
     }
 
     /// Whether the shards lie within the disk and their numbers within what the code can count.
@@ -191,7 +196,7 @@ pub async fn format<D: Disk>(disk: &D, size: u64, shards: u16, uuid: [u8; 16]) -
 
 /// As [`format`], with the layout given.
 pub async fn format_as<D: Disk>(disk: &D, sb: &Superblock) -> Result<(), FormatError> {
-    for pos in [0, BLOCK as u64] {
+    for pos in COPIES {
         layout::write_block(disk, pos, &[]).await.map_err(io_error("clearing the old superblock"))?;
     }
     disk.sync().await.map_err(io_error("clearing the old superblock"))?;
@@ -204,29 +209,84 @@ pub async fn format_as<D: Disk>(disk: &D, sb: &Superblock) -> Result<(), FormatE
 }
 
 async fn write_both<D: Disk>(disk: &D, sb: &Superblock) -> io::Result<()> {
-    for pos in [0, BLOCK as u64] {
-        layout::write_block(disk, pos, &sb.encode()).await?;
-        disk.sync().await?;
+    for pos in COPIES {
+        write_copy(disk, pos, sb).await?;
     }
     Ok(())
 }
 
-/// Reads what a disk is. Of two whole copies the later counts; one is enough.
+async fn write_copy<D: Disk>(disk: &D, pos: u64, sb: &Superblock) -> io::Result<()> {
+    layout::write_block(disk, pos, &sb.encode()).await?;
+    disk.sync().await
+}
+
+/// Why a copy of the superblock is none.
+struct Flaw {
+    error: FormatError,
+    /// Its CRC holds all the same, so that what it says was meant.
+    sealed: bool,
+}
+
+impl Flaw {
+    fn is_newer(&self) -> bool {
+        matches!(self.error, FormatError::NewerVersion { .. })
+    }
+}
+
+type Copies = [Result<Superblock, Flaw>; 2];
+
+async fn read_copy<D: Disk>(disk: &D, pos: u64) -> Result<Superblock, Flaw> {
+    match disk.read(pos, BLOCK).await {
+        Ok(block) => Superblock::decode(&block),
+        Err(e) => Err(Flaw { error: io_error("reading the superblock")(e), sealed: false }),
+    }
+}
+
+async fn read_copies<D: Disk>(disk: &D) -> Copies {
+    [read_copy(disk, COPIES[0]).await, read_copy(disk, COPIES[1]).await]
+}
+
+/// Of two whole copies the later counts; one is enough, unless the other one is surely of a newer version.
+fn choose(copies: &Copies) -> Result<Superblock, FormatError> {
+    match copies {
+        [Ok(a), Ok(b)] => Ok(if b.sequence > a.sequence { b } else { a }.clone()),
+        [Ok(_), Err(newer)] | [Err(newer), Ok(_)] if newer.is_newer() && newer.sealed => Err(newer.error.clone()),
+        [Ok(sb), Err(_)] | [Err(_), Ok(sb)] => Ok(sb.clone()),
+        [Err(newer), _] | [_, Err(newer)] if newer.is_newer() => Err(newer.error.clone()),
+        [Err(Flaw { error: FormatError::NotLevee, .. }), Err(flaw)] | [Err(flaw), Err(_)] => Err(flaw.error.clone()),
+    }
+}
+
+/// Reads what a disk is.
 pub async fn read_superblock<D: Disk>(disk: &D) -> Result<Superblock, FormatError> {
-    let mut copies = Vec::new();
-    for pos in [0, BLOCK as u64] {
-        copies.push(match disk.read(pos, BLOCK).await {
-            Ok(block) => Superblock::decode(&block),
-            Err(e) => Err(io_error("reading the superblock")(e)),
-        });
+    choose(&read_copies(disk).await)
+}
+
+/// A copy of the superblock that was not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadCopy {
+    /// Bytes from the start of the disk.
+    pub pos: u64,
+    pub why: String,
+    /// Why it still is so, if it could not be written anew.
+    pub stays: Option<String>,
+}
+
+/// Reads what a disk is, and writes the copy anew that is damaged, lost or behind: with one copy the disk is one bad block away from
+/// being nobody's. Only its owner may do so.
+pub async fn mend_superblock<D: Disk>(disk: &D) -> Result<(Superblock, Option<BadCopy>), FormatError> {
+    let copies = read_copies(disk).await;
+    let sb = choose(&copies)?;
+    for (copy, pos) in copies.into_iter().zip(COPIES) {
+        let why = match copy {
+            Ok(copy) if copy == sb => continue,
+            Ok(_) => "it is behind the other one".to_string(),
+            Err(flaw) => flaw.error.to_string(),
+        };
+        let stays = write_copy(disk, pos, &sb).await.err().map(|e| e.to_string());
+        return Ok((sb, Some(BadCopy { pos, why, stays })));
     }
-    let (first, second) = (copies.remove(0), copies.remove(0));
-    match (first, second) {
-        (Ok(a), Ok(b)) => Ok(if b.sequence > a.sequence { b } else { a }),
-        (Err(e @ FormatError::NewerVersion { .. }), _) | (_, Err(e @ FormatError::NewerVersion { .. })) => Err(e),
-        (Ok(sb), Err(_)) | (Err(_), Ok(sb)) => Ok(sb),
-        (Err(FormatError::NotLevee), Err(e)) | (Err(e), Err(_)) => Err(e),
-    }
+    Ok((sb, None))
 }
 
 /// Records that a cluster owns the disk, and under which id. Repeating the same claim does nothing;

@@ -12,6 +12,8 @@ use std::path::Path;
 /// How a Levee disk begins, and where it says for how many cores: see docs/disk-format.md.
 const MAGIC: &[u8] = b"LEVEEDSK";
 const SHARES_AT: std::ops::Range<usize> = 76..78;
+/// Copies of that, a block each.
+const SUPERBLOCKS: usize = 2;
 
 /// What was found at the beginning of a disk.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,9 +87,11 @@ fn content(path: &Path, metadata: &Metadata) -> io::Result<Content> {
     Ok(classify(&head[..read]))
 }
 
+/// Either of the two superblocks is enough: the daemon writes the other one anew.
 fn classify(head: &[u8]) -> Content {
-    if head.starts_with(MAGIC) && head.len() >= SHARES_AT.end {
-        return Content::Levee(u16::from_le_bytes([head[SHARES_AT.start], head[SHARES_AT.start + 1]]));
+    let superblock = |copy: &&[u8]| copy.starts_with(MAGIC) && copy.len() >= SHARES_AT.end;
+    if let Some(copy) = head.chunks(BLOCK_SIZE).take(SUPERBLOCKS).find(superblock) {
+        return Content::Levee(u16::from_le_bytes([copy[SHARES_AT.start], copy[SHARES_AT.start + 1]]));
     }
     if head.iter().all(|byte| *byte == 0) { Content::Nothing } else { Content::Something }
 }
@@ -117,5 +121,11 @@ mod tests {
         assert_eq!(classify(&head), Content::Levee(2));
         head[0] = b'X';
         assert_eq!(classify(&head), Content::Something);
+        let second = [[0; 4096], [0; 4096]].concat();
+        assert_eq!(classify(&second), Content::Nothing);
+        let mut second = second;
+        second[4096..4104].copy_from_slice(MAGIC);
+        second[4096 + 76] = 2;
+        assert_eq!(classify(&second), Content::Levee(2), "the first one is lost");
     }
 }
