@@ -20,7 +20,8 @@ pub trait Disk: 'static {
     /// A buffer of `len` bytes of undefined content.
     fn alloc(&self, len: usize) -> Self::WriteBuf;
 
-    /// Writes the whole buffer. Durable only after a later [`Disk::sync`].
+    /// Writes the whole buffer. Durable only after a later [`Disk::sync`]. One that [lacks space](is_no_space) may have been done in part; nothing
+    /// is wrong with the disk then, and the same may be written again.
     fn write(&self, pos: u64, buf: Self::WriteBuf) -> impl Future<Output = io::Result<()>>;
 
     /// Reads `len` bytes. Fails if they reach beyond the end, or if any of them cannot be read: which, is found out by reading
@@ -29,6 +30,11 @@ pub trait Disk: 'static {
 
     /// Whether the disk as a whole has failed: an error of a read then says nothing of what was to be read.
     fn has_failed(&self) -> bool {
+        false
+    }
+
+    /// Whether what lies below may run out of room for what was never written: see [`is_no_space`].
+    fn is_thin(&self) -> bool {
         false
     }
 
@@ -42,6 +48,12 @@ pub trait Disk: 'static {
             self.sync().await
         }
     }
+}
+
+/// Whether an operation failed because what lies below the disk has no more room: a file in a file system that is full, or a device
+/// that is given out only as it is written.
+pub fn is_no_space(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Time and tasks of one executor.

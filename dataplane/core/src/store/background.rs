@@ -31,7 +31,7 @@ pub async fn run<D: Disk, R: Runtime>(inner: Rc<Inner<D, R>>) {
         let changed = inner.background.listen();
         let (action, unblocked) = {
             let s = &mut *inner.state.borrow_mut();
-            (decide(s), s.may_open())
+            (decide(s, inner.rt.now()), s.may_open())
         };
         if unblocked {
             // The log may be waiting for a segment that has just become free.
@@ -51,7 +51,7 @@ pub async fn run<D: Disk, R: Runtime>(inner: Rc<Inner<D, R>>) {
             }
             Action::FreeOld => Ok(()),
             Action::Idle => {
-                changed.await;
+                idle(&inner, changed).await;
                 Ok(())
             }
             Action::Stop => return,
@@ -62,7 +62,16 @@ pub async fn run<D: Disk, R: Runtime>(inner: Rc<Inner<D, R>>) {
     }
 }
 
-fn decide(s: &mut State) -> Action {
+/// Waits for a change, or until it is worth looking for room below the disk again.
+async fn idle<D: Disk, R: Runtime>(inner: &Inner<D, R>, changed: impl Future<Output = ()>) {
+    let is_starved = inner.state.borrow().segments.is_starved();
+    match is_starved {
+        true => _ = timeout(&inner.rt, Duration::from_millis(NO_SPACE_PAUSE_MS), changed).await,
+        false => changed.await,
+    }
+}
+
+fn decide(s: &mut State, now: Duration) -> Action {
     if s.failed.is_some() || s.stopping {
         return Action::Stop;
     }
@@ -70,7 +79,8 @@ fn decide(s: &mut State) -> Action {
     if s.checkpoint.requested > s.checkpoint.served {
         return Action::Checkpoint;
     }
-    if s.segments.ready() < READY_SEGMENTS
+    if s.wants_ready()
+        && s.may_zero(now)
         && let Some(segment) = s.segments.take_unused()
     {
         return Action::Zero(segment);

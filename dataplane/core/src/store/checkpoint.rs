@@ -16,7 +16,7 @@ use super::limits::*;
 use super::record::{NewReplica, Seal};
 use super::root::{LogPosition, MAX_CHECKPOINT_SEGMENTS, Root};
 use super::shard::Inner;
-use crate::ports::{Disk, Runtime};
+use crate::ports::{Disk, Runtime, is_no_space};
 use levee_proto::wire::BlockKind;
 use levee_proto::{BLOCKS_PER_CHUNK, ChunkId, ConfigNo, Epoch, Fence, ReplicaId, Seq, Version, VolumeId};
 use std::io;
@@ -96,6 +96,8 @@ pub enum Outcome {
 struct Writer {
     number: u64,
     segments: Vec<u32>,
+    /// Those among them that were never written before.
+    fresh: Vec<u32>,
     /// Into the last segment.
     offset: u32,
     pieces: u32,
@@ -109,8 +111,15 @@ pub async fn write<D: Disk, R: Runtime>(inner: &Inner<D, R>) -> io::Result<Outco
         let s = inner.state.borrow();
         (s.position(), s.checkpoint.number + 1, s.checkpoint.log_bytes)
     };
-    let mut w = Writer { number, segments: Vec::new(), offset: 0, pieces: 0, first_entries: 0, len: 0 };
-    let outcome = write_pieces(inner, &mut w).await?;
+    let mut w =
+        Writer { number, segments: Vec::new(), fresh: Vec::new(), offset: 0, pieces: 0, first_entries: 0, len: 0 };
+    let outcome = match write_pieces(inner, &mut w).await {
+        Err(e) if is_no_space(&e) => {
+            inner.starve(&w.fresh, &e);
+            Outcome::NoRoom
+        }
+        done => done?,
+    };
     if outcome == Outcome::NoRoom {
         inner.state.borrow_mut().segments.release_checkpoint(&w.segments);
         return Ok(outcome);
@@ -309,8 +318,9 @@ impl Writer {
             if s.segments.free() == 0 {
                 s.segments.drop_retained();
             }
-            let Some((segment, _)) = s.segments.take_free() else { return Ok(Outcome::NoRoom) };
+            let Some((segment, fresh)) = s.segments.take_free() else { return Ok(Outcome::NoRoom) };
             s.segments.use_for_checkpoint(segment);
+            self.fresh.extend(fresh.then_some(segment));
             segment
         };
         self.segments.push(segment);

@@ -77,7 +77,9 @@ pub const LOW_FREE_SEGMENTS: u32 = 3;
 /// See [`LOW_FREE_SEGMENTS`].
 pub const LOW_FREE_FRACTION: u32 = 64;
 /// Zeroed segments kept ready.
-pub const READY_SEGMENTS: usize = 2;
+pub const READY_SEGMENTS: u32 = 2;
+/// Between two attempts to write where nothing was written before, while there is no room for that below the disk.
+pub const NO_SPACE_PAUSE_MS: u64 = 1000;
 /// One write of zeros.
 pub const ZERO_STEP: usize = 1 << 20;
 

@@ -11,9 +11,10 @@ use super::limits::*;
 use super::queue::Batch;
 use super::shard::Inner;
 use super::state::{OpenSegment, State};
-use crate::ports::{Disk, Runtime};
+use crate::ports::{Disk, Runtime, is_no_space};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 use zerocopy::IntoBytes;
 
 enum Step {
@@ -30,7 +31,7 @@ pub async fn run<D: Disk, R: Runtime>(inner: Rc<Inner<D, R>>) {
         let step = next_step(&mut inner.state.borrow_mut());
         let result = match step {
             Step::Write(batch, open, id) => {
-                let result = write(&inner, &batch, open, id).await;
+                let result = write_with_patience(&inner, &batch, open, id).await;
                 result.map(|len| finish(&inner, batch, open, len))
             }
             Step::Zero(segment) => inner.zero(segment).await,
@@ -98,6 +99,25 @@ fn open_segment(s: &mut State, segment: u32) {
     s.next_generation += 1;
 }
 
+/// Writes a batch, as soon as there is room for it below the disk. It stays the same at the same place: whatever was written of it
+/// before is written over.
+async fn write_with_patience<D: Disk, R: Runtime>(
+    inner: &Inner<D, R>,
+    batch: &Batch,
+    open: OpenSegment,
+    id: BatchId,
+) -> io::Result<u32> {
+    loop {
+        match write(inner, batch, open, id).await {
+            Err(e) if is_no_space(&e) && !inner.state.borrow().closing => {
+                tracing::warn!(shard = inner.geometry.shard, "writing the log waits for room below the disk: {e}");
+                inner.rt.sleep(Duration::from_millis(NO_SPACE_PAUSE_MS)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Writes and syncs a batch; returns its length in the segment.
 async fn write<D: Disk, R: Runtime>(
     inner: &Inner<D, R>,
@@ -163,8 +183,36 @@ fn finish<D: Disk, R: Runtime>(inner: &Inner<D, R>, batch: Batch, open: OpenSegm
 }
 
 impl<D: Disk, R: Runtime> Inner<D, R> {
-    /// Writes a segment with zeros, so that later writes to it need no new extents.
+    /// Writes a segment with zeros, so that later writes to it need no new extents. If there is no room for that below the disk, the
+    /// shard goes on with what it has.
     pub async fn zero(&self, segment: u32) -> io::Result<()> {
+        match self.write_zeros(segment).await {
+            Ok(()) => {
+                let s = &mut *self.state.borrow_mut();
+                if s.segments.is_starved() {
+                    tracing::info!(shard = self.geometry.shard, "there is room below the disk again");
+                    s.checkpoint.no_room = false;
+                }
+                s.segments.zeroed(segment);
+            }
+            Err(e) if is_no_space(&e) => self.starve(&[segment], &e),
+            Err(e) => return Err(e),
+        }
+        self.work.notify();
+        Ok(())
+    }
+
+    /// There is no room below the disk for these segments, which were never written.
+    pub fn starve(&self, segments: &[u32], e: &io::Error) {
+        let s = &mut *self.state.borrow_mut();
+        if !s.segments.is_starved() {
+            tracing::warn!(shard = self.geometry.shard, "no room below the disk, it counts as full: {e}");
+        }
+        segments.iter().for_each(|segment| s.segments.starve(*segment));
+        s.zero_again_at = self.rt.now() + Duration::from_millis(NO_SPACE_PAUSE_MS);
+    }
+
+    async fn write_zeros(&self, segment: u32) -> io::Result<()> {
         let (start, size) = (self.geometry.segment_pos(segment), self.geometry.segment_size as usize);
         let mut done = 0;
         while done < size {
@@ -174,8 +222,6 @@ impl<D: Disk, R: Runtime> Inner<D, R> {
             self.disk.write(start + done as u64, buf).await?;
             done += step;
         }
-        self.state.borrow_mut().segments.zeroed(segment);
-        self.work.notify();
         Ok(())
     }
 

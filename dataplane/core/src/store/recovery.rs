@@ -26,6 +26,7 @@ use crate::ports::Disk;
 use levee_proto::ChunkId;
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 /// What opening a shard found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -349,6 +350,8 @@ fn finish(g: &ShardGeometry, a: Attempt, roots: &[Root], found: &[Found]) -> (St
         next_record,
         checkpoint,
         unreadable: Unreadable::default(),
+        thin: false,
+        zero_again_at: Duration::ZERO,
         log_gap: report.log_gap,
         failed: None,
         closing: false,

@@ -42,6 +42,8 @@ pub struct SegmentTable {
     released: Rc<Cell<bool>>,
     ready: VecDeque<u32>,
     unused: VecDeque<u32>,
+    /// What lies below the disk has no room for segments that are still to be written for the first time: they do not count as free.
+    starved: bool,
     blocks_per_segment: u32,
     live: u64,
     /// Generations below are not needed for replay.
@@ -85,6 +87,7 @@ impl SegmentTable {
             released: Rc::default(),
             ready: VecDeque::new(),
             unused: VecDeque::new(),
+            starved: false,
             blocks_per_segment,
             live: 0,
             replay_from: 0,
@@ -135,11 +138,24 @@ impl SegmentTable {
 
     /// Segments that can be opened, now or after zeroing.
     pub fn free(&self) -> u32 {
-        (self.ready.len() + self.unused.len()) as u32
+        let unused = if self.starved { 0 } else { self.unused.len() };
+        (self.ready.len() + unused) as u32
     }
 
-    pub fn ready(&self) -> usize {
-        self.ready.len()
+    pub fn ready(&self) -> u32 {
+        self.ready.len() as u32
+    }
+
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// There was no room to write the segment for the first time.
+    pub fn starve(&mut self, segment: u32) {
+        self.starved = true;
+        self.set_state(segment, State::Unused);
+        // In their order: after a restart the first ones may have room that later ones have not.
+        self.unused.push_front(segment);
     }
 
     /// Log segments that only a newer checkpoint keeps from being free.
@@ -152,7 +168,10 @@ impl SegmentTable {
     /// A free segment, and whether it has to be written with zeros first.
     pub fn take_free(&mut self) -> Option<(u32, bool)> {
         let taken = self.ready.pop_front().map(|s| (s, false));
-        let taken = taken.or_else(|| self.unused.pop_front().map(|s| (s, true)));
+        let taken = match taken {
+            None if !self.starved => self.unused.pop_front().map(|s| (s, true)),
+            taken => taken,
+        };
         if let Some((s, true)) = taken {
             self.set_state(s, State::Zeroing);
         }
@@ -167,6 +186,7 @@ impl SegmentTable {
     }
 
     pub fn zeroed(&mut self, segment: u32) {
+        self.starved = false;
         self.make_ready(segment);
     }
 
@@ -258,19 +278,39 @@ impl SegmentTable {
         Pin { segment, readers: self.readers.clone(), released: self.released.clone() }
     }
 
+    /// Segments that have been written, or are being written, for the first time.
+    pub fn allocated(&self) -> u32 {
+        self.count() - self.unused.len() as u32
+    }
+
+    /// Segments that there are as far as is known.
+    fn in_play(&self) -> u32 {
+        if self.starved { self.allocated() } else { self.count() }
+    }
+
     /// Segments that only compaction may open.
     pub fn move_reserve(&self) -> u32 {
-        MOVE_RESERVE_SEGMENTS.max(self.count() / MOVE_RESERVE_FRACTION)
+        move_reserve_of(self.in_play())
     }
 
     /// Blocks that may be live: what neither the log's reserve, two checkpoints of `checkpoint`
     /// segments, nor compaction's working space takes.
     pub fn usable_blocks(&self, checkpoint: u32) -> u64 {
-        let fixed = FIXED_RESERVE_SEGMENTS + self.move_reserve();
+        self.usable_of(self.in_play(), checkpoint)
+    }
+
+    /// The same if there were only so many segments.
+    pub fn usable_of(&self, segments: u32, checkpoint: u32) -> u64 {
+        let fixed = FIXED_RESERVE_SEGMENTS + move_reserve_of(segments);
         let reserve = fixed.saturating_add(checkpoint.saturating_mul(2));
-        let segments = u64::from(self.count().saturating_sub(reserve));
+        let segments = u64::from(segments.saturating_sub(reserve));
         segments * u64::from(self.blocks_per_segment - 1) * FILL_NUMERATOR / FILL_DENOMINATOR
     }
+}
+
+/// Of so many segments.
+fn move_reserve_of(segments: u32) -> u32 {
+    MOVE_RESERVE_SEGMENTS.max(segments / MOVE_RESERVE_FRACTION)
 }
 
 /// A read in progress.

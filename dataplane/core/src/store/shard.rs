@@ -106,7 +106,8 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         let geometry = superblock.shard(shard_no).ok_or(StoreError::NoSuchShard(shard_no))?;
         let recovered = recovery::recover(&disk, &geometry).await?;
         firm::make_durable(&disk, &geometry, &options, &recovered).await?;
-        let (state, report) = (recovered.state, recovered.report);
+        let (mut state, report) = (recovered.state, recovered.report);
+        state.thin = disk.is_thin();
         let state = RefCell::new(state);
         let (work, background, checkpoints) = (Event::new(), Event::new(), Event::new());
         let inner =

@@ -8,6 +8,7 @@ use super::queue::Queue;
 use super::root::LogPosition;
 use super::segments::SegmentTable;
 use super::unreadable::Unreadable;
+use std::time::Duration;
 
 /// The segment that batches are appended to.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +50,10 @@ pub struct State {
     pub next_record: u64,
     pub checkpoint: CheckpointState,
     pub unreadable: Unreadable,
+    /// What lies below the disk may run out of room.
+    pub thin: bool,
+    /// While there is no room below the disk: when to look again.
+    pub zero_again_at: Duration,
     /// Replicas may have been forgotten: part of the log was lost, now or earlier.
     pub log_gap: bool,
     pub failed: Option<StoreError>,
@@ -90,6 +95,20 @@ impl State {
     /// Free segments that only compaction and checkpoints may use.
     pub fn reserve(&self) -> u32 {
         self.checkpoint_need() + self.segments.move_reserve()
+    }
+
+    /// Whether one more segment should be made ready. Where there may be no room below the disk some day, so many are that the
+    /// shard could do with those that it has: as a shard that is full, it goes on and can be emptied.
+    pub fn wants_ready(&self) -> bool {
+        let (one, promised) =
+            (u64::from(self.segments.blocks()), self.segments.live_blocks() + self.foreground.growth());
+        let enough = || self.segments.usable_of(self.segments.allocated(), self.checkpoint_need());
+        self.segments.ready() < READY_SEGMENTS || (self.thin && promised > 0 && enough() < promised + one)
+    }
+
+    /// Whether to write segments for the first time, as far as is known of the room for them.
+    pub fn may_zero(&self, now: Duration) -> bool {
+        !self.segments.is_starved() || now >= self.zero_again_at
     }
 
     /// Whether foreground requests may open a segment.

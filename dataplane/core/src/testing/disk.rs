@@ -100,6 +100,23 @@ struct Faults {
     /// Operations that still begin before the power fails.
     power: Option<u64>,
     off: bool,
+    space: Option<Space>,
+}
+
+impl Faults {
+    /// Nothing strikes any more; the file system below stays as full as it is.
+    fn clear(&mut self) {
+        *self = Faults { space: self.space.take(), ..Faults::default() };
+    }
+}
+
+/// What may still be written where nothing was written before.
+struct Space {
+    /// Pages.
+    left: u64,
+    /// Pages below have their room.
+    from: u64,
+    taken: BTreeSet<u64>,
 }
 
 /// Counts a fault down; true when it strikes, which disarms it.
@@ -179,7 +196,7 @@ impl MemDisk {
         let s = &mut *self.0.borrow_mut();
         let landed = std::mem::take(&mut s.unsynced);
         let flying = std::mem::take(&mut s.in_flight);
-        s.faults = Faults::default();
+        s.faults.clear();
         if style == CrashStyle::KeepAll {
             return;
         }
@@ -201,7 +218,7 @@ impl MemDisk {
     /// The process dies but the machine lives: completed writes stay, those in flight land or not.
     pub fn kill(&self) {
         let s = &mut *self.0.borrow_mut();
-        s.faults = Faults::default();
+        s.faults.clear();
         for (id, write) in std::mem::take(&mut s.in_flight) {
             if s.rng.one_in(2) {
                 s.land(id, write);
@@ -230,10 +247,18 @@ impl MemDisk {
         self.0.borrow_mut().faults.flip_read = Some(after);
     }
 
+    /// The file system below has room for so many bytes more; what lies below `from` has its room already. `None`: for everything.
+    pub fn limit_space(&self, from: u64, bytes: Option<u64>) {
+        let faults = &mut self.0.borrow_mut().faults;
+        let taken = faults.space.take().map(|space| space.taken).unwrap_or_default();
+        let space = |bytes: u64| Space { left: bytes / PAGE as u64, from: from / PAGE as u64, taken };
+        faults.space = bytes.map(space);
+    }
+
     /// No fault that was armed strikes any more, and nothing stalls.
     pub fn clear_faults(&self) {
         let mut s = self.0.borrow_mut();
-        s.faults = Faults::default();
+        s.faults.clear();
         if let Some(pace) = &mut s.pace {
             pace.stalled_until = Duration::ZERO;
         }
@@ -336,6 +361,10 @@ impl Disk for MemDisk {
     type WriteBuf = Vec<u8>;
     type ReadBuf = Vec<u8>;
 
+    fn is_thin(&self) -> bool {
+        self.0.borrow().faults.space.is_some()
+    }
+
     fn alloc(&self, len: usize) -> Vec<u8> {
         assert_eq!(len % PAGE, 0, "buffers are whole blocks");
         vec![0xa5; len]
@@ -349,16 +378,25 @@ impl Disk for MemDisk {
             s.counts.bytes_written += buf.len() as u64;
             s.next_id += 1;
             let id = s.next_id;
-            s.in_flight.insert(id, Flight { first: pos / PAGE as u64, pages: paged(&buf) });
-            (id, strikes(&mut s.faults.write))
+            let flight = Flight { first: pos / PAGE as u64, pages: paged(&buf) };
+            let fits = s.faults.space.as_mut().is_none_or(|space| space.take(flight.range()));
+            s.in_flight.insert(id, flight);
+            (
+                id,
+                if fits {
+                    strikes(&mut s.faults.write).then_some(io::ErrorKind::Other)
+                } else {
+                    Some(io::ErrorKind::StorageFull)
+                },
+            )
         };
         drop(buf);
         self.delay().await;
         let s = &mut *self.0.borrow_mut();
         let Some(write) = s.in_flight.remove(&id) else { return Err(io::Error::other("disk was reset")) };
-        if fail {
+        if let Some(kind) = fail {
             s.land_torn(&write);
-            return Err(io::Error::other("injected write error"));
+            return Err(io::Error::new(kind, "injected write error"));
         }
         s.land(id, write);
         Ok(())
@@ -397,6 +435,19 @@ impl Disk for MemDisk {
         };
         self.delay().await;
         self.0.borrow_mut().end_sync(&covered, fail)
+    }
+}
+
+impl Space {
+    /// Whether there is room for these pages; they have it from now on.
+    fn take(&mut self, pages: std::ops::Range<u64>) -> bool {
+        let new: Vec<u64> = pages.filter(|page| *page >= self.from && !self.taken.contains(page)).collect();
+        let fits = new.len() as u64 <= self.left;
+        if fits {
+            self.left -= new.len() as u64;
+            self.taken.extend(new);
+        }
+        fits
     }
 }
 

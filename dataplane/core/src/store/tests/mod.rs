@@ -7,6 +7,7 @@ mod damage;
 mod full;
 mod golden;
 mod space;
+mod starved;
 mod superblock;
 mod tail;
 mod unreadable;
