@@ -19,6 +19,7 @@ mod stats;
 mod volume;
 mod watchdog;
 
+pub use crate::control::NotTheNode;
 use crate::control::{Cores, Disks, FromCores};
 use crate::core::CoreConfig;
 use crate::disks::Disk;
@@ -40,13 +41,19 @@ pub fn run(mut args: RunArgs) -> Result<()> {
     abort_on_panic();
     make_absolute(&mut args)?;
     // Held to the end: whoever takes it next knows that this process is dead.
-    let _dir = disks::lock_dir(&args.dir)?;
+    let dir = disks::lock_dir(&args.dir)?;
     control::check(&args)?;
     let (disks, known) = disks::open_all(&args.disk, &args.dir)?;
     let shared = SharedBlocks::new(args.shared_cache);
     let (cores, from_cores, threads) = start_cores(&args, &disks, &shared)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let done = runtime.block_on(control::run(args, Disks::new(disks, known), cores, from_cores, shared));
+    let done = runtime.block_on(control::run(
+        args,
+        Disks::new(disks, known, disks::lock::name(&dir)?),
+        cores,
+        from_cores,
+        shared,
+    ));
     for thread in threads {
         let _ = thread.join();
     }

@@ -1,8 +1,12 @@
 //! `levee-stored`: Levee's storage daemon.
 
 use anyhow::Result;
+use levee_dataplane::NotTheNode;
 use levee_dataplane::args::{Cli, Command};
 use std::process::ExitCode;
+
+/// Exit status of a daemon that was refused, or replaced, because another one is the node.
+const NOT_THE_NODE: u8 = 3;
 
 /// Requests allocate a few small objects and one buffer each: an allocator made for that saves a tenth of the CPU.
 #[global_allocator]
@@ -18,7 +22,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("levee-stored: {e:#}");
-            ExitCode::FAILURE
+            match e.is::<NotTheNode>() {
+                true => NOT_THE_NODE.into(),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

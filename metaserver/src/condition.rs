@@ -89,7 +89,8 @@ mod tests {
             latency_us: *latency_us,
         };
         let links = links.iter().map(link).collect();
-        Heartbeat { incarnation: Uuid::nil(), disks: vec![], volumes: vec![], part: None, deleted: vec![], links }
+        let (volumes, deleted, locks) = (vec![], vec![], vec![]);
+        Heartbeat { incarnation: Uuid::nil(), disks: vec![], volumes, part: None, deleted, links, locks }
     }
 
     fn word(observed: &Observed, node: u32, now: Instant) -> (NodeCondition, String) {

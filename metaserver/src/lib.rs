@@ -29,3 +29,4 @@ pub mod recover;
 mod repair;
 mod request;
 pub mod server;
+mod successor;

@@ -147,6 +147,8 @@ pub const FLAP_WINDOW: Duration = Duration::from_secs(600);
 pub const FLAP_REST: Duration = Duration::from_secs(120);
 /// Returns of a node that are remembered.
 pub const MAX_FLAPS: usize = 32;
+/// For how long it is told that a second daemon with a node's name was refused.
+pub const STRANGER_WORD: Duration = Duration::from_secs(60);
 /// For how long a node's word about its links counts.
 pub const LINK_WORD: Duration = Duration::from_secs(5);
 /// A node is slow when half of the others wait so long for it,

@@ -3,6 +3,7 @@
 //! Whether a node is up is told from its heartbeats alone; what more is known of it is its [condition](crate::condition).
 
 use crate::limits::MAX_FLAPS;
+use crate::successor::Stranger;
 use levee_meta_state::State;
 use levee_proto::api::{
     DiskInfo, DiskUsage, Heartbeat, LinkReport, NodeCondition, NodeInfo, NodeState, VolumeInfo, VolumeReport,
@@ -20,6 +21,8 @@ pub struct Observed {
     pub(crate) nodes: BTreeMap<NodeId, Heard>,
     /// When nodes came back that had been away, the newest last.
     pub(crate) returns: BTreeMap<NodeId, VecDeque<Instant>>,
+    /// The last process that was refused under the name of each node.
+    pub(crate) strangers: BTreeMap<NodeId, Stranger>,
     /// Nodes in bad condition, as of the last look: nothing new is put there if it can be helped.
     troubled: BTreeSet<NodeId>,
 }
@@ -29,6 +32,10 @@ pub(crate) struct Heard {
     pub at: Instant,
     pub disks: BTreeMap<DiskId, DiskUsage>,
     volumes: BTreeMap<VolumeId, VolumeReport>,
+    /// Locks that it holds; none: it does not say.
+    pub locks: BTreeSet<String>,
+    /// Its disks that work.
+    pub holds: BTreeSet<DiskId>,
     /// How it sees the others.
     pub links: BTreeMap<NodeId, LinkReport>,
 }
@@ -41,6 +48,7 @@ impl Observed {
             down_after,
             nodes: BTreeMap::new(),
             returns: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             troubled: BTreeSet::new(),
         }
     }
@@ -52,10 +60,11 @@ impl Observed {
         }
     }
 
-    /// A process of the node has registered; it serves nothing yet.
-    pub fn registered(&mut self, node: NodeId, now: Instant) {
-        let heard = Heard { at: now, disks: BTreeMap::new(), volumes: BTreeMap::new(), links: BTreeMap::new() };
-        self.hear(node, heard, now);
+    /// A process of the node has registered, with these locks and disks; it serves nothing yet.
+    pub fn registered(&mut self, node: NodeId, locks: Vec<String>, holds: BTreeSet<DiskId>, now: Instant) {
+        let locks = locks.into_iter().collect();
+        let (disks, volumes, links) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        self.hear(node, Heard { at: now, disks, volumes, locks, holds, links }, now);
     }
 
     pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Instant) {
@@ -66,6 +75,8 @@ impl Observed {
         }
         let heard = Heard {
             at: now,
+            locks: beat.locks.into_iter().collect(),
+            holds: beat.disks.iter().filter(|d| d.failed.is_none()).map(|d| d.disk).collect(),
             disks: beat.disks.into_iter().map(|d| (d.disk, d)).collect(),
             volumes,
             links: beat.links.into_iter().map(|link| (link.node, link)).collect(),
@@ -95,7 +106,7 @@ impl Observed {
         node.state = self.node_state(node.id, now);
         let (condition, detail) = self.condition(node.id, now);
         node.condition = condition;
-        node.detail = detail.or(node.detail.take());
+        node.detail = detail.or_else(|| self.stranger(node.id, now)).or(node.detail.take());
     }
 
     /// Disks in service that are so full, by what they report, that nothing is to be put on them.
@@ -221,7 +232,11 @@ mod tests {
             let volumes = ids.iter().copied().map(report).collect();
             let part = part.map(|(first, last)| VolumeSpan { first: VolumeId(first), last: VolumeId(last) });
             let (incarnation, disks, deleted, links) = (uuid::Uuid::nil(), vec![], vec![], vec![]);
-            observed.heartbeat(node, Heartbeat { incarnation, disks, volumes, part, deleted, links }, now);
+            observed.heartbeat(
+                node,
+                Heartbeat { incarnation, disks, volumes, part, deleted, links, locks: vec![] },
+                now,
+            );
             observed.nodes[&node].volumes.keys().map(|id| id.0).collect::<Vec<_>>()
         };
         assert_eq!(hear(&[2, 5], Some((0, 5))), [2, 5]);
@@ -239,7 +254,7 @@ mod tests {
         let node = NodeId(1);
         assert_eq!(observed.node_state(node, later(2999)), NodeState::Unknown);
         assert_eq!(observed.node_state(node, later(3000)), NodeState::Down);
-        observed.registered(node, later(4000));
+        observed.registered(node, vec![], BTreeSet::new(), later(4000));
         assert_eq!(observed.node_state(node, later(6999)), NodeState::Up);
         assert_eq!(observed.node_state(node, later(7000)), NodeState::Down);
         observed.enter(1, later(7000));

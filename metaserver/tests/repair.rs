@@ -151,8 +151,9 @@ async fn a_failed_disk_is_given_up_at_once_until_an_operator_says_otherwise() {
 async fn a_disk_that_its_node_runs_without_is_given_up() {
     let group = Group::start(1, &["--repair-after", "1", "--down-after", "3600"]).await;
     let c = group.client(0);
-    let known = c.register(1, 11).await;
-    let without = RegisterNode { disks: vec![], ..node(1, 12) };
+    let locks = vec!["here:dir".to_string()];
+    let known: Registered = c.post("/v1/nodes", &RegisterNode { locks: locks.clone(), ..node(1, 11) }).await.unwrap();
+    let without = RegisterNode { disks: vec![], locks, ..node(1, 12) };
     c.post::<Registered>("/v1/nodes", &without).await.unwrap();
     let dead = until(&c, known.disks[0], DiskState::Dead).await;
     assert!(dead.reason.as_ref().is_some_and(|r| r.contains("without it")), "{dead:?}");

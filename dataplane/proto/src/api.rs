@@ -400,6 +400,9 @@ pub struct Heartbeat {
     /// The other nodes, as this one sees them.
     #[serde(default)]
     pub links: Vec<LinkReport>,
+    /// As in [`RegisterNode::locks`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -56,6 +56,7 @@ impl Control {
             return Err(conflict(format!("disk {} cannot be used", ask.path)));
         };
         let uuid = Uuid::from_bytes(superblock.disk_uuid);
+        let missing = self.make_way(uuid, &ask.path).await?;
         let position = self.disks.borrow_mut().next_position();
         let added = self.bring_in(position, disk, superblock).await;
         match added {
@@ -66,12 +67,28 @@ impl Control {
             Err(problem) => {
                 warn!("disk {} was not added: {problem}", ask.path);
                 self.let_go(position).await;
+                if let Some(missing) = missing {
+                    self.disks.borrow_mut().insert(position, missing);
+                }
                 // It may have heard of the disk.
                 if let Err(e) = self.register_again().await {
                     warn!("the cluster was not told that disk {} is gone again: {e}", ask.path);
                 }
                 Err(problem)
             }
+        }
+    }
+
+    /// A disk that was missing may come back, wherever it is now. One that is here already is not added again: it was copied.
+    async fn make_way(&self, uuid: Uuid, path: &str) -> Outcome<Option<Disk>> {
+        let Some(position) = self.disks.borrow().position_of(uuid) else { return Ok(None) };
+        let here = self.disks.borrow().get(position).filter(|disk| !is_missing(disk)).map(|disk| disk.path.clone());
+        match here {
+            Some(other) => {
+                let other = other.display();
+                Err(conflict(format!("disk {path} is a copy of {other}, which is in use: format it anew to use it")))
+            }
+            None => Ok(self.let_go(position).await),
         }
     }
 
@@ -96,7 +113,7 @@ impl Control {
             ));
         }
         let disks = self.disks.borrow();
-        if disks.paths().values().any(|p| p == path) {
+        if disks.used_paths().any(|p| p == path) {
             return Err(conflict(format!(
                 "disk {} is one of this daemon's already: remove it first to put another in its place",
                 ask.path
@@ -115,9 +132,7 @@ impl Control {
         let class = ask.class;
         let take = move || -> anyhow::Result<Disk> {
             format.as_ref().map(disks::make_disk).transpose()?;
-            let mut disk = Disk::open(&DiskArg { path, class }, &disks::KnownDisks::default())?;
-            disk.added = true;
-            Ok(disk)
+            Disk::take(&DiskArg { path, class })
         };
         let taken = tokio::task::spawn_blocking(take).await;
         let failed = |e: String| conflict(format!("disk {} cannot be added: {e}", ask.path));
@@ -187,7 +202,8 @@ impl Control {
                 "the cluster was not told that disk {path} is gone: {problem}; it hears so at the daemon's next start"
             );
         }
-        let note = self.is_named(&disk.path).then(|| {
+        let note = self.named_in_vain(&disk.path).map(|path| {
+            let path = path.display();
             format!(
                 "the daemon was started with --disk {path}: take that off its command line or out of its configuration"
             )
@@ -195,14 +211,18 @@ impl Control {
         Ok(RemovedDisk { disk: id, path, note })
     }
 
-    fn is_named(&self, path: &Path) -> bool {
-        self.args.disk.iter().any(|named| named.path == path)
+    /// The path that the command line names for a disk that has been removed: where it was, or, if names have shifted, one at which there
+    /// is none.
+    fn named_in_vain(&self, was: &Path) -> Option<&Path> {
+        let disks = self.disks.borrow();
+        let named = self.args.disk.iter().map(|named| named.path.as_path());
+        let empty: Vec<&Path> = named.filter(|path| !disks.used_paths().any(|p| p == path)).collect();
+        empty.iter().find(|path| **path == was).or(empty.first()).copied()
     }
 
     async fn is_broken(&self, position: usize) -> bool {
-        let missing = |disk: &Disk| matches!(disk.state, Standing::Missing { .. });
         let cores = self.cores.report().await;
-        self.disks.borrow().get(position).is_some_and(missing)
+        self.disks.borrow().get(position).is_some_and(is_missing)
             || cores.iter().filter_map(|c| c.disks.get(&position)).any(|share| share.failed.is_some())
     }
 
@@ -221,6 +241,10 @@ impl Control {
             None => Ok(()),
         }
     }
+}
+
+fn is_missing(disk: &Disk) -> bool {
+    matches!(disk.state, Standing::Missing { .. })
 }
 
 fn refuse_full(disk: &DiskInfo) -> Outcome<()> {

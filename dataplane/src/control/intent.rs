@@ -1,6 +1,6 @@
 //! What should be: the volumes that this node serves, who the others are, what is to be done beside.
 
-use super::{Complaint, Control, MetaError, RETRY};
+use super::{Complaint, Control, MetaError, NotTheNode, RETRY};
 use crate::core::Command;
 use crate::volume::ServeOptions;
 use levee_core::sync::join_all;
@@ -16,11 +16,12 @@ const INTENT_WAIT: Duration = Duration::from_secs(10);
 const OPENS: usize = 64;
 
 impl Control {
-    pub(super) async fn follow_intent(&self) {
+    /// Runs until another process is the node.
+    pub(super) async fn follow_intent(&self) -> NotTheNode {
         let mut complaint = Complaint::new();
         let mut revision = 0;
         loop {
-            match self.meta.intent(self.joined().node, revision, INTENT_WAIT).await {
+            match self.meta.intent(self.joined().node, self.incarnation, revision, INTENT_WAIT).await {
                 Ok(intent) => {
                     revision = match self.fulfil(&intent).await {
                         true => intent.revision,
@@ -31,7 +32,10 @@ impl Control {
                         continue;
                     }
                 }
-                Err(e) => complaint.say(&format!("intent: {e}")),
+                Err(e) => match e.replaced() {
+                    Some(other) => return other,
+                    None => complaint.say(&format!("intent: {e}")),
+                },
             }
             tokio::time::sleep(RETRY).await;
         }

@@ -15,6 +15,8 @@ use uuid::Uuid;
 pub struct Disks {
     all: BTreeMap<usize, Disk>,
     known: KnownDisks,
+    /// What others know the lock of the daemon's folder by.
+    dir_lock: String,
     /// Positions are not used again.
     next: usize,
 }
@@ -42,10 +44,16 @@ impl Control {
         let request = RegisterNode { leave_out_removed: true, ..self.introduction(described)? };
         let mut complaint = Complaint::new();
         loop {
-            match self.meta.register(&request).await {
+            let refused = match self.meta.register(&request).await {
                 Ok(registered) => return Ok(registered),
-                Err(MetaError::Refused(p)) => bail!("the cluster does not take this node: {}", p.detail),
-                Err(MetaError::Unreachable(why)) => complaint.say(&format!("waiting to join: {why}")),
+                Err(e) => e,
+            };
+            if let Some(other) = refused.replaced() {
+                bail!(other);
+            }
+            match refused {
+                MetaError::Refused(p) => bail!("the cluster does not take this node: {}", p.detail),
+                MetaError::Unreachable(why) => complaint.say(&format!("waiting to join: {why}")),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -63,6 +71,8 @@ impl Control {
             zone: self.args.zone.clone(),
             rack: self.args.rack.clone(),
             leave_out_removed: false,
+            locks: self.disks.borrow().locks(),
+            missing: self.disks.borrow().missing(),
         })
     }
 
@@ -86,9 +96,28 @@ impl Control {
 pub(super) type Described = BTreeMap<usize, RegisterDisk>;
 
 impl Disks {
-    pub fn new(all: Vec<Disk>, known: KnownDisks) -> Disks {
+    pub fn new(all: Vec<Disk>, known: KnownDisks, dir_lock: String) -> Disks {
         let next = all.len();
-        Disks { all: all.into_iter().enumerate().collect(), known, next }
+        Disks { all: all.into_iter().enumerate().collect(), known, dir_lock, next }
+    }
+
+    /// The locks that the daemon holds, as others know them.
+    pub(super) fn locks(&self) -> Vec<String> {
+        let of = |disk: &Disk| match &disk.state {
+            DiskState::Owned(owned) => Some(owned.lock_name.clone()),
+            DiskState::Missing { .. } => None,
+        };
+        [self.dir_lock.clone()].into_iter().chain(self.all.values().filter_map(of)).collect()
+    }
+
+    fn missing(&self) -> Vec<Uuid> {
+        let is_missing = |disk: &&Disk| matches!(disk.state, DiskState::Missing { .. });
+        self.all.values().filter(is_missing).map(Disk::uuid).collect()
+    }
+
+    /// The position of a disk, by its uuid.
+    pub(super) fn position_of(&self, uuid: Uuid) -> Option<usize> {
+        self.all.iter().find(|(_, disk)| disk.uuid() == uuid).map(|(position, _)| *position)
     }
 
     /// The position of the next disk that is added.
@@ -114,9 +143,14 @@ impl Disks {
         self.all.get(&position)
     }
 
-    /// Where each disk is, by position.
+    /// Where each disk is, or was last, by position.
     pub(super) fn paths(&self) -> BTreeMap<usize, PathBuf> {
         self.all.iter().map(|(position, disk)| (*position, disk.path.clone())).collect()
+    }
+
+    /// Where disks are that are at hand.
+    pub(super) fn used_paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.all.values().filter(|disk| matches!(disk.state, DiskState::Owned(_))).map(|disk| &disk.path)
     }
 
     fn cluster(&self) -> Result<Option<Uuid>> {
@@ -132,7 +166,7 @@ impl Disks {
         let one = |(i, disk): (&usize, &Disk)| {
             let shares = || cores.iter().filter_map(move |c| c.disks.get(i));
             let failed = shares().find_map(|s| s.failed.as_deref());
-            let described = disk.describe(self.known.at(&disk.path), shares().map(|s| s.capacity).sum(), failed)?;
+            let described = disk.describe(self.known.of(disk.uuid()), shares().map(|s| s.capacity).sum(), failed)?;
             Ok((*i, described))
         };
         self.all.iter().map(one).collect()
@@ -184,7 +218,7 @@ impl Disks {
 
     /// Does not take a disk again at the next start.
     pub(super) fn forget(&mut self, disk: &Disk) -> Result<()> {
-        self.known.forget(&disk.path)
+        self.known.forget(disk.uuid())
     }
 }
 
@@ -204,8 +238,7 @@ impl Disk {
                 Ok(RegisterDisk { uuid: known.uuid, path, capacity: known.capacity, shards: known.shards, class })
             }
             DiskState::Owned(owned) => {
-                let uuid = Uuid::from_bytes(owned.superblock.disk_uuid);
-                let known = known.filter(|k| k.uuid == uuid);
+                let uuid = owned.uuid();
                 let capacity = match (failed, known) {
                     (None, _) => capacity,
                     (Some(_), Some(known)) => known.capacity,

@@ -3,6 +3,7 @@
 //! Which ones there are is learned from themselves: the command line's URLs are only where that begins. What was learned is
 //! remembered in the daemon's folder, so that a group all of whose members were replaced meanwhile is found again.
 
+use super::NotTheNode;
 use super::members::Members;
 use super::request_id;
 use levee_proto::api::*;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tracing::debug;
+use uuid::Uuid;
 
 /// An answer has to come within this, beside what the call itself waits for.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,6 +32,16 @@ impl std::fmt::Display for MetaError {
         match self {
             MetaError::Refused(p) => write!(f, "{}", p.detail),
             MetaError::Unreachable(why) => f.write_str(why),
+        }
+    }
+}
+
+impl MetaError {
+    /// Another process is the node that asked.
+    pub fn replaced(&self) -> Option<NotTheNode> {
+        match self {
+            MetaError::Refused(p) if p.kind == ProblemKind::Fenced => Some(NotTheNode(p.detail.clone())),
+            _ => None,
         }
     }
 }
@@ -65,8 +77,9 @@ impl MetaClient {
     }
 
     /// Waits at most `wait` for an intent newer than `after`.
-    pub async fn intent(&self, node: NodeId, after: u64, wait: Duration) -> Result<Intent> {
-        let path = format!("/v1/nodes/{node}/intent?after={after}&wait_ms={}", wait.as_millis());
+    pub async fn intent(&self, node: NodeId, incarnation: Uuid, after: u64, wait: Duration) -> Result<Intent> {
+        let wait_ms = wait.as_millis();
+        let path = format!("/v1/nodes/{node}/intent?after={after}&wait_ms={wait_ms}&incarnation={incarnation}");
         self.call(Call { method: Method::GET, path: &path, body: None, timeout: wait + TIMEOUT }).await
     }
 

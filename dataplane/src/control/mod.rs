@@ -36,7 +36,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 /// Before a meta server that could not be reached is tried again.
@@ -86,6 +86,18 @@ struct JoinedDisk {
     missing: Option<String>,
 }
 
+/// Another daemon is the node that this one says it is: this one must not serve.
+#[derive(Debug)]
+pub struct NotTheNode(String);
+
+impl std::fmt::Display for NotTheNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the cluster does not take this daemon for the node: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotTheNode {}
+
 /// What the control thread hears from the cores.
 pub struct FromCores {
     pub asked: Asked,
@@ -120,16 +132,22 @@ pub async fn run(
     let work = async {
         control.join().await?;
         let FromCores { asked, news } = from_cores;
-        tokio::join!(
-            control.beat(&news),
-            control.follow_intent(),
-            control.carry_out_deletes(),
-            control.allocate(&asked.allocate),
-            control.change(&asked.change),
-            control.report_versions(&asked.versions),
-            control.find_parents(&asked.parent),
-        );
-        Ok(())
+        let serve = async {
+            tokio::join!(
+                control.carry_out_deletes(),
+                control.allocate(&asked.allocate),
+                control.change(&asked.change),
+                control.report_versions(&asked.versions),
+                control.find_parents(&asked.parent),
+            )
+        };
+        let replaced = tokio::select! {
+            other = control.beat(&news) => other,
+            other = control.follow_intent() => other,
+            _ = serve => return Ok(()),
+        };
+        error!("{replaced}: stopping");
+        bail!(replaced)
     };
     let ended: Result<()> = tokio::select! {
         done = work => done,

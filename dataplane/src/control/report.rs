@@ -1,7 +1,7 @@
 //! What is: heartbeats to the meta server, and the same for whoever asks the daemon itself.
 
 use super::parts::parts;
-use super::{Complaint, Control, MetaError};
+use super::{Complaint, Control, MetaError, NotTheNode};
 use crate::core::CoreReport;
 use crate::links::merge;
 use crate::volume::VolumeStatus;
@@ -16,7 +16,8 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const MAX_CHUNKS: usize = 1024;
 
 impl Control {
-    pub(super) async fn beat(&self, news: &async_channel::Receiver<()>) {
+    /// Runs until another process is the node.
+    pub(super) async fn beat(&self, news: &async_channel::Receiver<()>) -> NotTheNode {
         let mut complaint = Complaint::new();
         loop {
             let deleted = self.deletes.done();
@@ -26,7 +27,10 @@ impl Control {
             self.share_background_rate(&status.volumes).await;
             match self.tell(status, &deleted, links).await {
                 Ok(()) => self.deletes.reported(&deleted),
-                Err(e) => complaint.say(&format!("heartbeat: {e}")),
+                Err(e) => match e.replaced() {
+                    Some(other) => return other,
+                    None => complaint.say(&format!("heartbeat: {e}")),
+                },
             }
             let _ = tokio::time::timeout(HEARTBEAT, news.recv()).await;
         }
@@ -39,10 +43,10 @@ impl Control {
         deleted: &[ReplicaRef],
         links: Vec<LinkReport>,
     ) -> Result<(), MetaError> {
-        let (incarnation, disks) = (self.incarnation, status.disks);
+        let (incarnation, disks, held) = (self.incarnation, status.disks, self.disks.borrow().locks());
         for (part, volumes) in parts(status.volumes) {
-            let (disks, deleted, links) = (disks.clone(), deleted.to_vec(), links.clone());
-            let beat = Heartbeat { incarnation, disks, volumes, part, deleted, links };
+            let (disks, deleted, links, locks) = (disks.clone(), deleted.to_vec(), links.clone(), held.clone());
+            let beat = Heartbeat { incarnation, disks, volumes, part, deleted, links, locks };
             self.meta.heartbeat(self.joined().node, &beat).await?;
         }
         Ok(())

@@ -1,12 +1,14 @@
 //! Making a file or device a Levee disk.
 
-use super::owned::{PlainDisk, lock, size_of_disk};
+use super::lock::exclusively;
+use super::owned::{PlainDisk, size_of_disk};
 use crate::args::FormatArgs;
-use anyhow::{Context, Result, ensure};
-use levee_core::store::{self, Superblock};
+use anyhow::{Context, Result, bail, ensure};
+use levee_core::store::{self, FormatError, Superblock};
 use levee_proto::units::show_size;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileTypeExt;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Carries `levee-stored format` out.
@@ -37,7 +39,8 @@ pub fn make_disk(args: &FormatArgs) -> Result<u64> {
         }
     );
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&args.path);
-    let lock = lock(file.with_context(|| format!("cannot create {path}"))?, &args.path)?;
+    let file = file.with_context(|| format!("cannot create {path}"))?;
+    let lock = exclusively(file, &args.path, Duration::ZERO)?;
     let made = make(&lock, args, is_device);
     if made.is_err() && existing.is_none() {
         let _ = std::fs::remove_file(&args.path);
@@ -47,8 +50,11 @@ pub fn make_disk(args: &FormatArgs) -> Result<u64> {
 
 fn make(file: &File, args: &FormatArgs, is_device: bool) -> Result<u64> {
     if is_device {
-        let known = futures_lite::future::block_on(store::read_superblock(&PlainDisk::of(file)?));
-        ensure!(known.is_err(), "it is a Levee disk already: wipe its first MiB if nothing on it is needed");
+        match futures_lite::future::block_on(store::read_superblock(&PlainDisk::of(file)?)) {
+            Err(FormatError::NotLevee) => {}
+            Ok(_) => bail!("it is a Levee disk already: wipe its first MiB if nothing on it is needed"),
+            Err(e) => bail!("it may be a Levee disk ({e}): wipe its first MiB if nothing on it is needed"),
+        }
     } else if let Some(size) = args.size {
         // Checked before the file grows, so that a refused size leaves nothing behind.
         Superblock::plan(size, args.cores, [0; 16])?;

@@ -19,6 +19,7 @@ const MAX_LEN: u64 = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownDisk {
+    /// Where it was found last: names of devices shift.
     pub path: PathBuf,
     pub cluster: Uuid,
     pub uuid: Uuid,
@@ -52,8 +53,12 @@ impl KnownDisks {
         Ok(KnownDisks { file, disks })
     }
 
-    pub fn at(&self, path: &Path) -> Option<&KnownDisk> {
-        self.disks.iter().find(|d| d.path == path)
+    pub fn of(&self, uuid: Uuid) -> Option<&KnownDisk> {
+        self.disks.iter().find(|d| d.uuid == uuid)
+    }
+
+    pub fn all(&self) -> &[KnownDisk] {
+        &self.disks
     }
 
     /// Disks that were added while the daemon ran.
@@ -61,9 +66,9 @@ impl KnownDisks {
         self.disks.iter().filter(|d| d.added)
     }
 
-    /// Remembers all but the disk at this path.
-    pub fn forget(&mut self, path: &Path) -> Result<()> {
-        let left = self.disks.iter().filter(|d| d.path != path).cloned().collect();
+    /// Remembers all but this disk.
+    pub fn forget(&mut self, uuid: Uuid) -> Result<()> {
+        let left = self.disks.iter().filter(|d| d.uuid != uuid).cloned().collect();
         self.replace(left)
     }
 
@@ -98,12 +103,11 @@ fn read(file: File) -> Result<Vec<KnownDisk>> {
 mod tests {
     use super::*;
 
-    fn disk(path: &str) -> KnownDisk {
-        let uuid = Uuid::from_u128(7);
+    fn disk(path: &str, number: u128) -> KnownDisk {
         KnownDisk {
             path: path.into(),
-            cluster: uuid,
-            uuid,
+            cluster: Uuid::from_u128(1),
+            uuid: Uuid::from_u128(number),
             disk: DiskId(3),
             capacity: 1 << 30,
             shards: 2,
@@ -113,14 +117,16 @@ mod tests {
     }
 
     #[test]
-    fn what_was_remembered_is_found_by_path() {
+    fn what_was_remembered_is_found_by_uuid() {
         let dir = tempfile::tempdir().unwrap();
         let mut known = KnownDisks::load(dir.path()).unwrap();
-        assert_eq!(known.at(Path::new("/a")), None);
-        known.replace(vec![disk("/a"), disk("/b")]).unwrap();
-        known.replace(vec![disk("/b")]).unwrap();
+        let uuid = Uuid::from_u128;
+        assert_eq!(known.of(uuid(7)), None);
+        known.replace(vec![disk("/a", 7), disk("/b", 8), disk("/b", 9)]).unwrap();
+        known.forget(uuid(9)).unwrap();
+        known.replace(vec![disk("/a", 8)]).unwrap();
         let again = KnownDisks::load(dir.path()).unwrap();
-        assert_eq!((again.at(Path::new("/a")), again.at(Path::new("/b"))), (None, Some(&disk("/b"))));
+        assert_eq!((again.of(uuid(7)), again.of(uuid(8))), (None, Some(&disk("/a", 8))));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 
 mod class;
 mod format;
+mod found;
 mod known;
+pub mod lock;
 mod owned;
 mod shards;
 mod watched;
@@ -12,19 +14,19 @@ mod watched_tests;
 
 pub use class::class_of;
 pub use format::{format, make_disk};
+pub use found::open_all;
 pub use known::{KnownDisk, KnownDisks};
-pub use owned::{OwnedDisk, lock_dir};
+pub use lock::lock_dir;
+pub use owned::OwnedDisk;
 pub use shards::{DaemonDisk, DiskShare, PROBE_EVERY, ShardReport, Shards};
 
-use crate::args::DiskArg;
-use anyhow::{Context, Result, bail};
 use levee_core::store::Superblock;
 use levee_proto::api::DiskClass;
-use std::path::{Path, PathBuf};
-use tracing::error;
+use std::path::PathBuf;
 
-/// A disk that the daemon is to serve.
+/// A disk that the daemon is to serve. It is told from others by its uuid, wherever it is.
 pub struct Disk {
+    /// Where it is, or was last.
     pub path: PathBuf,
     pub class: DiskClass,
     /// It was added while the daemon ran, now or earlier.
@@ -43,23 +45,11 @@ pub enum DiskState {
 }
 
 impl Disk {
-    /// Opens a disk. One that this daemon has served before may be broken or away: the others are served without it. A
-    /// disk that it has never served is refused then: the command line is wrong.
-    pub fn open(arg: &DiskArg, known: &KnownDisks) -> Result<Disk> {
-        let path = arg.path.as_path();
-        let state = match OwnedDisk::open(path) {
-            Ok(owned) => DiskState::Owned(owned),
-            Err(owned::Unusable { in_use: false, why }) if known.at(path).is_some() => {
-                let why = format!("{why:#}");
-                error!("{why}; going on without it");
-                DiskState::Missing { known: known.at(path).cloned().expect("just seen"), why }
-            }
-            Err(unusable) => bail!(unusable.why),
-        };
-        // Of a device that is away nothing can be found out.
-        let remembered = known.at(path).filter(|_| matches!(state, DiskState::Missing { .. })).map(|k| k.class);
-        let class = arg.class.or(remembered).unwrap_or_else(|| class_of(path));
-        Ok(Disk { path: path.to_owned(), class, added: known.at(path).is_some_and(|k| k.added), state })
+    pub fn uuid(&self) -> uuid::Uuid {
+        match &self.state {
+            DiskState::Owned(owned) => owned.uuid(),
+            DiskState::Missing { known, .. } => known.uuid,
+        }
     }
 
     /// What is on it, if it can be used.
@@ -78,13 +68,4 @@ impl Disk {
             DiskState::Missing { known, .. } => Some(known.cluster),
         }
     }
-}
-
-/// Opens all disks of the command line, and those that were added while the daemon ran.
-pub fn open_all(named: &[DiskArg], dir: &Path) -> Result<(Vec<Disk>, KnownDisks)> {
-    let known = KnownDisks::load(dir).context("cannot tell which disks were here before")?;
-    let is_new = |k: &&KnownDisk| !named.iter().any(|n| n.path == k.path);
-    let added = known.added().filter(is_new).map(|k| DiskArg { path: k.path.clone(), class: Some(k.class) });
-    let disks = named.iter().cloned().chain(added).map(|arg| Disk::open(&arg, &known)).collect::<Result<_>>()?;
-    Ok((disks, known))
 }

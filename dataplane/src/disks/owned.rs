@@ -1,20 +1,24 @@
 //! Disks before any executor runs: locking them, and reading what they are.
 
-use anyhow::{Context, Result, bail, ensure};
+use super::lock::{self, DiskLock};
+use anyhow::{Context, Result, ensure};
 use levee_core::ports::Disk;
 use levee_core::store::{self, Superblock};
 use levee_proto::units::show_size;
-use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
+use std::time::Duration;
+use tracing::warn;
 use uuid::Uuid;
 
 /// A disk that this process has to itself.
 pub struct OwnedDisk {
     pub superblock: Superblock,
-    lock: Flock<File>,
+    /// What others know the lock by.
+    pub lock_name: String,
+    lock: DiskLock,
 }
 
 /// Why a disk cannot be used.
@@ -31,8 +35,8 @@ impl From<anyhow::Error> for Unusable {
 }
 
 impl OwnedDisk {
-    /// Locks a formatted disk and reads its superblock.
-    pub fn open(path: &Path) -> Result<OwnedDisk, Unusable> {
+    /// Locks a formatted disk and reads its superblock. One that somebody still has is waited for, for so long.
+    pub fn open(path: &Path, patience: Duration) -> Result<OwnedDisk, Unusable> {
         let show = path.display();
         check_kind(path)?;
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| match e.kind() {
@@ -41,14 +45,18 @@ impl OwnedDisk {
             }
             _ => anyhow::anyhow!("cannot open disk {show}: {e}"),
         })?;
-        let lock = lock(file, path).map_err(|why| Unusable { in_use: true, why })?;
+        let lock = lock::take_disk(file, path, patience).map_err(|why| Unusable { in_use: true, why })?;
         Ok(Self::read(lock, path)?)
     }
 
-    fn read(lock: Flock<File>, path: &Path) -> Result<OwnedDisk> {
+    fn read(lock: DiskLock, path: &Path) -> Result<OwnedDisk> {
         let show = path.display();
-        let superblock = futures_lite::future::block_on(store::read_superblock(&PlainDisk::of(&lock)?))
+        let (superblock, bad) = futures_lite::future::block_on(store::mend_superblock(&PlainDisk::of(&lock)?))
             .with_context(|| format!("disk {show} cannot be used"))?;
+        if let Some(bad) = bad {
+            let mended = bad.stays.map_or("it was written anew".into(), |e| format!("it cannot be written anew: {e}"));
+            warn!("disk {show}: its superblock at byte {} was bad ({}); {mended}", bad.pos, bad.why);
+        }
         let actual = size_of_disk(&lock)?;
         ensure!(
             actual >= superblock.size,
@@ -56,7 +64,12 @@ impl OwnedDisk {
             show_size(actual),
             show_size(superblock.size)
         );
-        Ok(OwnedDisk { superblock, lock })
+        let lock_name = lock::name(&lock)?;
+        Ok(OwnedDisk { superblock, lock_name, lock })
+    }
+
+    pub fn uuid(&self) -> Uuid {
+        Uuid::from_bytes(self.superblock.disk_uuid)
     }
 
     /// Makes the disk a member's of the cluster. Idempotent; a disk of another cluster is refused.
@@ -81,24 +94,6 @@ fn check_kind(path: &Path) -> Result<()> {
     let fits = std::fs::metadata(path).map(is_disk).unwrap_or(true);
     ensure!(fits, "{} is neither a file nor a block device", path.display());
     Ok(())
-}
-
-pub(super) fn lock(file: File, path: &Path) -> Result<Flock<File>> {
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-            bail!("{} is in use by another daemon: stop that one first", path.display())
-        }
-        Err((_, e)) => bail!("cannot lock {}: {e}", path.display()),
-    }
-}
-
-/// Takes a folder for this process alone. Held until dropped; the kernel gives it up when the process dies.
-pub fn lock_dir(dir: &Path) -> Result<Flock<File>> {
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let path = dir.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    lock(file.with_context(|| format!("cannot write to {}", dir.display()))?, dir)
 }
 
 pub(super) fn size_of_disk(mut file: &File) -> Result<u64> {

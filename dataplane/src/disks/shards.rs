@@ -421,13 +421,22 @@ fn last_block(superblock: &Superblock) -> u64 {
     (superblock.size - 1) / BLOCK_SIZE as u64 * BLOCK_SIZE as u64
 }
 
+/// Opens the disk, if it is at this path: names of devices shift.
+async fn open(path: &Path, superblock: &Superblock) -> Result<GlommioDisk, String> {
+    let disk = GlommioDisk::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
+    let there = store::read_superblock(&disk).await.map_err(|e| format!("its superblock cannot be read: {e}"))?;
+    match there.disk_uuid == superblock.disk_uuid {
+        true => Ok(disk),
+        false => Err(format!("another disk is at {} now", path.display())),
+    }
+}
+
 async fn recover(
     path: &Path,
     superblock: &Superblock,
     number: u16,
 ) -> Result<(DaemonShard, DaemonDisk, RecoveryReport), String> {
-    let disk = GlommioDisk::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
-    let disk = Watched::new(disk, GlommioRuntime);
+    let disk = Watched::new(open(path, superblock).await?, GlommioRuntime);
     let opened = Shard::open(disk.clone(), GlommioRuntime, superblock, number, Options::default()).await;
     let (shard, report) = opened.map_err(|e| e.to_string())?;
     Ok((shard, disk, report))
@@ -439,7 +448,7 @@ async fn recover_soundly(
     superblock: &Superblock,
     number: u16,
 ) -> Result<(DaemonShard, DaemonDisk), String> {
-    let probe = GlommioDisk::open(path).await.map_err(|e| format!("it cannot be opened: {e}"))?;
+    let probe = open(path, superblock).await?;
     probe.read(last_block(superblock), BLOCK_SIZE).await.map_err(|e| format!("its end cannot be read: {e}"))?;
     let (shard, disk, report) = recover(path, superblock, number).await?;
     let watch = disk.watch();
@@ -466,7 +475,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
         crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1 }).unwrap();
-        let owned = OwnedDisk::open(&path).map_err(|e| e.why).unwrap();
+        let owned = OwnedDisk::open(&path, Duration::ZERO).map_err(|e| e.why).unwrap();
         let disks = vec![(path, Some(owned.superblock.clone()))];
         let core = crate::executor::spawn("test", move || async move { story(Shards::open(disks, 0, 1).await).await });
         core.unwrap().join().unwrap();
@@ -533,7 +542,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("late");
         crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1 }).unwrap();
-        let superblock = OwnedDisk::open(&path).map_err(|e| e.why).unwrap().superblock;
+        let superblock = OwnedDisk::open(&path, Duration::ZERO).map_err(|e| e.why).unwrap().superblock;
         test(move |shards| async move {
             // The daemon has been up for longer than any operation may take.
             assert!(shards.rt.now() > STALLED);
@@ -552,6 +561,33 @@ mod tests {
             }
             shards.close().await;
         });
+    }
+
+    /// A write of a killed process may end after its descriptors are closed, and with it the open file: until then the disk is not another's.
+    #[test]
+    fn a_disk_is_in_use_as_long_as_one_open_file_can_still_be_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1 }).unwrap();
+        let core = crate::executor::spawn("test", move || async move {
+            let take = || OwnedDisk::open(&path, Duration::ZERO);
+            let owned = take().map_err(|e| e.why).unwrap();
+            let first = GlommioDisk::open(&path).await.unwrap();
+            let second = GlommioDisk::open(&path).await.unwrap();
+            drop(owned);
+            for open in [first, second] {
+                assert!(take().is_err_and(|unusable| unusable.in_use));
+                drop(open);
+            }
+            while take().is_err() {
+                glommio::timer::sleep(LOOK).await;
+            }
+            // And whoever has it lets nobody else open it.
+            let lock = std::fs::File::open(&path).unwrap();
+            let _lock = super::super::lock::exclusively(lock, &path, Duration::ZERO).unwrap();
+            assert!(GlommioDisk::open(&path).await.is_err());
+        });
+        core.unwrap().join().unwrap();
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! open the same place anew: a late write would land in the successor's log.
 
 use levee_core::load::Totals;
-use levee_core::ports::{Disk, Runtime};
+use levee_core::ports::{Disk, Runtime, is_no_space};
 use levee_proto::BLOCK_SIZE;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -204,8 +204,11 @@ impl<D: Disk, R: Runtime> Watched<D, R> {
 
     /// `len`: bytes that were written.
     fn written<T>(&self, result: io::Result<T>, len: usize) -> io::Result<T> {
-        if result.is_ok() {
-            self.watch.count(|t| t.write(len as u64));
+        match &result {
+            Ok(_) => self.watch.count(|t| t.write(len as u64)),
+            // Nothing is wrong with the disk: it is what lies below that is full.
+            Err(e) if is_no_space(e) => return result,
+            Err(_) => {}
         }
         self.or_fail(result, "writing to")
     }
@@ -271,6 +274,10 @@ impl<D: Disk, R: Runtime> Disk for Watched<D, R> {
 
     fn alloc(&self, len: usize) -> D::WriteBuf {
         self.disk.alloc(len)
+    }
+
+    fn is_thin(&self) -> bool {
+        self.disk.is_thin()
     }
 
     async fn write(&self, pos: u64, buf: D::WriteBuf) -> io::Result<()> {

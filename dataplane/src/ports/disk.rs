@@ -1,5 +1,6 @@
 //! A disk over glommio's direct I/O.
 
+use crate::disks::lock;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use levee_core::ports::Disk;
 use levee_proto::BLOCK_SIZE;
@@ -13,6 +14,8 @@ pub struct GlommioDisk {
     /// The same, opened so that a write is durable when it completes: one wait where write and fdatasync are
     /// two, and no worker thread of the kernel for the second.
     durable: DmaFile,
+    /// Rather than a block device.
+    is_file: bool,
 }
 
 impl GlommioDisk {
@@ -20,12 +23,21 @@ impl GlommioDisk {
     ///
     /// Must be the executor's first file on its device: glommio then tries polled I/O by reading block
     /// 0, and is misled for good if that was never written. On a Levee disk it is the superblock.
+    ///
+    /// Both open files hold the disk's lock: see [`lock`].
     pub async fn open(path: &Path) -> io::Result<GlommioDisk> {
         let file = OpenOptions::new().read(true).write(true).dma_open(path).await.map_err(io::Error::from)?;
         let durable = OpenOptions::new().write(true).custom_flags(libc::O_DSYNC).dma_open(path).await;
-        let disk = GlommioDisk { file, durable: durable.map_err(io::Error::from)? };
-        if disk.read(0, BLOCK_SIZE).await?.iter().all(|b| *b == 0) {
-            return Err(io::Error::other("direct reads of the disk return nothing"));
+        let is_file = std::fs::metadata(path)?.is_file();
+        let disk = GlommioDisk { file, durable: durable.map_err(io::Error::from)?, is_file };
+        for file in [&disk.file, &disk.durable] {
+            lock::join(file)?;
+        }
+        // One of the two superblocks may be lost.
+        let copies = [disk.read(0, BLOCK_SIZE).await, disk.read(BLOCK_SIZE as u64, BLOCK_SIZE).await];
+        if copies.iter().flatten().all(|block| block.iter().all(|b| *b == 0)) {
+            let failed = copies.into_iter().find_map(Result::err);
+            return Err(failed.unwrap_or_else(|| io::Error::other("direct reads of the disk return nothing")));
         }
         Ok(disk)
     }
@@ -50,6 +62,10 @@ impl DerefMut for WriteBuf {
 impl Disk for GlommioDisk {
     type WriteBuf = WriteBuf;
     type ReadBuf = ReadResult;
+
+    fn is_thin(&self) -> bool {
+        self.is_file
+    }
 
     fn alloc(&self, len: usize) -> WriteBuf {
         WriteBuf(self.file.alloc_dma_buffer(len))

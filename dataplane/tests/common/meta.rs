@@ -6,8 +6,8 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use levee_proto::api::{
-    ClusterInfo, DiskInfo, DiskState, Heartbeat, HeartbeatAck, Intent, MemberInfo, Page, PeerDisk, PeerInfo,
-    RegisterNode, Registered, SetDiskState,
+    ClusterInfo, DiskInfo, DiskState, Heartbeat, HeartbeatAck, Intent, MemberInfo, Page, PeerDisk, PeerInfo, Problem,
+    ProblemKind, RegisterNode, Registered, SetDiskState,
 };
 use levee_proto::{DiskId, NodeId};
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub struct Told {
     pub replicas: BTreeMap<DiskId, u64>,
     /// URLs of all meta servers.
     pub members: Vec<String>,
+    /// Another daemon is the node that asks.
+    pub fenced: bool,
     /// Disks by uuid: the position is the id, less one.
     disks: Vec<Uuid>,
     /// The position is the id, less one.
@@ -37,6 +39,7 @@ pub struct Told {
 }
 
 type Shared = Arc<Mutex<Told>>;
+type Answer<T> = Result<Json<T>, (axum::http::StatusCode, Json<Problem>)>;
 
 /// Runs until it is dropped.
 pub struct FakeMeta {
@@ -100,8 +103,17 @@ async fn cluster(State(told): State<Shared>) -> Json<ClusterInfo> {
     Json(ClusterInfo { cluster: Uuid::from_u128(1), member: 1, leader: Some(1), members, applied: 1 })
 }
 
-async fn register(State(told): State<Shared>, Json(node): Json<RegisterNode>) -> Json<Registered> {
+/// What a daemon is told that is not the node.
+fn fenced<T>() -> Answer<T> {
+    let problem = Problem::new(ProblemKind::Fenced, "another daemon is this node");
+    Err((axum::http::StatusCode::CONFLICT, Json(problem)))
+}
+
+async fn register(State(told): State<Shared>, Json(node): Json<RegisterNode>) -> Answer<Registered> {
     let told = &mut *told.lock().unwrap();
+    if told.fenced {
+        return fenced();
+    }
     let mut id = |uuid: Uuid| {
         let known = told.disks.iter().position(|d| *d == uuid);
         let position = known.unwrap_or_else(|| {
@@ -118,20 +130,23 @@ async fn register(State(told): State<Shared>, Json(node): Json<RegisterNode>) ->
         Some(position) => told.nodes[position] = node,
         None => told.nodes.push(node),
     }
-    Json(Registered { cluster: Uuid::from_u128(1), node: NodeId(position as u32 + 1), disks, removed: vec![] })
+    Ok(Json(Registered { cluster: Uuid::from_u128(1), node: NodeId(position as u32 + 1), disks, removed: vec![] }))
 }
 
 async fn heartbeat(
     State(told): State<Shared>,
     Path(node): Path<u32>,
     Json(beat): Json<Heartbeat>,
-) -> Json<HeartbeatAck> {
+) -> Answer<HeartbeatAck> {
     let told = &mut *told.lock().unwrap();
+    if told.fenced {
+        return fenced();
+    }
     if let Some(name) = told.nodes.get(node as usize - 1).map(|n| n.name.clone()) {
         told.heartbeats.insert(name, beat.clone());
     }
     told.heartbeat = Some(beat);
-    Json(HeartbeatAck { revision: 1 })
+    Ok(Json(HeartbeatAck { revision: 1 }))
 }
 
 async fn intent(State(told): State<Shared>) -> Json<Intent> {

@@ -3,32 +3,60 @@
 use super::Failure;
 use super::extract::{Answer, Body, Paging, Path, Query, page};
 use crate::app::App;
+use crate::observe::Observed;
 use crate::proposer::unexpected;
+use crate::successor;
 use axum::extract::State;
 use levee_meta_state as state;
-use levee_meta_state::Command;
 use levee_meta_state::limits::MAX_DELETES;
+use levee_meta_state::{Command, Note, validate_locks};
 use levee_proto::api::*;
 use levee_proto::{DiskId, NodeId};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use utoipa::IntoParams;
+use uuid::Uuid;
 
 /// Introduces a daemon; sent at each of its starts
 #[utoipa::path(post, path = "/v1/nodes", tag = "nodes", request_body = RegisterNode,
     responses((status = 200, body = Registered), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn register(
     State(app): State<Arc<App>>,
-    Body(request): Body<RegisterNode>,
+    Body(mut request): Body<RegisterNode>,
 ) -> Result<Answer<Registered>, Failure> {
-    match app.proposer.propose(Command::RegisterNode(request)).await? {
+    validate_locks(&request.locks)?;
+    refuse_stranger(&app, &request).await?;
+    // What the process has at hand is the leader's to know, not the log's.
+    let proposal = RegisterNode { locks: Vec::new(), missing: Vec::new(), ..request.clone() };
+    match app.proposer.propose(Command::RegisterNode(proposal)).await? {
         state::Answer::Registered(registered) => {
-            app.observed(|observed, now| observed.registered(registered.node, now));
+            let (node, locks) = (registered.node, std::mem::take(&mut request.locks));
+            let holds = app.replicated.read(|state| successor::brought(state, node, &request));
+            app.observed(|observed, now| observed.registered(node, locks, holds, now));
             Ok(Answer(registered))
         }
         other => Err(unexpected(other).into()),
     }
+}
+
+/// Two daemons with one name would take the node from each other: the second one is refused, and it is told.
+async fn refuse_stranger(app: &App, request: &RegisterNode) -> Result<(), Failure> {
+    app.barrier.pass().await?;
+    let check = |observed: &mut Observed, now| {
+        let verdict = app.replicated.read(|state| successor::check(state, observed, request, now));
+        verdict.map_err(|(problem, node)| (problem, node.is_some_and(|node| observed.refused(node, request, now))))
+    };
+    let Err((problem, is_news)) = app.observed(check) else { return Ok(()) };
+    if is_news {
+        tracing::warn!("{} asks to be node '{}' and is refused: {}", request.admin_url, request.name, problem.detail);
+        let text = successor::told(&request.admin_url);
+        let note = Note { kind: EventKind::Node, severity: Severity::Warning, subject: request.name.clone(), text };
+        if let Err(e) = app.proposer.propose(Command::Note(vec![note])).await {
+            tracing::debug!("it is not among the events: {e}");
+        }
+    }
+    Err(problem.into())
 }
 
 /// The storage daemons
@@ -75,7 +103,8 @@ pub async fn heartbeat(
             format!("at most {MAX_DELETES} deleted replicas in a heartbeat"),
         ));
     }
-    check_incarnation(&app, node, &beat).await?;
+    validate_locks(&beat.locks)?;
+    check_incarnation(&app, node, beat.incarnation).await?;
     app.observed(|observed, now| observed.heartbeat(node, beat, now));
     if app.replicated.read(|state| state.awaits_deletion(node, &deleted)) {
         app.proposer.propose(Command::ConfirmDeleted { node, replicas: deleted }).await?;
@@ -86,15 +115,15 @@ pub async fn heartbeat(
 
 /// Only the process that registered last speaks for the node. A refusal must not come from a leader that
 /// has not caught up: the daemon would stop for nothing.
-async fn check_incarnation(app: &App, node: NodeId, beat: &Heartbeat) -> Result<(), Failure> {
+async fn check_incarnation(app: &App, node: NodeId, speaker: Uuid) -> Result<(), Failure> {
     let registered = || app.replicated.read(|state| state.node(node).map(|n| n.incarnation));
-    if registered() == Some(beat.incarnation) {
+    if registered() == Some(speaker) {
         return Ok(());
     }
     app.barrier.pass().await?;
     match registered() {
         None => Err(no_node(node)),
-        Some(incarnation) if incarnation == beat.incarnation => Ok(()),
+        Some(incarnation) if incarnation == speaker => Ok(()),
         Some(_) => Err(Failure::new(
             ProblemKind::Fenced,
             format!("another daemon has registered as node {node} since: this one must stop"),
@@ -115,6 +144,8 @@ pub struct IntentQuery {
     /// Most milliseconds to wait for another revision, up to 30000.
     #[serde(default)]
     wait_ms: u64,
+    /// The process that asks ([`RegisterNode::incarnation`]): one that was replaced is refused as fenced.
+    incarnation: Option<Uuid>,
 }
 
 /// What a node should do; waits while it is no other than the node has
@@ -130,6 +161,9 @@ pub async fn intent(
     // Whether it moved or the time is over: the answer below is the truth of that moment.
     let _ = tokio::time::timeout(wait, moved(&app, node, query.after)).await;
     app.barrier.pass().await?;
+    if let Some(speaker) = query.incarnation {
+        check_incarnation(&app, node, speaker).await?;
+    }
     app.replicated.read(|state| state.intent(node)).map(Answer).ok_or_else(|| no_node(node))
 }
 

@@ -227,6 +227,8 @@ mod tests {
             zone: None,
             rack: None,
             leave_out_removed: false,
+            locks: Vec::new(),
+            missing: Vec::new(),
         };
         apply(&mut state, Command::RegisterNode(node));
         let alive = BTreeSet::from([NodeId(1)]);
@@ -281,7 +283,7 @@ mod tests {
         let policy = Policy { down_after: Duration::from_secs(3600), after: Duration::from_secs(3600), rate: None };
         let start = Instant::now();
         let mut observed = Observed::new(1, start, policy.down_after);
-        observed.registered(NodeId(1), start);
+        observed.registered(NodeId(1), vec![], BTreeSet::new(), start);
         let mut repairs = Repairs::default();
         let mut tend = |state: &mut State, now: Instant| {
             let mut commands = Vec::new();

@@ -339,6 +339,7 @@ fn validate_node(r: &RegisterNode) -> Result<(), Problem> {
         return Err(invalid(format!("node '{}' brings disks but no data link to reach them: name its cores", r.name)));
     }
     r.cores.iter().try_for_each(|core| validate_address("core's address", core))?;
+    validate_locks(&r.locks)?;
     r.disks.iter().try_for_each(validate_disk)?;
     r.zone.iter().try_for_each(|zone| validate_name("zone", zone))?;
     r.rack.iter().try_for_each(|rack| validate_name("rack", rack))?;
@@ -347,6 +348,14 @@ fn validate_node(r: &RegisterNode) -> Result<(), Problem> {
         return Err(invalid(format!("node '{}' names the same disk uuid twice: was a disk copied?", r.name)));
     }
     Ok(())
+}
+
+/// Checks what a daemon says of its locks.
+pub fn validate_locks(locks: &[String]) -> Result<(), Problem> {
+    if locks.len() > MAX_LOCKS {
+        return Err(invalid(format!("{} locks of one daemon: at most {MAX_LOCKS} are allowed", locks.len())));
+    }
+    locks.iter().try_for_each(|lock| validate_address("lock", lock))
 }
 
 fn validate_disk(d: &RegisterDisk) -> Result<(), Problem> {

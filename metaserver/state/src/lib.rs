@@ -63,7 +63,7 @@ mod view;
 mod volumes;
 mod what_if;
 
-pub use command::{Answer, Command, Decider, Outcome};
+pub use command::{Answer, Command, Decider, Outcome, validate_locks};
 pub use events::Note;
 pub use groups::{Group, Member, Stage};
 pub use history::{History, Parent, Snapshot};

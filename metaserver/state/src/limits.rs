@@ -6,6 +6,8 @@ pub const MAX_NODES: usize = 10_000;
 pub const MAX_VOLUMES: usize = 1_000_000;
 /// Disks that one daemon may register.
 pub const MAX_DISKS_PER_NODE: usize = 64;
+/// Locks that one daemon may name: of its disks, and of its folder.
+pub const MAX_LOCKS: usize = MAX_DISKS_PER_NODE + 1;
 /// Data links (cores) that one daemon may register.
 pub const MAX_CORES_PER_NODE: usize = 256;
 /// Shards of one disk.

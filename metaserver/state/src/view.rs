@@ -6,7 +6,9 @@ use crate::state::State;
 use crate::tables::{Chunk, Disk, Node, Volume};
 use levee_proto::api::*;
 use levee_proto::{DiskId, NodeId, VolumeId};
+use std::collections::BTreeSet;
 use std::ops::Bound;
+use uuid::Uuid;
 
 impl State {
     pub fn node(&self, id: NodeId) -> Option<&Node> {
@@ -15,6 +17,12 @@ impl State {
 
     pub fn node_named(&self, name: &str) -> Option<NodeId> {
         self.index.node_by_name.get(name).copied()
+    }
+
+    /// The node's disks among these.
+    pub fn disks_among(&self, node: NodeId, uuids: impl IntoIterator<Item = Uuid>) -> BTreeSet<DiskId> {
+        let known = uuids.into_iter().filter_map(|uuid| self.index.disk_by_uuid.get(&uuid).copied());
+        known.filter(|id| self.tables.disks.get(id).is_some_and(|disk| disk.node == node)).collect()
     }
 
     pub fn node_ids(&self) -> impl Iterator<Item = NodeId> + '_ {

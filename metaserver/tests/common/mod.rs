@@ -298,12 +298,15 @@ pub fn node(i: u32, incarnation: u128) -> RegisterNode {
         zone: None,
         rack: None,
         leave_out_removed: false,
+        locks: Vec::new(),
+        missing: Vec::new(),
     }
 }
 
 pub fn heartbeat(incarnation: u128) -> Heartbeat {
     let incarnation = Uuid::from_u128(incarnation);
-    Heartbeat { incarnation, disks: vec![], volumes: vec![], part: None, deleted: vec![], links: vec![] }
+    let (disks, volumes, deleted) = (vec![], vec![], vec![]);
+    Heartbeat { incarnation, disks, volumes, part: None, deleted, links: vec![], locks: vec![] }
 }
 
 fn lost(error: reqwest::Error) -> Problem {

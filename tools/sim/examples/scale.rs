@@ -88,6 +88,8 @@ fn cluster() -> (State, BTreeSet<NodeId>) {
             zone: Some(format!("zone-{}", n % 3)),
             rack: Some(format!("rack-{}", n % 20)),
             leave_out_removed: false,
+            locks: Vec::new(),
+            missing: Vec::new(),
         };
         state.apply(&Command::RegisterNode(node)).expect("registered");
     }

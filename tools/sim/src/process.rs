@@ -190,6 +190,8 @@ impl Process {
             zone: None,
             rack: None,
             leave_out_removed: false,
+            locks: Vec::new(),
+            missing: Vec::new(),
         };
         loop {
             match world.meta().ask(self, Command::RegisterNode(request.clone())).await {

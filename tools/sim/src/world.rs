@@ -130,6 +130,8 @@ impl World {
             zone: None,
             rack: None,
             leave_out_removed: false,
+            locks: Vec::new(),
+            missing: Vec::new(),
         };
         match self.0.meta.apply(&Command::RegisterNode(register)) {
             Ok(Answer::Registered(r)) => {

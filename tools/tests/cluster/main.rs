@@ -12,6 +12,7 @@ mod init;
 mod large;
 mod metas;
 mod mirrors;
+mod names;
 mod node_loss;
 mod operations;
 mod readers;

@@ -29,6 +29,13 @@ pub struct RegisterNode {
     /// refused.
     #[serde(default)]
     pub leave_out_removed: bool,
+    /// Locks that the process holds: of its folder, and of its disks. Each is named by the kernel that keeps it and the file that it is
+    /// on, so that who holds one that another process held shows that the other is dead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<String>,
+    /// Which of the disks are only remembered, and not at hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Uuid>,
 }
 
 /// A disk that a daemon brings along.

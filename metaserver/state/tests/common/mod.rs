@@ -33,6 +33,8 @@ pub fn node_named(name: &str, incarnation: u64, disks: &[(u64, u64)]) -> Registe
         zone: None,
         rack: None,
         leave_out_removed: false,
+        locks: Vec::new(),
+        missing: Vec::new(),
     }
 }
 
