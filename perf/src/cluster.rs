@@ -32,7 +32,8 @@ pub struct Shape {
     pub base_port: u16,
     pub nodes: usize,
     pub metas: usize,
-    /// Of each node's one disk, bytes.
+    pub disks_per_node: usize,
+    /// Of each disk, bytes.
     pub disk_size: u64,
     /// What `--network` is told, if the daemons have one.
     pub network: Option<String>,
@@ -46,6 +47,7 @@ impl Shape {
             ("--base-port", u64::from(self.base_port)),
             ("--nodes", self.nodes as u64),
             ("--metas", self.metas as u64),
+            ("--disks-per-node", self.disks_per_node as u64),
             ("--disk-size", self.disk_size),
         ];
         let options = options.iter().map(|(name, value)| (*name, value.to_string()));
@@ -222,18 +224,26 @@ impl Cluster {
 
     /// The ports of the first meta server, and of a node's admin endpoint.
     pub fn ports(&self, node: &str) -> Result<(u16, u16)> {
-        let layout = std::fs::read(self.dir.join("cluster.json")).context("cannot read the cluster's layout")?;
-        let found = find_ports(&serde_json::from_slice(&layout)?, node);
+        let found = find_ports(&self.layout()?, node);
         found.with_context(|| format!("the cluster's layout names no port of {node}"))
+    }
+
+    fn layout(&self) -> Result<Value> {
+        let layout = std::fs::read(self.dir.join("cluster.json")).context("cannot read the cluster's layout")?;
+        Ok(serde_json::from_slice(&layout)?)
     }
 
     /// The ports of all meta servers.
     pub fn meta_ports(&self) -> Result<Vec<u16>> {
-        let layout = std::fs::read(self.dir.join("cluster.json")).context("cannot read the cluster's layout")?;
-        let layout: Value = serde_json::from_slice(&layout)?;
+        let layout = self.layout()?;
         let ports = layout["metas"].as_array().into_iter().flatten();
         let ports = ports.map(|meta| u16::try_from(meta["port"].as_u64()?).ok());
         ports.collect::<Option<_>>().context("the cluster's layout names no ports")
+    }
+
+    /// Where the meta servers listen.
+    pub fn meta_urls(&self) -> Result<Vec<String>> {
+        find_metas(&self.layout()?).context("the cluster's layout names no meta servers")
     }
 
     pub fn daemons(&self) -> Result<Vec<Daemon>> {
@@ -277,6 +287,14 @@ fn find_disk(status: &Value, disks: &[Value], node: &str) -> Option<Value> {
     disks.iter().find(|disk| disk["node"] == node["id"]).cloned()
 }
 
+fn find_metas(layout: &Value) -> Option<Vec<String>> {
+    let url = |meta: &Value| {
+        let host = meta["host"].as_str().unwrap_or("127.0.0.1");
+        Some(format!("http://{host}:{}", meta["port"].as_u64()?))
+    };
+    layout["metas"].as_array()?.iter().map(url).collect()
+}
+
 fn find_ports(layout: &Value, node: &str) -> Option<(u16, u16)> {
     let port = |value: &Value| u16::try_from(value.as_u64()?).ok();
     let node = layout["nodes"].as_array()?.iter().find(|other| other["name"] == node)?;
@@ -318,6 +336,7 @@ esac
     fn ports_are_read_from_the_layout() {
         let layout = serde_json::json!({"metas": [{"port": 7400}], "nodes": [{"name": "node-1", "admin_port": 7500}]});
         assert_eq!(find_ports(&layout, "node-1"), Some((7400, 7500)));
+        assert_eq!(find_metas(&layout), Some(vec!["http://127.0.0.1:7400".into()]));
         assert!(find_ports(&layout, "node-2").is_none() && find_ports(&Value::Null, "node-1").is_none());
     }
 

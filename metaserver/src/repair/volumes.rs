@@ -263,7 +263,7 @@ mod tests {
         let policy = Policy { down_after: Duration::from_secs(3600), after: Duration::from_secs(3600), rate: None };
         let now = Instant::now();
         let mut observed = Observed::new(1, now, policy.down_after);
-        observed.registered(NodeId(1), now);
+        observed.registered(NodeId(1), Vec::new(), BTreeSet::new(), now);
         let mut repairs = Repairs::default();
         let mut begun = vec![];
         for minute in 0..2 * SCRUB_PERIOD_MINUTES {

@@ -82,6 +82,7 @@ pub fn run(options: &FailoverOptions) -> Result<FailoverReport> {
         base_port: options.base_port,
         nodes: NODES,
         metas: METAS,
+        disks_per_node: 1,
         disk_size: DISK_SIZE,
         network: network.as_ref().map(Network::argument),
         repair_after: None,

@@ -17,6 +17,22 @@ pub fn leader(cluster: &Cluster) -> Option<String> {
     Some(format!("meta-{id}"))
 }
 
+/// Waits until the meta servers hear a node.
+pub fn wait_until_up(cluster: &Cluster, node: &str, limit: Duration) -> Result<()> {
+    let begun = Instant::now();
+    let is_up = |status: &Value| {
+        let nodes = status["nodes"].as_array()?;
+        nodes.iter().any(|n| n["name"] == node && n["state"] == "up").then_some(())
+    };
+    while cluster.status().ok().as_ref().and_then(is_up).is_none() {
+        if begun.elapsed() > limit {
+            bail!("{node} was not up within {} s", limit.as_secs())
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    Ok(())
+}
+
 /// Waits until nothing is missing; an error that says what is, after `limit`. `mend` does what an operator would
 /// meanwhile, and tells what it could not do yet.
 pub fn wait_until_whole(

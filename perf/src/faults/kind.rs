@@ -32,6 +32,10 @@ pub enum Kind {
     AllKilled,
     /// A meta server, the leader or another, is killed, stopped or cut off
     Meta,
+    /// Two disks of a node exchange their paths while its daemon is down
+    DiskNames,
+    /// A second daemon with a node's name is started beside it
+    SecondDaemon,
     /// Two of the other kinds that are asked for, at overlapping times
     Two,
 }
@@ -43,9 +47,11 @@ impl Kind {
         of_disks.contains(&self)
     }
 
-    /// Whether a fault of this kind can be one of two. Rot and bad sectors are not: with another copy gone they may be a loss.
+    /// Whether a fault of this kind can be one of two. Rot and bad sectors are not: with another copy gone they may be a loss. Nor is what
+    /// may only be done to a daemon that is surely down, or surely up.
     pub fn pairs(self) -> bool {
-        !matches!(self, Kind::Two | Kind::AllKilled | Kind::Corrupt | Kind::BadSectors)
+        let of_copies = matches!(self, Kind::Corrupt | Kind::BadSectors);
+        !of_copies && !matches!(self, Kind::Two | Kind::AllKilled | Kind::DiskNames | Kind::SecondDaemon)
     }
 }
 

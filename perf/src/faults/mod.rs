@@ -34,7 +34,7 @@ use crate::limits::{MAX_FAULT_NODES, MAX_FAULT_VOLUMES};
 use crate::process::Daemon;
 use crate::torture::millis;
 use disk::FaultDisk;
-use inject::{Done, Injector};
+use inject::{Done, Injector, SWAPPED};
 use kind::Need;
 use mend::Mender;
 use network::Network;
@@ -42,7 +42,7 @@ use report::Round;
 use schedule::{Fault, Plan, Schedule};
 use volumes::Loads;
 
-/// Of each node, bytes: where disks are to become full they are small.
+/// Of all disks of a node together, bytes: where disks are to become full they are small.
 const DISK_SIZE: u64 = 16 << 30;
 const SMALL_DISK_SIZE: u64 = 3 << 29;
 /// How long the cluster may take to become whole after a round.
@@ -88,6 +88,12 @@ impl FaultOptions {
         Ok(())
     }
 
+    /// Where names of disks are exchanged, each node has two that no file system lies over.
+    fn disks_per_node(&self) -> usize {
+        if self.kinds.contains(&Kind::DiskNames) { 1 + SWAPPED.len() } else { 1 }
+    }
+
+    /// Of each node, bytes.
     fn disk_size(&self) -> u64 {
         if self.kinds.contains(&Kind::Full) { SMALL_DISK_SIZE } else { DISK_SIZE }
     }
@@ -105,7 +111,8 @@ pub fn run(options: &FaultOptions) -> Result<FaultReport> {
         base_port: options.base_port,
         nodes: options.nodes,
         metas: options.metas,
-        disk_size: options.disk_size(),
+        disks_per_node: options.disks_per_node(),
+        disk_size: options.disk_size() / options.disks_per_node() as u64,
         network: network.as_ref().map(Network::argument),
         repair_after: Some(options.repair_after),
     };

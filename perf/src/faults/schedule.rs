@@ -82,6 +82,14 @@ pub enum Fault {
     Full {
         time: Duration,
     },
+    /// Two disks exchange their paths while the node is down.
+    SwapDisks {
+        node: usize,
+    },
+    /// Another daemon says that it is this node.
+    SecondDaemon {
+        node: usize,
+    },
     /// Bits flip in so many blocks; `choice` decides which. A daemon that is down meanwhile reads them at
     /// its start.
     Corrupt {
@@ -134,7 +142,7 @@ impl Fault {
             Fault::Cut { .. } => Some(Need::Networks),
             Fault::DiskError { .. } | Fault::DiskStall { .. } | Fault::DiskSlow { .. } => Some(Need::Disks),
             Fault::Corrupt { .. } | Fault::BadSectors { .. } => Some(Need::Disks),
-            Fault::Full { .. } => None,
+            Fault::Full { .. } | Fault::SwapDisks { .. } | Fault::SecondDaemon { .. } => None,
         }
     }
 }
@@ -208,6 +216,8 @@ impl Schedule {
                 down: self.rng.chance(50),
                 choice: self.rng.next_u64(),
             },
+            Kind::DiskNames => Fault::SwapDisks { node: self.index() },
+            Kind::SecondDaemon => Fault::SecondDaemon { node: self.index() },
             Kind::Meta => self.meta_fault(),
         }
     }

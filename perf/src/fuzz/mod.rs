@@ -70,6 +70,7 @@ pub fn run<P: Port>(options: &FuzzOptions, open: impl FnOnce(&Cluster, &mut Rng)
         base_port: options.base_port,
         nodes: 3,
         metas: options.metas,
+        disks_per_node: 1,
         disk_size: FUZZ_DISK,
         network: None,
         repair_after: None,

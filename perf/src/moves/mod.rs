@@ -130,6 +130,7 @@ pub fn run(options: &MoveOptions) -> Result<String> {
         base_port: options.base_port,
         nodes: NODES,
         metas: 1,
+        disks_per_node: 1,
         disk_size: (options.size * COPIES / NODES as u64 * SPARE).next_multiple_of(MIN_DISK),
         network: None,
         repair_after: None,

@@ -116,6 +116,7 @@ fn shape(options: &RepairOptions) -> Shape {
         base_port: options.base_port,
         nodes: options.nodes,
         metas: 1,
+        disks_per_node: 1,
         disk_size: (options.size * COPIES / options.nodes as u64 * SPARE).next_multiple_of(MIN_DISK),
         network: None,
         repair_after: None,

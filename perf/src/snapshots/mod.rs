@@ -137,6 +137,7 @@ impl<'a> Stage<'a> {
             base_port: options.base_port,
             nodes: NODES,
             metas: 1,
+            disks_per_node: 1,
             disk_size: (options.size * COPIES / NODES as u64 * 2 * SPARE).next_multiple_of(MIN_DISK),
             network: None,
             repair_after: None,

@@ -1,6 +1,9 @@
 //! Carrying faults out: each begins, lasts, and is undone.
 
 mod disks;
+mod names;
+
+pub use names::SWAPPED;
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -85,6 +88,8 @@ impl Injector<'_> {
             Fault::DiskStall { node, time } => self.stall_disk(*node, *time),
             Fault::DiskSlow { node, count, time } => self.slow_disks(*node, *count, *time),
             Fault::Full { time } => self.fill_disks(*time),
+            Fault::SwapDisks { node } => self.swap_disks(*node),
+            Fault::SecondDaemon { node } => self.second_daemon(*node),
             Fault::Corrupt { node, blocks, down, choice } => self.corrupt(*node, *blocks, *down, *choice),
             Fault::BadSectors { node, blocks, down, choice } => self.spoil_sectors(*node, *blocks, *down, *choice),
         }
