@@ -2,8 +2,9 @@
 
 use levee_core::gateway::{Accomplished, AllocError};
 use levee_proto::Epoch;
-use levee_proto::api::{ChangedReplicas, ChunkInfo, ParentInfo, ReplicaChange, VolumeVersions};
+use levee_proto::api::{AttachmentId, ChangedReplicas, ChunkInfo, ParentInfo, ReplicaChange, VolumeVersions};
 use std::future::Future;
+use std::sync::Arc;
 
 /// Questions that may wait for the control thread.
 pub const QUEUE: usize = 256;
@@ -11,9 +12,24 @@ pub const QUEUE: usize = 256;
 /// An answer, or why there is none.
 pub type Answer<T> = Result<T, AllocError>;
 
+/// On whose behalf the meta server is asked: the gateway of one attachment of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attached {
+    /// What the volume is called: for messages, and for those who read them.
+    pub name: Arc<str>,
+    pub caller: AttachmentId,
+}
+
+impl Attached {
+    /// Of a call.
+    pub fn path(&self, what: &str) -> String {
+        format!("/v1/volumes/{}/{what}?{}", self.name, self.caller.query())
+    }
+}
+
 /// Chunks that a volume needs.
 pub struct AllocateAsk {
-    pub volume: String,
+    pub volume: Attached,
     pub epoch: Epoch,
     pub indexes: Vec<u32>,
     pub answer: async_channel::Sender<Answer<Vec<ChunkInfo>>>,
@@ -21,7 +37,7 @@ pub struct AllocateAsk {
 
 /// Other replica sets for chunks of a volume.
 pub struct ChangeAsk {
-    pub volume: String,
+    pub volume: Attached,
     pub epoch: Epoch,
     pub changes: Vec<ReplicaChange>,
     pub answer: async_channel::Sender<Answer<ChangedReplicas>>,
@@ -29,7 +45,7 @@ pub struct ChangeAsk {
 
 /// What was done about a volume's versions.
 pub struct VersionsAsk {
-    pub volume: String,
+    pub volume: Attached,
     pub epoch: Epoch,
     pub what: Accomplished,
     pub answer: async_channel::Sender<Answer<VolumeVersions>>,
@@ -37,7 +53,7 @@ pub struct VersionsAsk {
 
 /// Where a volume's ancestors are.
 pub struct ParentAsk {
-    pub volume: String,
+    pub volume: Attached,
     pub answer: async_channel::Sender<Answer<Option<ParentInfo>>>,
 }
 
@@ -72,43 +88,43 @@ impl Asks {
     /// Asks for chunks of a volume.
     pub fn allocate(
         &self,
-        volume: &str,
+        volume: &Attached,
         epoch: Epoch,
         indexes: Vec<u32>,
     ) -> impl Future<Output = Answer<Vec<ChunkInfo>>> + use<> {
         let (answer, answered) = async_channel::bounded(1);
-        let ask = AllocateAsk { volume: volume.to_string(), epoch, indexes, answer };
+        let ask = AllocateAsk { volume: volume.clone(), epoch, indexes, answer };
         outcome(self.allocate.clone(), ask, answered)
     }
 
     /// Asks for changes of replica sets. With [`AllocError::Retry`] it is not known whether they were made.
     pub fn change(
         &self,
-        volume: &str,
+        volume: &Attached,
         epoch: Epoch,
         changes: Vec<ReplicaChange>,
     ) -> impl Future<Output = Answer<ChangedReplicas>> + use<> {
         let (answer, answered) = async_channel::bounded(1);
-        let ask = ChangeAsk { volume: volume.to_string(), epoch, changes, answer };
+        let ask = ChangeAsk { volume: volume.clone(), epoch, changes, answer };
         outcome(self.change.clone(), ask, answered)
     }
 
     /// Tells what was done about a volume's versions; answers what they are then.
     pub fn accomplished(
         &self,
-        volume: &str,
+        volume: &Attached,
         epoch: Epoch,
         what: Accomplished,
     ) -> impl Future<Output = Answer<VolumeVersions>> + use<> {
         let (answer, answered) = async_channel::bounded(1);
-        let ask = VersionsAsk { volume: volume.to_string(), epoch, what, answer };
+        let ask = VersionsAsk { volume: volume.clone(), epoch, what, answer };
         outcome(self.versions.clone(), ask, answered)
     }
 
     /// Asks where a volume's ancestors are.
-    pub fn parent(&self, volume: &str) -> impl Future<Output = Answer<Option<ParentInfo>>> + use<> {
+    pub fn parent(&self, volume: &Attached) -> impl Future<Output = Answer<Option<ParentInfo>>> + use<> {
         let (answer, answered) = async_channel::bounded(1);
-        outcome(self.parent.clone(), ParentAsk { volume: volume.to_string(), answer }, answered)
+        outcome(self.parent.clone(), ParentAsk { volume: volume.clone(), answer }, answered)
     }
 }
 

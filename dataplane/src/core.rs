@@ -3,13 +3,13 @@
 //! The control thread tells it what to do through a bounded channel; everything else stays here.
 
 use crate::asks::Asks;
-use crate::disks::{DiskShare, PROBE_EVERY, Shards};
-use crate::links::Links;
+use crate::disks::{DiskShare, Holdings, PROBE_EVERY, Shards};
+use crate::links::{Links, VolumeLinks};
 use crate::ports::GlommioRuntime;
 use crate::service::{ReplicaLink, Replicas};
 use crate::volume::{Background, Leaving, ServeOptions, Volume, VolumeStatus};
 use levee_core::shared::SharedBlocks;
-use levee_core::store::Superblock;
+use levee_core::store::{LargestIds, Superblock};
 use levee_proto::api::{
     DiffEvent, DiffVolume, LinkReport, OpenedVolume, PeerInfo, ReplicaRef, ReplicaSize, ScrubEvent, UsageEvent,
     VerifyEvent, VolumeEra, VolumeVersions,
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 type Reply<T> = async_channel::Sender<T>;
 
@@ -66,12 +66,23 @@ pub enum Command {
         max: usize,
         done: Reply<Vec<ReplicaSize>>,
     },
+    /// The largest ids on the core's disks.
+    LargestIds {
+        done: Reply<LargestIds>,
+    },
+    /// Everything that the core's disks hold.
+    Holdings {
+        done: Reply<Holdings>,
+    },
     Peers(Arc<Vec<PeerInfo>>),
     /// Volumes that are not in their first era.
     Eras(Arc<Vec<VolumeEra>>),
+    /// Serve a volume, for an attachment of it; or say why not.
     Open {
         volume: Box<OpenedVolume>,
+        attachment: u64,
         serve: ServeOptions,
+        done: Reply<Result<(), String>>,
     },
     /// A served volume's versions have changed.
     Versions {
@@ -202,7 +213,9 @@ impl Core {
                     joined.replicas.set_eras(eras.iter().map(|e| (e.volume, e.era)));
                 }
             }
-            Command::Open { volume, serve } => self.open(*volume, serve),
+            Command::Open { volume, attachment, serve, done } => {
+                let _ = done.send(self.open(*volume, attachment, serve)).await;
+            }
             Command::Versions { volume, versions } => {
                 if let Some(volume) = self.volumes.borrow().get(&volume) {
                     volume.set_versions(*versions);
@@ -235,6 +248,13 @@ impl Core {
             }
             Command::Replicas { from, max, done } => {
                 let _ = done.send(self.replica_sizes(from, max)).await;
+            }
+            Command::LargestIds { done } => {
+                let _ = done.send(self.shards.largest_ids()).await;
+            }
+            Command::Holdings { done } => {
+                let holdings = async move { done.send(self.holdings().await).await };
+                glommio::spawn_local(holdings).detach();
             }
             Command::Delete { replicas, done } => {
                 glommio::spawn_local(async move { self.delete(replicas, done).await }).detach();
@@ -279,20 +299,21 @@ impl Core {
         Ok(())
     }
 
-    fn open(&self, opened: OpenedVolume, serve: ServeOptions) {
+    /// Begins to serve a volume. One that is refused is not served: whoever asked has to hear of it.
+    fn open(&self, opened: OpenedVolume, attachment: u64, serve: ServeOptions) -> Result<(), String> {
         let joined = self.joined.borrow();
-        let Some(joined) = joined.as_ref() else { return };
-        if let Err(why) = levee_core::gateway::check(&opened) {
-            error!(volume = %opened.name, "the meta server's description is refused: {why}");
-            return;
-        }
+        let joined = joined.as_ref().ok_or("the core has not joined the cluster")?;
+        levee_core::gateway::check(&opened)
+            .map_err(|why| format!("the meta server's description is refused: {why}"))?;
         let id = opened.id;
-        let volume = Volume::open(opened, joined.node, joined.links.clone(), serve, self.config.news.clone());
+        let links = VolumeLinks::new(joined.links.clone(), &opened, attachment);
+        let volume = Volume::open(opened, joined.node, links, serve, self.config.news.clone());
         volume.set_background(&self.background.borrow());
         if let Some(old) = self.volumes.borrow_mut().insert(id, volume) {
             warn!(volume = %old.name(), "opened again");
             glommio::spawn_local(async move { old.close("the volume was opened again").await }).detach();
         }
+        Ok(())
     }
 
     fn change_background(&self, change: impl FnOnce(&mut Background)) {
@@ -356,6 +377,16 @@ impl Core {
             let from = if disk == first { from } else { ChunkId(0) };
             let sizes = self.shards.replica_sizes(position, from, max - all.len()).into_iter();
             all.extend(sizes.map(|r| ReplicaSize { disk, chunk: r.chunk, replica: r.replica, bytes: r.bytes }));
+        }
+        all
+    }
+
+    /// Bit by bit: guests are served meanwhile.
+    async fn holdings(&self) -> Holdings {
+        let disks = self.joined.borrow().as_ref().map(|j| j.disks.borrow().clone()).unwrap_or_default();
+        let mut all = Holdings::default();
+        for (position, disk) in disks {
+            all.add(disk, self.shards.of_disk(position)).await;
         }
         all
     }

@@ -1,11 +1,14 @@
 //! The cluster as the gateways of one core see it: links to other daemons' cores, and the meta
 //! server through the control thread.
 
-use crate::asks::Asks;
+use crate::asks::{Asks, Attached};
 use bytes::Bytes;
 use levee_core::gateway::{Accomplished, AllocError, Cluster, Done, LinkDown};
 use levee_core::shared::SharedBlocks;
-use levee_proto::api::{ChangedReplicas, ChunkInfo, LinkReport, ParentInfo, PeerInfo, ReplicaChange, VolumeVersions};
+use levee_proto::api::{
+    AttachmentId, ChangedReplicas, ChunkInfo, LinkReport, OpenedVolume, ParentInfo, PeerInfo, ReplicaChange,
+    VolumeVersions,
+};
 use levee_proto::wire::Request;
 use levee_proto::{Caller, ChunkId, DiskId, Epoch, NodeId};
 use levee_rdma::{Client, ClientConfig, ClientLimits, Service};
@@ -107,9 +110,16 @@ impl Links {
 
 /// The links of one core as one volume's gateway uses them.
 pub struct VolumeLinks {
-    pub links: Links,
-    pub volume: String,
-    pub epoch: Epoch,
+    links: Links,
+    volume: Attached,
+    epoch: Epoch,
+}
+
+impl VolumeLinks {
+    pub fn new(links: Links, opened: &OpenedVolume, attachment: u64) -> VolumeLinks {
+        let caller = AttachmentId { volume: opened.id, attachment };
+        VolumeLinks { links, volume: Attached { name: opened.name.as_str().into(), caller }, epoch: opened.epoch }
+    }
 }
 
 impl Cluster for VolumeLinks {

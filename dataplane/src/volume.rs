@@ -4,7 +4,7 @@ mod diff;
 mod usage;
 
 use crate::device::VolumeDevice;
-use crate::links::{Links, VolumeLinks};
+use crate::links::VolumeLinks;
 use crate::ports::GlommioRuntime;
 use crate::stats::{IoSnapshot, IoStats};
 use levee_core::gateway::{Gateway, GatewayReport, Options};
@@ -73,6 +73,8 @@ struct Inner {
 /// How a volume does.
 pub struct VolumeStatus {
     pub name: String,
+    /// Its gateway has ended by itself.
+    pub stopped: bool,
     pub report: VolumeReport,
     pub counts: Counts,
     /// One per kind of request.
@@ -105,15 +107,14 @@ impl Volume {
     pub fn open(
         opened: OpenedVolume,
         node: NodeId,
-        links: Links,
+        links: VolumeLinks,
         options: ServeOptions,
         news: async_channel::Sender<()>,
     ) -> Volume {
         let rt = GlommioRuntime;
-        let cluster = VolumeLinks { links, volume: opened.name.clone(), epoch: opened.epoch };
         // Nobody uses one without a socket: it is open for its copies' sake.
         let gateway_options = Options { scrub_at_once: options.socket.is_none(), ..Options::default() };
-        let gateway = Gateway::open(rt, cluster, node, opened.clone(), gateway_options);
+        let gateway = Gateway::open(rt, links, node, opened.clone(), gateway_options);
         let volume = Volume(Rc::new(Inner {
             id: opened.id,
             gateway,
@@ -247,7 +248,8 @@ impl Volume {
             bad_blocks: gateway.bad_blocks,
             longest_cut: self.0.longest_cut.get(),
         };
-        VolumeStatus { name: self.name().to_string(), report, counts, io: self.0.stats.snapshot() }
+        let stopped = state == ServeState::Failed && self.0.gateway.stopped().is_some();
+        VolumeStatus { name: self.name().to_string(), stopped, report, counts, io: self.0.stats.snapshot() }
     }
 
     /// Looks at what its guest does: to be called about once a second.

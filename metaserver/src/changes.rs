@@ -66,7 +66,7 @@ pub fn of(command: &Command, outcome: &Outcome, state: &State) -> Vec<Thing> {
     let Ok(answer) = outcome else { return Vec::new() };
     let one = |kind, name: &str, change| vec![(kind, name.to_string(), change)];
     match command {
-        Command::Keyed { command, .. } => of(command, outcome, state),
+        Command::Keyed { command, .. } | Command::Of { command, .. } => of(command, outcome, state),
         Command::Found { .. } | Command::SetLimits(_) => one(Cluster, "", Changed),
         Command::RegisterNode(node) => {
             let disks = if let Answer::Registered(registered) = answer { &registered.disks[..] } else { &[] };

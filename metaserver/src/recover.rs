@@ -4,14 +4,16 @@
 //! lost, and if they still run, or are started again with their old folders, there are two groups. So nothing is done without a
 //! confirmation that names the cluster.
 //!
-//! The log gains one entry: a membership with this member alone, in a term above all that it has seen. Everything before it counts as
-//! committed from then on. Others are added again as new ones.
+//! The log gains two entries: a membership with this member alone, in a term above all that it has seen, and the command by which a new
+//! generation begins, for daemons may have seen what is lost (`state/src/recovery.rs`). Everything before counts as committed from then on. Others are
+//! added again as new ones.
 
 use crate::args::parse_url;
-use crate::raft::{Database, Machine, Membership, Replay, Snapshots};
+use crate::clock::now_ms;
+use crate::raft::{Batch, Database, Machine, Membership, Replay, Snapshots};
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use levee_meta_state::LEVEL;
+use levee_meta_state::{Command, LEVEL};
 use std::path::PathBuf;
 
 /// Have one meta server go on alone when most of the group are lost for good.
@@ -56,9 +58,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Ok(())
         }
         Some(given) if given.eq_ignore_ascii_case(&digits) => {
-            database.begin_alone(args.id, &args.url).context("the log could not be changed")?;
+            let at_ms = now_ms();
+            let batch = Batch { level: LEVEL, at_ms, commands: vec![Command::Recover { at_ms }] };
+            database.begin_alone(args.id, &args.url, batch).context("the log could not be changed")?;
             println!(
-                "\nDone. Start this member with --id {} and without --peers, then add others with --join.",
+                "\nDone. Start this member with --id {} and without --peers, then add others with --join.\n\
+                 Volumes wait until every node has told what it holds: `levee doctor` says which are missing.",
                 args.id
             );
             Ok(())
@@ -80,6 +85,9 @@ fn describe(args: &Args, replay: &Replay, digits: &str) {
     println!("  with all of it applied there are {nodes} nodes, {disks} disks and {volumes} volumes");
     println!("  the group is {}", names(&replay.membership));
     println!("It would become a group of its own at {}:", args.url);
-    println!("  changes that only the others hold are lost;");
+    println!(
+        "  changes that only the others hold are lost, volumes to which they gave new chunks are held until you decide;"
+    );
+    println!("  all volumes are taken over anew when every node has told what it holds;");
     println!("  the others must never be started again with their present folders: there would be two groups.");
 }

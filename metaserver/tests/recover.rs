@@ -47,7 +47,12 @@ async fn one_member_of_three_goes_on_alone_and_others_are_added() {
     let c = group.client(1);
     let page = patiently("listing", async || c.get::<Page<VolumeInfo>>("/v1/volumes").await.ok()).await;
     assert_eq!(page.items.len(), 25);
+    // What daemons have seen is not known: they are asked.
+    let recovery: RecoveryInfo = c.get("/v1/recovery").await.expect("it tells");
+    assert!(recovery.generation > 0 && recovery.awaited == [request.name.clone()], "{recovery:?}");
     c.create_in_the_end("alone", 1).await;
+    let alone: VolumeInfo = c.get("/v1/volumes/alone").await.expect("it is there");
+    assert!(alone.id > page.items.iter().map(|v| v.id).max().expect("some") && alone.id.0 > 1 << 32, "{alone:?}");
     for back in [0, 2] {
         group.members[back].change_args("--peers", &["--join", &url]);
         group.members[back].start();

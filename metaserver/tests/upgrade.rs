@@ -3,6 +3,7 @@
 mod common;
 
 use common::*;
+use levee_meta_state::LEVEL;
 use levee_proto::api::*;
 
 /// What only the newer version knows.
@@ -36,7 +37,7 @@ async fn members_are_upgraded_one_by_one() {
         group.members[upgraded].start();
         assert!(group.ready().await);
     }
-    level_becomes(&c, 2).await;
+    level_becomes(&c, LEVEL).await;
     let request = newer();
     patiently("registering", async || c.post::<Registered>("/v1/nodes", &request).await.ok()).await;
 
@@ -58,7 +59,7 @@ async fn members_are_upgraded_one_by_one() {
 async fn an_older_member_is_not_taken_in_and_one_that_is_empty_stops() {
     let group = Group::start(1, &[]).await;
     let c = group.client(0);
-    level_becomes(&c, 2).await;
+    level_becomes(&c, LEVEL).await;
     let mut older = Member::joining(&group, 2, &["--level", "1"]);
     older.start();
     patiently("being refused", async || older.log().contains("is older than the group").then_some(())).await;

@@ -283,6 +283,18 @@ Example:
         #[arg(value_parser = values::name)]
         name: String,
     },
+    /// Use a volume again without what was lost of it together with the meta servers
+    #[command(after_help = "\
+After `levee-metad recover` a volume is held that was given chunks which the meta servers do not know any more: `levee doctor` names
+it. What was written there is not found again; it reads as zeros, or as what the volume was cloned from.
+
+Example:
+  levee volume accept-loss vm1")]
+    AcceptLoss {
+        /// Name of the volume
+        #[arg(value_parser = values::name)]
+        name: String,
+    },
     /// Serve a volume on a node, and wait until it is ready for a virtual machine
     #[command(after_help = "\
 A snapshot is attached as VOLUME@NAME, read-only, whether its volume is in use or not, and is not deleted meanwhile.

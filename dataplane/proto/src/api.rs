@@ -9,6 +9,9 @@
 //! | `GET /v1/disks?after=&limit=` | | [`Page`]`<`[`DiskInfo`]`>` |
 //! | `POST /v1/nodes/{id}/heartbeat` | [`Heartbeat`] | [`HeartbeatAck`] |
 //! | `GET /v1/nodes/{id}/intent?after=REV&wait_ms=N` | | [`Intent`] |
+//! | `POST /v1/nodes/{id}/inventory` | [`Inventory`] | 204 |
+//! | `GET /v1/recovery` | | [`RecoveryInfo`] |
+//! | `POST /v1/volumes/{name}/accept-loss` | | [`VolumeInfo`] |
 //! | `POST /v1/volumes` | [`CreateVolume`] | [`VolumeInfo`] (201) |
 //! | `POST /v1/volumes/batch` | [`CreateVolumes`] | [`CreatedVolumes`] |
 //! | `GET /v1/volumes?after=&limit=` | | [`Page`]`<`[`VolumeInfo`]`>` |
@@ -59,6 +62,9 @@
 //!
 //! `attach`, `detach` and `GET` take `VOLUME@NAME` as well: a snapshot is attached for reading.
 //!
+//! What gateways ask (`open`, `allocate`, `replicas`, `versions`, `parent`, `moved`, `sealed`, `pruned`, `flattened`) names the
+//! volume's id and the attachment in its query: see [`AttachmentId`]. The name in the path is for people who read logs.
+//!
 //! A storage daemon's admin endpoint speaks the same way:
 //!
 //! | method and path | answer |
@@ -75,6 +81,7 @@
 //!
 //! Errors are RFC 9457 problem details: [`Problem`].
 
+mod attachment;
 mod batches;
 mod busy;
 mod capacity;
@@ -85,12 +92,14 @@ mod maps;
 mod members;
 mod placement;
 mod rebalance;
+mod recovery;
 mod registration;
 mod topology;
 mod usage;
 mod versions;
 mod watch;
 
+pub use attachment::*;
 pub use batches::*;
 pub use busy::*;
 pub use capacity::*;
@@ -101,6 +110,7 @@ pub use maps::*;
 pub use members::*;
 pub use placement::*;
 pub use rebalance::*;
+pub use recovery::*;
 pub use registration::*;
 pub use topology::*;
 pub use usage::*;
@@ -559,6 +569,10 @@ pub struct Intent {
     /// Volumes that were given their epochs anew, and how often; any other is in its first era.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub eras: Vec<VolumeEra>,
+    /// The state that this was read from. A daemon follows none that is older than one it has seen, and tells of it instead: see
+    /// [`Seen`]. Once in each generation it reports an [`Inventory`].
+    #[serde(default)]
+    pub state: StateMark,
 }
 
 /// How often a volume was given its epochs anew: fences of a later era stand above all of earlier ones.
@@ -696,16 +710,6 @@ pub struct AttachVolume {
     /// Name of the node; the meta server picks one if absent.
     #[serde(default)]
     pub node: Option<String>,
-}
-
-/// A gateway asks for its epoch. The same incarnation may ask again and gets the same one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct OpenVolume {
-    pub node: NodeId,
-    /// The one that the process registered with ([`RegisterNode::incarnation`]); an older one is refused.
-    pub incarnation: Uuid,
-    /// From [`AttachIntent`]: an answer to an attachment that is over is refused.
-    pub attachment: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -61,8 +61,8 @@ newtype!(
     ConfigNo, u32
 );
 
-/// The largest id that can have been given out: a million a second for nine years.
-pub const MAX_ID: u64 = 1 << 48;
+/// The largest id that is ever given out: numbers in JSON are exact up to here.
+pub const MAX_ID: u64 = (1 << 53) - 1;
 
 impl Epoch {
     /// The largest epoch that a [`Seq`] can carry.

@@ -31,13 +31,13 @@ impl Control {
         let request = AllocateChunks { epoch: ask.epoch, indexes: ask.indexes.clone() };
         match self.meta.allocate(&ask.volume, &request).await {
             Ok(allocated) => {
-                self.without_chunks.borrow_mut().remove(&ask.volume);
+                self.without_chunks.borrow_mut().remove(&ask.volume.caller.volume);
                 Ok(allocated.chunks)
             }
             Err(e) => {
                 let why = refusal(e);
                 if let AllocError::Retry(why) = &why {
-                    self.without_chunks.borrow_mut().insert(ask.volume.clone(), why.clone());
+                    self.without_chunks.borrow_mut().insert(ask.volume.caller.volume, why.clone());
                 }
                 Err(why)
             }

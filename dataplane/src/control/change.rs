@@ -5,7 +5,7 @@
 
 use super::Control;
 use super::allocate::refusal;
-use crate::asks::{Answer, ChangeAsk};
+use crate::asks::{Answer, Attached, ChangeAsk};
 use levee_core::gateway::AllocError;
 use levee_proto::Epoch;
 use levee_proto::api::{ChangeReplicas, ChangedReplicas, ChunkInfo, ReplicaChange};
@@ -23,7 +23,7 @@ const MAX_CHANGES: usize = 256;
 
 /// Asks that go out as one request.
 struct Batch {
-    volume: String,
+    volume: Attached,
     epoch: Epoch,
     asks: Vec<ChangeAsk>,
     indexes: BTreeSet<u32>,
@@ -62,7 +62,7 @@ impl Control {
 /// Puts asks together, in their order: of one volume and epoch, each chunk once, not too many.
 fn gather(asks: impl Iterator<Item = ChangeAsk>) -> Vec<Batch> {
     let mut done = vec![];
-    let mut open: BTreeMap<(String, Epoch), Batch> = BTreeMap::new();
+    let mut open: BTreeMap<(Attached, Epoch), Batch> = BTreeMap::new();
     for ask in asks {
         let key = (ask.volume.clone(), ask.epoch);
         let indexes: BTreeSet<u32> = ask.changes.iter().map(|c| c.index).collect();
@@ -119,15 +119,21 @@ fn part(changes: &[ReplicaChange], all: &ChangedReplicas) -> ChangedReplicas {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use levee_proto::{ChunkId, ConfigNo, ReplicaId};
+    use levee_proto::api::AttachmentId;
+    use levee_proto::{ChunkId, ConfigNo, ReplicaId, VolumeId};
 
     type Answered = async_channel::Receiver<Answer<ChangedReplicas>>;
+
+    fn attached(name: &str) -> Attached {
+        let caller = AttachmentId { volume: VolumeId(name.len() as u64), attachment: 7 };
+        Attached { name: name.into(), caller }
+    }
 
     fn ask(volume: &str, epoch: u32, indexes: impl IntoIterator<Item = u32>) -> (ChangeAsk, Answered) {
         let (answer, answered) = async_channel::bounded(1);
         let change = |index| ReplicaChange { index, config: ConfigNo(1), remove: vec![], add: 1 };
         let changes = indexes.into_iter().map(change).collect();
-        (ChangeAsk { volume: volume.into(), epoch: Epoch(epoch), changes, answer }, answered)
+        (ChangeAsk { volume: attached(volume), epoch: Epoch(epoch), changes, answer }, answered)
     }
 
     fn chunk(index: u32, config: u32) -> ChunkInfo {
@@ -142,7 +148,7 @@ mod tests {
     fn asks_of_one_volume_go_together() {
         let asks = [ask("a", 1, [1, 2]), ask("b", 1, [1]), ask("a", 1, [3]), ask("a", 2, [4])];
         let batches = gather(asks.into_iter().map(|(a, _)| a));
-        let seen: Vec<_> = batches.iter().map(|b| (&b.volume[..], b.epoch.0, indexes(b))).collect();
+        let seen: Vec<_> = batches.iter().map(|b| (&*b.volume.name, b.epoch.0, indexes(b))).collect();
         assert_eq!(seen, [("a", 1, vec![1, 2, 3]), ("a", 2, vec![4]), ("b", 1, vec![1])]);
     }
 

@@ -157,11 +157,11 @@ impl Control {
     }
 
     /// Tells the cluster which disks there are now.
-    async fn register_again(&self) -> Outcome<()> {
+    pub(super) async fn register_again(&self) -> Outcome<()> {
         let internal = |e: anyhow::Error| Problem::new(ProblemKind::Internal, format!("{e:#}"));
         let cores = self.cores.report().await;
         let described = self.disks.borrow().describe(&cores).map_err(internal)?;
-        let request = self.introduction(&described).map_err(internal)?;
+        let request = self.introduction(&described).await.map_err(internal)?;
         let registered = self.meta.register(&request).await?;
         let joined = self.disks.borrow_mut().settle(&registered, &described).map_err(internal)?;
         *self.node.borrow_mut() = Some(joined);

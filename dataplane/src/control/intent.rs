@@ -1,11 +1,12 @@
 //! What should be: the volumes that this node serves, who the others are, what is to be done beside.
 
-use super::{Complaint, Control, MetaError, NotTheNode, RETRY};
-use crate::core::Command;
-use crate::volume::ServeOptions;
+use super::{Complaint, Control, MetaError, NotTheNode, RETRY, Serving};
+use crate::asks::Attached;
+use crate::core::{Command, CoreReport};
+use crate::volume::{ServeOptions, VolumeStatus};
 use levee_core::sync::join_all;
-use levee_proto::VolumeId;
 use levee_proto::api::*;
+use levee_proto::{Epoch, VolumeId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tracing::warn;
@@ -21,7 +22,16 @@ impl Control {
         let mut complaint = Complaint::new();
         let mut revision = 0;
         loop {
-            match self.meta.intent(self.joined().node, self.incarnation, revision, INTENT_WAIT).await {
+            let asked = tokio::select! {
+                asked = self.meta.intent(self.joined().node, self.incarnation, revision, INTENT_WAIT) => asked,
+                () = self.stopping.notified() => {
+                    // What was done about this intent is not any more.
+                    revision = 0;
+                    continue;
+                }
+            };
+            match asked {
+                Ok(intent) if !self.is_newer(&intent).await => {}
                 Ok(intent) => {
                     revision = match self.fulfil(&intent).await {
                         true => intent.revision,
@@ -34,7 +44,10 @@ impl Control {
                 }
                 Err(e) => match e.replaced() {
                     Some(other) => return other,
-                    None => complaint.say(&format!("intent: {e}")),
+                    None => {
+                        complaint.say(&format!("intent: {e}"));
+                        self.join_again(&e).await;
+                    }
                 },
             }
             tokio::time::sleep(RETRY).await;
@@ -49,13 +62,20 @@ impl Control {
         self.follow_background(intent).await;
         let wanted: BTreeMap<VolumeId, &AttachIntent> = intent.attach.iter().map(|a| (a.volume, a)).collect();
         let served = self.served.borrow().clone();
-        for (volume, attachment) in &served {
-            if wanted.get(volume).is_none_or(|w| w.attachment != *attachment) {
+        for (volume, serving) in &served {
+            if wanted.get(volume).is_none_or(|w| w.attachment != serving.attachment) {
                 self.close(*volume).await;
             }
         }
+        let is_wanted = |volume: &VolumeId| wanted.contains_key(volume);
+        self.not_opened.borrow_mut().retain(|volume, _| is_wanted(volume));
+        if !self.tell_inventory(intent.state.generation).await {
+            return false;
+        }
         let mut all = true;
-        let is_new = |w: &&&AttachIntent| served.get(&w.volume) != Some(&w.attachment);
+        let stopped = self.stopped.borrow().clone();
+        let is_served = |w: &AttachIntent| served.get(&w.volume).is_some_and(|s| s.attachment == w.attachment);
+        let is_new = |w: &&&AttachIntent| !is_served(w) || stopped.contains(&w.volume);
         let new: Vec<&AttachIntent> = wanted.values().filter(is_new).copied().collect();
         for some in new.chunks(OPENS) {
             let opened = join_all(some.iter().map(|want| self.open(want))).await;
@@ -73,14 +93,29 @@ impl Control {
         self.cores.send(self.cores.of_volume(volume), Command::Close { volume, done }).await;
         let _ = closed.recv().await;
         self.served.borrow_mut().remove(&volume);
+        self.stopped.borrow_mut().remove(&volume);
         self.told_versions.forget(volume);
+    }
+
+    /// Notices volumes whose gateways have stopped by themselves although they are to be served: they are opened anew.
+    pub(super) fn notice_stopped(&self, cores: &[CoreReport]) {
+        let served = self.served.borrow();
+        let now = |v: &&VolumeStatus| served.get(&v.report.volume).is_some_and(|s| s.epoch == v.report.epoch);
+        let over = cores.iter().flat_map(|core| &core.volumes).filter(|v| v.stopped).filter(now);
+        for volume in over {
+            if self.stopped.borrow_mut().insert(volume.report.volume) {
+                self.stopping.notify_one();
+            }
+        }
     }
 
     /// Asks for an epoch and hands the volume to its core; whether that is settled.
     async fn open(&self, want: &AttachIntent) -> bool {
+        // It is only here if its gateway has stopped by itself.
+        let fenced = self.served.borrow().get(&want.volume).map(|serving| serving.epoch);
         let node = self.joined().node;
-        let ask = OpenVolume { node, incarnation: self.incarnation, attachment: want.attachment };
-        let opened = match self.meta.open(&want.name, &ask).await {
+        let ask = OpenVolume { node, incarnation: self.incarnation, attachment: want.attachment, fenced };
+        let opened = match self.meta.open(&attached(want), &ask).await {
             Ok(opened) => opened,
             Err(MetaError::Refused(p)) => {
                 // The intent is outdated: a newer one says what to do.
@@ -92,16 +127,71 @@ impl Control {
                 return false;
             }
         };
+        let (epoch, number) = (opened.epoch, opened.versions.number);
+        if fenced.is_some_and(|before| epoch <= before) {
+            // Another gateway of one epoch would use its sequence numbers again.
+            warn!(volume = %want.name, "not opened: epoch {epoch} was given to a gateway of this process already");
+            return false;
+        }
+        match self.hand_over(want, opened).await {
+            Ok(()) => {
+                self.not_opened.borrow_mut().remove(&want.volume);
+                self.stopped.borrow_mut().remove(&want.volume);
+                self.served.borrow_mut().insert(want.volume, Serving { attachment: want.attachment, epoch });
+                self.told_versions.note(want.volume, number);
+                self.without_chunks.borrow_mut().remove(&want.volume);
+                true
+            }
+            Err(why) => {
+                warn!(volume = %want.name, "not opened: {why}");
+                self.not_opened.borrow_mut().insert(want.volume, failed(want.volume, epoch, why));
+                false
+            }
+        }
+    }
+
+    /// Gives an opened volume to its core, which may not take it.
+    async fn hand_over(&self, want: &AttachIntent, opened: OpenedVolume) -> Result<(), String> {
+        if opened.id != want.volume {
+            return Err(format!("the meta server has opened volume {} instead of {}", opened.id, want.volume));
+        }
         let serve = ServeOptions {
             socket: (!want.repair).then(|| self.args.sockets.join(format!("{}.sock", want.name))),
             queues: self.args.queues,
             poll: Duration::from_micros(self.args.poll_us),
         };
-        self.served.borrow_mut().insert(want.volume, want.attachment);
-        self.told_versions.note(want.volume, opened.versions.number);
-        self.without_chunks.borrow_mut().remove(&want.name);
-        let core = self.cores.of_volume(want.volume);
-        self.cores.send(core, Command::Open { volume: Box::new(opened), serve }).await;
-        true
+        let (core, attachment, volume) = (self.cores.of_volume(want.volume), want.attachment, Box::new(opened));
+        let (done, taken) = async_channel::bounded(1);
+        self.cores.send(core, Command::Open { volume, attachment, serve, done }).await;
+        taken.recv().await.unwrap_or_else(|_| Err("its core has ended".into()))
+    }
+}
+
+/// Whose gateway speaks.
+pub(super) fn attached(want: &AttachIntent) -> Attached {
+    let caller = AttachmentId { volume: want.volume, attachment: want.attachment };
+    Attached { name: want.name.as_str().into(), caller }
+}
+
+/// What is reported of a volume that no core has.
+fn failed(volume: VolumeId, epoch: Epoch, why: String) -> VolumeReport {
+    VolumeReport {
+        volume,
+        epoch,
+        state: ServeState::Failed,
+        socket: None,
+        detail: Some(why),
+        healthy_chunks: 0,
+        degraded_chunks: 0,
+        waiting_chunks: 0,
+        leaving_replicas: 0,
+        full: false,
+        copied_bytes: 0,
+        versions_progress: 0,
+        scrubbed_blocks: 0,
+        scrub_passes: 0,
+        degraded: vec![],
+        lost: vec![],
+        load: VolumeLoad::default(),
     }
 }

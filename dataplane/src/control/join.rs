@@ -4,8 +4,8 @@ use super::{Complaint, Control, Joined, JoinedDisk, MetaError, RETRY};
 use crate::core::{Command, CoreReport};
 use crate::disks::{Disk, DiskState, KnownDisk, KnownDisks};
 use anyhow::{Result, bail};
-use levee_proto::DiskId;
 use levee_proto::api::*;
+use levee_proto::{DiskId, NodeId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tracing::{error, info, warn};
@@ -41,7 +41,7 @@ impl Control {
     }
 
     async fn register(&self, described: &Described) -> Result<Registered> {
-        let request = RegisterNode { leave_out_removed: true, ..self.introduction(described)? };
+        let request = RegisterNode { leave_out_removed: true, ..self.introduction(described).await? };
         let mut complaint = Complaint::new();
         loop {
             let refused = match self.meta.register(&request).await {
@@ -60,7 +60,8 @@ impl Control {
     }
 
     /// What the cluster is told of this node.
-    pub(super) fn introduction(&self, described: &Described) -> Result<RegisterNode> {
+    pub(super) async fn introduction(&self, described: &Described) -> Result<RegisterNode> {
+        let seen = self.seen().await;
         Ok(RegisterNode {
             name: self.args.name.clone(),
             incarnation: self.incarnation,
@@ -73,6 +74,7 @@ impl Control {
             leave_out_removed: false,
             locks: self.disks.borrow().locks(),
             missing: self.disks.borrow().missing(),
+            seen,
         })
     }
 
@@ -162,6 +164,13 @@ impl Disks {
     }
 
     /// Every disk, also those that cannot be used: the cluster is to know that they are not.
+    /// Who the disks say that this node is, and which ids they have.
+    pub(super) fn claims(&self) -> (Option<NodeId>, BTreeMap<Uuid, DiskId>) {
+        let claimed: Vec<_> = self.all.values().filter_map(Disk::superblock).filter(|s| s.is_claimed()).collect();
+        let ids = claimed.iter().map(|s| (Uuid::from_bytes(s.disk_uuid), s.disk_id));
+        (claimed.first().map(|s| s.node_id), ids.collect())
+    }
+
     pub(super) fn describe(&self, cores: &[CoreReport]) -> Result<Described> {
         let one = |(i, disk): (&usize, &Disk)| {
             let shares = || cores.iter().filter_map(move |c| c.disks.get(i));

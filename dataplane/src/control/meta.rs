@@ -6,6 +6,7 @@
 use super::NotTheNode;
 use super::members::Members;
 use super::request_id;
+use crate::asks::Attached;
 use levee_proto::api::*;
 use levee_proto::{DiskId, Epoch, NodeId, VolumeId};
 use reqwest::Method;
@@ -83,6 +84,10 @@ impl MetaClient {
         self.call(Call { method: Method::GET, path: &path, body: None, timeout: wait + TIMEOUT }).await
     }
 
+    pub async fn inventory(&self, node: NodeId, inventory: &Inventory) -> Result<()> {
+        self.post(&format!("/v1/nodes/{node}/inventory"), inventory).await
+    }
+
     /// A disk as the cluster knows it; `None`: it does not.
     pub async fn disk(&self, id: DiskId) -> Result<Option<DiskInfo>> {
         let page: Page<DiskInfo> = self.get(&format!("/v1/disks?after={}&limit=1", id.0.saturating_sub(1))).await?;
@@ -93,27 +98,27 @@ impl MetaClient {
         self.post(&format!("/v1/disks/{id}/state"), state).await
     }
 
-    pub async fn open(&self, volume: &str, open: &OpenVolume) -> Result<OpenedVolume> {
-        let mut opened: OpenedVolume = self.post(&format!("/v1/volumes/{volume}/open"), open).await?;
+    pub async fn open(&self, by: &Attached, open: &OpenVolume) -> Result<OpenedVolume> {
+        let mut opened: OpenedVolume = self.post(&by.path("open"), open).await?;
         self.complete_map(opened.id, Some(opened.epoch), &mut opened.chunks, &mut opened.more).await?;
         self.complete_ancestors(&mut opened.parent).await?;
         Ok(opened)
     }
 
-    pub async fn allocate(&self, volume: &str, ask: &AllocateChunks) -> Result<AllocatedChunks> {
-        self.post(&format!("/v1/volumes/{volume}/allocate"), ask).await
+    pub async fn allocate(&self, by: &Attached, ask: &AllocateChunks) -> Result<AllocatedChunks> {
+        self.post(&by.path("allocate"), ask).await
     }
 
-    pub async fn change(&self, volume: &str, ask: &ChangeReplicas) -> Result<ChangedReplicas> {
-        self.post(&format!("/v1/volumes/{volume}/replicas"), ask).await
+    pub async fn change(&self, by: &Attached, ask: &ChangeReplicas) -> Result<ChangedReplicas> {
+        self.post(&by.path("replicas"), ask).await
     }
 
-    pub async fn versions(&self, volume: &str) -> Result<VolumeVersions> {
-        self.get(&format!("/v1/volumes/{volume}/versions")).await
+    pub async fn versions(&self, by: &Attached) -> Result<VolumeVersions> {
+        self.get(&by.path("versions")).await
     }
 
-    pub async fn parent(&self, volume: &str) -> Result<VolumeParent> {
-        let mut found: VolumeParent = self.get(&format!("/v1/volumes/{volume}/parent")).await?;
+    pub async fn parent(&self, by: &Attached) -> Result<VolumeParent> {
+        let mut found: VolumeParent = self.get(&by.path("parent")).await?;
         self.complete_ancestors(&mut found.parent).await?;
         Ok(found)
     }
@@ -131,20 +136,20 @@ impl MetaClient {
         self.get(&format!("/v1/maps/{volume}?{}", query.join("&"))).await
     }
 
-    pub async fn moved(&self, volume: &str, report: &Moved) -> Result<VolumeVersions> {
-        self.post(&format!("/v1/volumes/{volume}/moved"), report).await
+    pub async fn moved(&self, by: &Attached, report: &Moved) -> Result<VolumeVersions> {
+        self.post(&by.path("moved"), report).await
     }
 
-    pub async fn sealed(&self, volume: &str, report: &Sealed) -> Result<VolumeVersions> {
-        self.post(&format!("/v1/volumes/{volume}/sealed"), report).await
+    pub async fn sealed(&self, by: &Attached, report: &Sealed) -> Result<VolumeVersions> {
+        self.post(&by.path("sealed"), report).await
     }
 
-    pub async fn pruned(&self, volume: &str, report: &Pruned) -> Result<VolumeVersions> {
-        self.post(&format!("/v1/volumes/{volume}/pruned"), report).await
+    pub async fn pruned(&self, by: &Attached, report: &Pruned) -> Result<VolumeVersions> {
+        self.post(&by.path("pruned"), report).await
     }
 
-    pub async fn flattened(&self, volume: &str, report: &Flattened) -> Result<VolumeVersions> {
-        self.post(&format!("/v1/volumes/{volume}/flattened"), report).await
+    pub async fn flattened(&self, by: &Attached, report: &Flattened) -> Result<VolumeVersions> {
+        self.post(&by.path("flattened"), report).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
@@ -214,7 +219,9 @@ async fn answer<T: DeserializeOwned>(url: &str, request: reqwest::RequestBuilder
     let malformed =
         |e| MetaError::Unreachable(format!("the meta server at {url} answered {status} with something else: {e}"));
     if status.is_success() {
-        return serde_json::from_slice(&body).map_err(malformed);
+        // Where there is nothing to say the body is empty.
+        let body = if body.is_empty() { &b"null"[..] } else { &body[..] };
+        return serde_json::from_slice(body).map_err(malformed);
     }
     let problem: Problem = serde_json::from_slice(&body).map_err(malformed)?;
     match problem.kind {

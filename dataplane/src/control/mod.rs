@@ -10,6 +10,7 @@ mod cores;
 mod deletes;
 mod disks;
 mod intent;
+mod inventory;
 mod join;
 mod maps;
 mod members;
@@ -29,13 +30,14 @@ use deletes::Deletes;
 pub use join::Disks;
 use levee_core::shared::SharedBlocks;
 use levee_proto::api::*;
-use levee_proto::{DiskId, NodeId, VolumeId};
+use levee_proto::{DiskId, Epoch, NodeId, VolumeId};
 use members::Members;
 use meta::{MetaClient, MetaError};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -56,14 +58,24 @@ pub struct Control {
     disks: RefCell<Disks>,
     /// Held by whoever adds or removes one.
     changing_disks: tokio::sync::Mutex<()>,
-    /// Volumes given to cores, and the attachment that each is served for.
-    served: RefCell<BTreeMap<VolumeId, u64>>,
+    /// Volumes that cores have taken.
+    served: RefCell<BTreeMap<VolumeId, Serving>>,
     /// Replicas that nothing needs any more.
     deletes: Deletes,
     /// What is done beside serving guests.
     background: Background,
-    /// Served volumes that cannot get chunks for now, by name, and why.
-    without_chunks: RefCell<BTreeMap<String, String>>,
+    /// The newest state of the meta servers that an intent came of.
+    state: Cell<StateMark>,
+    /// The generation in which the meta servers were told what the disks hold.
+    told_generation: Cell<u64>,
+    /// Of these, those whose gateways have stopped by themselves.
+    stopped: RefCell<BTreeSet<VolumeId>>,
+    /// There are some.
+    stopping: Notify,
+    /// Volumes that were given to a core and that it did not take.
+    not_opened: RefCell<BTreeMap<VolumeId, VolumeReport>>,
+    /// Served volumes that cannot get chunks for now, and why.
+    without_chunks: RefCell<BTreeMap<VolumeId, String>>,
     /// Versions of served volumes.
     told_versions: versions::Told,
     /// What the cores remember of snapshots.
@@ -76,6 +88,13 @@ struct Joined {
     node: NodeId,
     /// By position.
     disks: BTreeMap<usize, JoinedDisk>,
+}
+
+/// What a volume is served for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Serving {
+    attachment: u64,
+    epoch: Epoch,
 }
 
 /// A disk of this node.
@@ -124,6 +143,11 @@ pub async fn run(
         served: RefCell::default(),
         deletes: Deletes::default(),
         background: Background::default(),
+        state: Cell::default(),
+        told_generation: Cell::default(),
+        stopped: RefCell::default(),
+        stopping: Notify::new(),
+        not_opened: RefCell::default(),
         without_chunks: RefCell::default(),
         told_versions: versions::Told::default(),
         shared,

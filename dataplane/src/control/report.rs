@@ -23,6 +23,7 @@ impl Control {
             let deleted = self.deletes.done();
             let cores = self.cores.report().await;
             let links = seen(&cores);
+            self.notice_stopped(&cores);
             let status = self.status_of(cores);
             self.share_background_rate(&status.volumes).await;
             match self.tell(status, &deleted, links).await {
@@ -59,7 +60,7 @@ impl Control {
 
     fn status_of(&self, cores: Vec<CoreReport>) -> DaemonStatus {
         let disks = self.disk_usage(&cores);
-        let mut volumes: Vec<_> = cores.into_iter().flat_map(|c| c.volumes).map(|v| self.complete(v)).collect();
+        let mut volumes = self.volumes(cores);
         bound_chunks(&mut volumes, MAX_CHUNKS);
         DaemonStatus {
             name: self.args.name.clone(),
@@ -88,10 +89,16 @@ impl Control {
         disks.map(usage).collect()
     }
 
+    /// What the cores report, and what they would not take.
+    fn volumes(&self, cores: Vec<CoreReport>) -> Vec<VolumeReport> {
+        let served = cores.into_iter().flat_map(|c| c.volumes).map(|v| self.complete(v));
+        served.chain(self.not_opened.borrow().values().cloned()).collect()
+    }
+
     /// A core's report of a volume, with what the core does not know.
     fn complete(&self, volume: VolumeStatus) -> VolumeReport {
-        let VolumeStatus { name, mut report, .. } = volume;
-        if let (Some(why), ServeState::Serving) = (self.without_chunks.borrow().get(&name), report.state) {
+        let VolumeStatus { mut report, .. } = volume;
+        if let (Some(why), ServeState::Serving) = (self.without_chunks.borrow().get(&report.volume), report.state) {
             let waiting = format!("writes to parts that were never written wait for new chunks: {why}");
             report.detail = Some(match report.detail.take() {
                 Some(detail) => format!("{detail}; {waiting}"),

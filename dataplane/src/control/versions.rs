@@ -3,6 +3,7 @@
 
 use super::Control;
 use super::allocate::refusal;
+use super::intent::attached;
 use crate::asks::{ParentAsk, VersionsAsk};
 use crate::core::Command;
 use levee_core::gateway::Accomplished;
@@ -40,7 +41,7 @@ impl Control {
         if !self.told_versions.is_behind(want) {
             return true;
         }
-        match self.meta.versions(&want.name).await {
+        match self.meta.versions(&attached(want)).await {
             Ok(versions) => {
                 self.told_versions.note(want.volume, versions.number);
                 let (volume, versions) = (want.volume, Box::new(versions));

@@ -4,6 +4,7 @@
 mod class;
 mod format;
 mod found;
+mod holdings;
 mod known;
 pub mod lock;
 mod owned;
@@ -15,6 +16,7 @@ mod watched_tests;
 pub use class::class_of;
 pub use format::{format, make_disk};
 pub use found::open_all;
+pub use holdings::Holdings;
 pub use known::{KnownDisk, KnownDisks};
 pub use lock::lock_dir;
 pub use owned::OwnedDisk;

@@ -11,7 +11,7 @@ use crate::ports::{GlommioDisk, GlommioRuntime};
 use levee_core::load::{Rates, Totals};
 use levee_core::ports::{Disk as _, Runtime};
 use levee_core::replica::DiskShards;
-use levee_core::store::{self, Options, RecoveryReport, Shard, Superblock, Usage};
+use levee_core::store::{self, LargestIds, Options, RecoveryReport, Shard, Superblock, Usage};
 use levee_proto::api::{DiskLoad, Load};
 use levee_proto::{BLOCK_SIZE, ChunkId, DiskId};
 use std::cell::{Cell, RefCell};
@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 pub type DaemonDisk = Watched<GlommioDisk, GlommioRuntime>;
 type DaemonShard = Shard<DaemonDisk, GlommioRuntime>;
-type ServedShards = DiskShards<DaemonDisk, GlommioRuntime>;
+pub(super) type ServedShards = DiskShards<DaemonDisk, GlommioRuntime>;
 
 /// An operation that takes longer is never going to end: the disk is given up.
 pub const STALLED: Duration = Duration::from_secs(30);
@@ -295,6 +295,14 @@ impl Shards {
         all.sort_by_key(|r| r.chunk);
         all.truncate(max);
         all
+    }
+
+    /// The largest ids on all disks.
+    pub fn largest_ids(&self) -> LargestIds {
+        let disks = self.disks.borrow();
+        let slots = disks.values().flat_map(|disk| disk.mine.values());
+        let of = |slot: &Slot| slot.standing.borrow().shard.as_ref().map(|(shard, _)| shard.largest_ids());
+        slots.filter_map(of).fold(LargestIds::default(), LargestIds::with)
     }
 
     /// Closes the shards in good order.

@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use levee_proto::api::{
     ClusterInfo, DiskInfo, DiskState, Heartbeat, HeartbeatAck, Intent, MemberInfo, Page, PeerDisk, PeerInfo, Problem,
-    ProblemKind, RegisterNode, Registered, SetDiskState,
+    ProblemKind, RegisterNode, Registered, SetDiskState, StateMark,
 };
 use levee_proto::{DiskId, NodeId};
 use std::collections::BTreeMap;
@@ -169,6 +169,7 @@ async fn intent(State(told): State<Shared>) -> Json<Intent> {
         background_rate: None,
         moves: Vec::new(),
         eras: Vec::new(),
+        state: StateMark::default(),
     })
 }
 

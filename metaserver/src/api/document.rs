@@ -6,8 +6,8 @@
 
 use levee_meta_state::limits::{MAX_ALLOCATE, MAX_CHANGES, MAX_COPIES, MAX_DELETES, MAX_KEY, MAX_REASON};
 use levee_proto::api::{
-    IDEMPOTENCY_HEADER, MAX_FAMILY, MAX_MAINTENANCE_S, MAX_NAME, MAX_PAGE, MAX_REQUEST_ID, MAX_SNAPSHOT_GROUP,
-    MAX_WAIT_MS, MAX_WEIGHT, REQUEST_ID_HEADER,
+    IDEMPOTENCY_HEADER, MAX_FAMILY, MAX_INVENTORY, MAX_MAINTENANCE_S, MAX_NAME, MAX_PAGE, MAX_REQUEST_ID,
+    MAX_SNAPSHOT_GROUP, MAX_WAIT_MS, MAX_WEIGHT, REQUEST_ID_HEADER,
 };
 use levee_proto::units::MAX_VOLUME_SIZE;
 use serde_json::{Map, Value, json};
@@ -228,6 +228,8 @@ fn limit(schemas: &mut Map<String, Value>) {
         ("SetNodeState", "reason", json!({ "maxLength": MAX_REASON })),
         ("SetDiskWeight", "weight", json!({ "minimum": 0, "maximum": MAX_WEIGHT })),
         ("Heartbeat", "deleted", items(0, MAX_DELETES)),
+        ("Inventory", "replicas", items(0, MAX_INVENTORY)),
+        ("Inventory", "fences", items(0, MAX_INVENTORY)),
         ("AllocateChunks", "indexes", items(1, MAX_ALLOCATE)),
         ("ChangeReplicas", "changes", items(0, MAX_CHANGES)),
         ("SetDiskState", "reason", json!({ "maxLength": MAX_REASON })),

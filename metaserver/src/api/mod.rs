@@ -1,6 +1,7 @@
 //! The HTTP API: routes, their OpenAPI document, and answers to what fits no route.
 
 mod batches;
+mod caller;
 mod capacity;
 mod cluster;
 mod dashboard;
@@ -19,6 +20,7 @@ mod operate;
 mod placement;
 mod problem;
 mod rebalance;
+mod recovery;
 mod repair;
 mod snapshots;
 mod trace;
@@ -81,6 +83,9 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(nodes::register, nodes::list_nodes))
         .routes(routes!(nodes::list_disks))
         .routes(routes!(nodes::heartbeat))
+        .routes(routes!(recovery::inventory))
+        .routes(routes!(recovery::show))
+        .routes(routes!(recovery::accept_loss))
         .routes(routes!(volumes::create, volumes::list))
         .routes(routes!(volumes::show, volumes::delete))
         .routes(routes!(batches::create_volumes))

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::extract::{Answer, Body, Paging, Path, Query, page};
+use super::recovery;
 use crate::app::App;
 use crate::observe::Observed;
 use crate::proposer::unexpected;
@@ -27,6 +28,7 @@ pub async fn register(
 ) -> Result<Answer<Registered>, Failure> {
     validate_locks(&request.locks)?;
     refuse_stranger(&app, &request).await?;
+    recovery::heed(&app, &mut request).await?;
     // What the process has at hand is the leader's to know, not the log's.
     let proposal = RegisterNode { locks: Vec::new(), missing: Vec::new(), ..request.clone() };
     match app.proposer.propose(Command::RegisterNode(proposal)).await? {
@@ -131,7 +133,7 @@ async fn check_incarnation(app: &App, node: NodeId, speaker: Uuid) -> Result<(),
     }
 }
 
-fn no_node(node: NodeId) -> Failure {
+pub(super) fn no_node(node: NodeId) -> Failure {
     Failure::new(ProblemKind::NotFound, format!("there is no node {node}: register it first"))
 }
 
@@ -164,7 +166,7 @@ pub async fn intent(
     if let Some(speaker) = query.incarnation {
         check_incarnation(&app, node, speaker).await?;
     }
-    app.replicated.read(|state| state.intent(node)).map(Answer).ok_or_else(|| no_node(node))
+    app.replicated.intent(node).map(Answer).ok_or_else(|| no_node(node))
 }
 
 /// Returns once the node's intent is another than `after`, this member knows no leader, or it stops.

@@ -1,6 +1,7 @@
 //! What gateways follow, and report, of volumes' versions; and what users ask that gateways carry out.
 
 use super::Failure;
+use super::caller::Calling;
 use super::extract::{Answer, Body, Path, Query};
 use super::volumes::change;
 use crate::app::App;
@@ -52,20 +53,36 @@ pub async fn recover_epochs(
 
 /// What the volume's gateway has to know of its versions
 #[utoipa::path(get, path = "/v1/volumes/{name}/versions", tag = "gateways",
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume"), Calling),
     responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeVersions>, Failure> {
+pub async fn show(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Query(calling): Query<Calling>,
+) -> Result<Answer<VolumeVersions>, Failure> {
+    let caller = calling.caller()?;
     app.barrier.pass().await?;
-    Ok(Answer(app.replicated.read(|state| state.volume_versions(&name))?))
+    Ok(Answer(app.replicated.read(|state| match caller {
+        Some(caller) => state.versions_for(caller, &name),
+        None => state.volume_versions(&name),
+    })?))
 }
 
 /// Where the ancestors of a clone are
 #[utoipa::path(get, path = "/v1/volumes/{name}/parent", tag = "gateways",
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume"), Calling),
     responses((status = 200, body = VolumeParent), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn parent(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeParent>, Failure> {
+pub async fn parent(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Query(calling): Query<Calling>,
+) -> Result<Answer<VolumeParent>, Failure> {
+    let caller = calling.caller()?;
     app.barrier.pass().await?;
-    Ok(Answer(app.replicated.read(|state| state.volume_parent(&name))?))
+    Ok(Answer(app.replicated.read(|state| match caller {
+        Some(caller) => state.parent_for(caller, &name),
+        None => state.volume_parent(&name),
+    })?))
 }
 
 /// Where to go on in a volume's map, and for whom.
@@ -92,8 +109,8 @@ pub async fn map(
     Ok(Answer(app.replicated.read(|state| state.map_page(volume, query.epoch.map(Epoch), after))?))
 }
 
-async fn report(app: &App, command: Command) -> Result<Answer<VolumeVersions>, Failure> {
-    match app.proposer.propose(command).await? {
+async fn report(app: &App, calling: Calling, command: Command) -> Result<Answer<VolumeVersions>, Failure> {
+    match app.proposer.propose(calling.command(app, command).await?).await? {
         state::Answer::Versions(versions) => Ok(Answer(versions)),
         other => Err(unexpected(other).into()),
     }
@@ -101,48 +118,52 @@ async fn report(app: &App, command: Command) -> Result<Answer<VolumeVersions>, F
 
 /// A gateway reports that its volume has moved beyond the version that a group of snapshots freezes
 #[utoipa::path(post, path = "/v1/volumes/{name}/moved", tag = "gateways", request_body = Moved,
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume"), Calling),
     responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn moved(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
+    Query(calling): Query<Calling>,
     Body(request): Body<Moved>,
 ) -> Result<Answer<VolumeVersions>, Failure> {
-    report(&app, Command::Moved { name, request }).await
+    report(&app, calling, Command::Moved { name, request }).await
 }
 
 /// A gateway reports that enough copies hold all up to a version
 #[utoipa::path(post, path = "/v1/volumes/{name}/sealed", tag = "gateways", request_body = Sealed,
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume"), Calling),
     responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn sealed(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
+    Query(calling): Query<Calling>,
     Body(request): Body<Sealed>,
 ) -> Result<Answer<VolumeVersions>, Failure> {
-    report(&app, Command::FinishSnapshots { name, request }).await
+    report(&app, calling, Command::FinishSnapshots { name, request }).await
 }
 
 /// A gateway reports that what nobody sees is dropped
 #[utoipa::path(post, path = "/v1/volumes/{name}/pruned", tag = "gateways", request_body = Pruned,
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume"), Calling),
     responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn pruned(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
+    Query(calling): Query<Calling>,
     Body(request): Body<Pruned>,
 ) -> Result<Answer<VolumeVersions>, Failure> {
-    report(&app, Command::Pruned { name, request }).await
+    report(&app, calling, Command::Pruned { name, request }).await
 }
 
 /// A gateway reports that a clone has all that its ancestors had
 #[utoipa::path(post, path = "/v1/volumes/{name}/flattened", tag = "gateways", request_body = Flattened,
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume"), Calling),
     responses((status = 200, body = VolumeVersions), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn flattened(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
+    Query(calling): Query<Calling>,
     Body(request): Body<Flattened>,
 ) -> Result<Answer<VolumeVersions>, Failure> {
-    report(&app, Command::Flattened { name, request }).await
+    report(&app, calling, Command::Flattened { name, request }).await
 }

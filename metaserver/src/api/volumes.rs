@@ -1,6 +1,7 @@
 //! Volumes: their life, where they are attached, and what their gateways ask for.
 
 use super::Failure;
+use super::caller::Calling;
 use super::extract::{Answer, Body, Paging, Path, Query, page};
 use crate::app::App;
 use crate::capacity;
@@ -133,14 +134,15 @@ pub async fn detach(State(app): State<Arc<App>>, Path(name): Path<String>) -> Re
 
 /// A gateway asks for its epoch and the volume's map
 #[utoipa::path(post, path = "/v1/volumes/{name}/open", tag = "gateways", request_body = OpenVolume,
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume"), Calling),
     responses((status = 200, body = OpenedVolume), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn open(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
+    Query(calling): Query<Calling>,
     Body(request): Body<OpenVolume>,
 ) -> Result<Answer<OpenedVolume>, Failure> {
-    match app.proposer.propose(Command::Open { name, request }).await? {
+    match app.proposer.propose(calling.command(&app, Command::Open { name, request }).await?).await? {
         state::Answer::Opened(opened) => Ok(Answer(opened)),
         other => Err(unexpected(other).into()),
     }
@@ -148,16 +150,18 @@ pub async fn open(
 
 /// A gateway asks for chunks
 #[utoipa::path(post, path = "/v1/volumes/{name}/allocate", tag = "gateways", request_body = AllocateChunks,
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume"), Calling),
     responses((status = 200, body = AllocatedChunks), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn allocate(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
+    Query(calling): Query<Calling>,
     Body(request): Body<AllocateChunks>,
 ) -> Result<Answer<AllocatedChunks>, Failure> {
     let (alive, full) =
         app.observed(|seen, now| app.replicated.read(|state| (seen.alive(state, now), seen.full_disks(state))));
-    match app.proposer.propose(Command::Allocate { name, request, alive, full }).await? {
+    let command = calling.command(&app, Command::Allocate { name, request, alive, full }).await?;
+    match app.proposer.propose(command).await? {
         state::Answer::Allocated(allocated) => Ok(Answer(allocated)),
         other => Err(unexpected(other).into()),
     }
@@ -165,16 +169,18 @@ pub async fn allocate(
 
 /// A gateway asks for other replica sets
 #[utoipa::path(post, path = "/v1/volumes/{name}/replicas", tag = "gateways", request_body = ChangeReplicas,
-    params(("name" = String, Path, description = "The volume")),
+    params(("name" = String, Path, description = "The volume"), Calling),
     responses((status = 200, body = ChangedReplicas), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn change_replicas(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
+    Query(calling): Query<Calling>,
     Body(request): Body<ChangeReplicas>,
 ) -> Result<Answer<ChangedReplicas>, Failure> {
     let (alive, full) =
         app.observed(|seen, now| app.replicated.read(|state| (seen.best(state, now), seen.full_disks(state))));
-    match app.proposer.propose(Command::ChangeReplicas { name, request, alive, full }).await? {
+    let command = calling.command(&app, Command::ChangeReplicas { name, request, alive, full }).await?;
+    match app.proposer.propose(command).await? {
         state::Answer::Changed(changed) => Ok(Answer(changed)),
         other => Err(unexpected(other).into()),
     }

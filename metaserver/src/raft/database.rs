@@ -10,6 +10,7 @@
 //! process. So a start trusts nothing that it has not written itself: it copies the file, makes the copy durable,
 //! and puts it in the file's place, before it reads a vote or an entry.
 
+use super::batch::Batch;
 use super::positions::Positions;
 use super::sense::MAX_TERM;
 use super::{Entry, LogId, Meta};
@@ -198,8 +199,8 @@ impl Database {
         table.last()?.map(|(_, bytes)| serde_json::from_slice(bytes.value()).map_err(Into::into)).transpose()
     }
 
-    /// Ends the log with a membership of `id` alone, in a term above all that it has seen.
-    pub fn begin_alone(&self, id: u64, url: &str) -> anyhow::Result<()> {
+    /// Ends the log with a membership of `id` alone, in a term above all that it has seen, and then `batch`.
+    pub fn begin_alone(&self, id: u64, url: &str, batch: Batch) -> anyhow::Result<()> {
         let seen: Option<Vote<u64>> = self.get(VOTE)?;
         let last = self.last_entry()?.map(|entry| entry.log_id).or(self.get(PURGED)?).context("the log is empty")?;
         // A term that leaves no room for others was never one: see `check_term`.
@@ -207,14 +208,16 @@ impl Database {
         let term = seen.unwrap_or(0).max(last.leader_id.term) + 1;
         let vote = Vote::new(term, id);
         let nodes = BTreeMap::from([(id, BasicNode::new(url))]);
-        let entry = Entry {
-            log_id: LogId::new(CommittedLeaderId::new(term, id), last.index + 1),
-            payload: EntryPayload::Membership(Membership::new(vec![BTreeSet::from([id])], nodes)),
-        };
-        let bytes = serde_json::to_vec(&entry)?;
+        let membership = EntryPayload::Membership(Membership::new(vec![BTreeSet::from([id])], nodes));
+        let entry = |at, payload| Entry { log_id: LogId::new(CommittedLeaderId::new(term, id), at), payload };
+        let entries = [entry(last.index + 1, membership), entry(last.index + 2, EntryPayload::Normal(batch))];
+        let lines = entries.map(|entry| (entry.log_id.index, serde_json::to_vec(&entry)));
         self.blocking_write(move |tx| {
             put(tx, VOTE, &vote)?;
-            tx.open_table(LOG)?.insert(entry.log_id.index, bytes.as_slice())?;
+            let mut log = tx.open_table(LOG)?;
+            for (index, bytes) in lines {
+                log.insert(index, bytes.map_err(std::io::Error::from)?.as_slice())?;
+            }
             Ok(())
         })
     }

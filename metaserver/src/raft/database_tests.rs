@@ -113,7 +113,8 @@ fn a_term_without_room_is_told_at_the_start_and_one_that_goes_on_alone_has_room(
     .expect("what earlier versions took");
     let told = database.check_term().expect_err("no election is possible").to_string();
     assert!(told.contains("levee meta replace") && told.contains("recover"), "{told}");
-    database.begin_alone(1, "http://127.0.0.1:1").expect("alone");
+    let batch = Batch { level: LEVEL, at_ms: 0, commands: vec![] };
+    database.begin_alone(1, "http://127.0.0.1:1", batch).expect("alone");
     database.check_term().expect("there is room");
-    assert_eq!(database.last_entry().unwrap().expect("a membership").log_id.leader_id.term, 5);
+    assert_eq!(database.last_entry().unwrap().expect("the batch").log_id.leader_id.term, 5);
 }

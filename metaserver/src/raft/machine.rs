@@ -8,7 +8,8 @@ use super::{Entry, LogId, Membership, Meta, NodeError, Types};
 use crate::changes::{self, Ring, Thing};
 use anyhow::Context;
 use levee_meta_state::{Command, Frozen, Outcome, State};
-use levee_proto::api::{Changes, ThingKind};
+use levee_proto::NodeId;
+use levee_proto::api::{Changes, Intent, StateMark, ThingKind};
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError};
 use std::future::Future;
@@ -88,6 +89,20 @@ impl Replicated {
     /// Looks at the state; quick, because commits wait meanwhile.
     pub fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.lock().state)
+    }
+
+    /// What a node should do, and how much of the log that comes of; none if there is no such node.
+    pub fn intent(&self, node: NodeId) -> Option<Intent> {
+        let inner = self.lock();
+        let mut intent = inner.state.intent(node)?;
+        intent.state.applied = inner.applied.map_or(0, |id| id.index);
+        Some(intent)
+    }
+
+    /// Whether a daemon knows of a state that this one does not go on from.
+    pub fn is_older_than(&self, seen: &StateMark) -> bool {
+        let inner = self.lock();
+        inner.state.is_older_than(seen, inner.applied.map_or(0, |id| id.index))
     }
 
     /// Wakes whenever an intent may have changed.
@@ -210,7 +225,7 @@ const DAMAGED: &str = "the folder is damaged: put back a copy of it, or empty it
 
 fn moves_intents(command: &Command) -> bool {
     use Command::*;
-    if let Keyed { command, .. } = command {
+    if let Keyed { command, .. } | Of { command, .. } = command {
         return moves_intents(command);
     }
     // All that does not: what only gives out epochs, names or chunks.

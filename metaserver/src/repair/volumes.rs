@@ -229,6 +229,7 @@ mod tests {
             leave_out_removed: false,
             locks: Vec::new(),
             missing: Vec::new(),
+            seen: Default::default(),
         };
         apply(&mut state, Command::RegisterNode(node));
         let alive = BTreeSet::from([NodeId(1)]);
@@ -239,7 +240,7 @@ mod tests {
             let attached = Command::Attach { name: name.clone(), node: None, alive: alive.clone() };
             let Answer::Volume(info) = apply(&mut state, attached) else { panic!("not a volume") };
             let attachment = info.attachment.expect("attached").attachment;
-            let request = OpenVolume { node: NodeId(1), incarnation, attachment };
+            let request = OpenVolume { node: NodeId(1), incarnation, attachment, fenced: None };
             let Answer::Opened(opened) = apply(&mut state, Command::Open { name: name.clone(), request }) else {
                 panic!("not opened")
             };

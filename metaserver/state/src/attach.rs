@@ -5,14 +5,15 @@
 //! volume has a higher epoch, and replicas refuse the lower.
 
 use crate::command::{Answer, Outcome};
+use crate::limits::REFUSED_EPOCHS;
 use crate::map::Room;
 use crate::snapshots::conflict;
 use crate::state::State;
 use crate::tables::{Volume, VolumeAttachment};
 use levee_proto::api::{
-    ChunkPage, EventKind, OpenVolume, OpenedVolume, Problem, ProblemKind, SnapshotName, VolumeVersions,
+    ChunkPage, EventKind, OpenVolume, OpenedVolume, Problem, ProblemKind, Severity, SnapshotName, VolumeVersions,
 };
-use levee_proto::{Era, NodeId, VolumeId};
+use levee_proto::{Epoch, Era, NodeId, VolumeId};
 use std::collections::BTreeSet;
 
 impl State {
@@ -112,14 +113,18 @@ impl State {
     pub(crate) fn open(&mut self, name: &str, request: &OpenVolume) -> Outcome {
         let id = self.volume_id(name)?;
         self.check_opener(request)?;
+        self.check_recovered(id)?;
         let volume = self.tables.volumes.get_mut(&id).ok_or_else(|| over(name))?;
         let attachment = volume
             .attachment
             .as_mut()
             .filter(|a| a.id == request.attachment && a.node == request.node)
             .ok_or_else(|| over(name))?;
-        if attachment.opened_by != Some(request.incarnation) {
-            volume.epoch = volume.epoch.next().ok_or_else(|| {
+        // What copies refuse although it is the newest: they have seen an epoch that this state has not given.
+        let refused = request.fenced.filter(|epoch| *epoch == volume.epoch);
+        if attachment.opened_by != Some(request.incarnation) || refused.is_some() {
+            let from = refused.map_or(volume.epoch, |epoch| Epoch(epoch.0.saturating_add(REFUSED_EPOCHS)));
+            volume.epoch = from.next().ok_or_else(|| {
                 Problem::new(
                     ProblemKind::Conflict,
                     format!("volume '{name}' has used up its epochs: copy it to a new volume"),
@@ -127,6 +132,11 @@ impl State {
             })?;
             attachment.opened_by = Some(request.incarnation);
             self.group_reopened(id);
+        }
+        if let Some(epoch) = refused {
+            let text =
+                format!("copies have seen a larger epoch than {epoch}, the newest: the meta servers' state is too old");
+            self.note(EventKind::Volume, Severity::Error, name, text);
         }
         let volume = &self.tables.volumes[&id];
         let mut room = Room::new();
@@ -153,7 +163,7 @@ impl State {
     }
 }
 
-fn over(name: &str) -> Problem {
+pub(crate) fn over(name: &str) -> Problem {
     Problem::new(
         ProblemKind::Fenced,
         format!("this attachment of volume '{name}' is over: close the volume and follow the intent"),

@@ -38,6 +38,7 @@ impl State {
         self.check_unique_names()?;
         self.check_nodes()?;
         self.check_keys()?;
+        self.check_recovery()?;
         let mut seen = Seen::default();
         for (id, volume) in self.tables.volumes.iter() {
             self.check_volume(*id, volume, &mut seen)?;

@@ -1,6 +1,7 @@
 //! What can be asked of the state machine, and what it answers.
 
 use crate::batches::validate_batch;
+use crate::caller::validate_call;
 use crate::capacity::validate_limits;
 use crate::copysets::validate_placement;
 use crate::events::{Note, validate_notes};
@@ -8,6 +9,7 @@ use crate::keys::{Key, validate_keyed};
 use crate::limits::*;
 use crate::maintenance::validate_maintenance;
 use crate::rebalance::validate_moves;
+use crate::recovery::{validate_inventory, validate_seen};
 use levee_proto::api::*;
 use levee_proto::units::{MAX_VOLUME_SIZE, show_size};
 use levee_proto::{BLOCK_SIZE, DiskId, NodeId, ReplicaId, VolumeId};
@@ -167,6 +169,24 @@ pub enum Command {
         key: Key,
         command: Box<Command>,
     },
+    /// A gateway's command, of its attachment alone: see [`crate::caller`].
+    Of {
+        caller: AttachmentId,
+        command: Box<Command>,
+    },
+    /// The state may be older than what daemons have seen: see [`crate::recovery`]. `at_ms`: the proposer's clock, milliseconds since 1970.
+    Recover {
+        at_ms: u64,
+    },
+    /// What a node's disks hold.
+    Inventory {
+        node: NodeId,
+        request: Inventory,
+    },
+    /// A volume is used without what was lost of it.
+    AcceptLoss {
+        name: String,
+    },
     /// Notes which folder a meta server has.
     PinMember {
         id: u64,
@@ -241,6 +261,8 @@ impl Command {
             Command::Note(notes) => validate_notes(notes),
             Command::CreateVolumes(request) => validate_batch(request),
             Command::Keyed { key, command } => validate_keyed(key, command),
+            Command::Of { command, .. } => validate_call(command),
+            Command::Inventory { request, .. } => validate_inventory(request),
             Command::ConfirmDeleted { replicas, .. } if replicas.len() > MAX_DELETES => Err(invalid(format!(
                 "{} deleted replicas in one message: at most {MAX_DELETES} are allowed",
                 replicas.len()
@@ -268,6 +290,9 @@ impl Command {
                 | Pruned { .. }
                 | Flattened { .. }
                 | Keyed { .. }
+                | Of { .. }
+                | Recover { .. }
+                | Inventory { .. }
         )
     }
 
@@ -278,7 +303,7 @@ impl Command {
         BASE + match self {
             Command::RegisterNode(r) => {
                 let disks: usize = r.disks.iter().map(|d| d.path.len() + 128).sum();
-                disks + r.cores.iter().map(|c| c.len() + 4).sum::<usize>()
+                disks + r.seen.disks.len() * 64 + r.cores.iter().map(|c| c.len() + 4).sum::<usize>()
             }
             Command::Attach { alive, .. } => alive.len() * 6,
             Command::Allocate { request, alive, full, .. } => {
@@ -289,6 +314,7 @@ impl Command {
                 let removed: usize = request.changes.iter().map(|c| c.remove.len()).sum();
                 request.changes.len() * 64 + removed * 20 + (alive.len() + full.len()) * 6
             }
+            Command::Inventory { request, .. } => request.replicas.len() * 96 + request.fences.len() * 40,
             Command::SetDisk { reason, .. } => reason.as_ref().map_or(0, String::len),
             Command::StartRebalance { moves, .. } => moves.len() * 96,
             Command::Note(notes) => notes.iter().map(|n| n.subject.len() + n.text.len() + 64).sum(),
@@ -297,7 +323,7 @@ impl Command {
             Command::CreateClones(request) => FAMILY_WEIGHT.saturating_mul(request.names.len() as usize),
             Command::DeleteVolumes(request) => FAMILY_WEIGHT.saturating_mul(members(request) as usize),
             Command::CreateVolumes(request) => FAMILY_WEIGHT.saturating_mul(request.volumes.len()),
-            Command::Keyed { command, .. } => command.weight(),
+            Command::Keyed { command, .. } | Command::Of { command, .. } => command.weight(),
             _ => 0,
         }
     }
@@ -343,6 +369,7 @@ fn validate_node(r: &RegisterNode) -> Result<(), Problem> {
     r.disks.iter().try_for_each(validate_disk)?;
     r.zone.iter().try_for_each(|zone| validate_name("zone", zone))?;
     r.rack.iter().try_for_each(|rack| validate_name("rack", rack))?;
+    validate_seen(&r.seen)?;
     let uuids: BTreeSet<Uuid> = r.disks.iter().map(|d| d.uuid).collect();
     if uuids.len() < r.disks.len() {
         return Err(invalid(format!("node '{}' names the same disk uuid twice: was a disk copied?", r.name)));

@@ -170,7 +170,7 @@ impl State {
     }
 
     /// All its snapshots go away.
-    fn give_up_group(&mut self, number: u64) {
+    pub(crate) fn give_up_group(&mut self, number: u64) {
         for (id, member) in self.end_group(number) {
             self.drop_snapshot(id, member.version);
         }

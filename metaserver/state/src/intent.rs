@@ -4,7 +4,7 @@ use crate::limits::MAX_DELETES;
 use crate::state::State;
 use crate::tables::Disk;
 use levee_proto::NodeId;
-use levee_proto::api::{AttachIntent, EvacuateDisk, Intent, PeerDisk, PeerInfo, ReplicaRef};
+use levee_proto::api::{AttachIntent, EvacuateDisk, Intent, PeerDisk, PeerInfo, ReplicaRef, StateMark};
 
 impl State {
     /// The number of the node's intent; none if there is no such node.
@@ -29,6 +29,8 @@ impl State {
             background_rate: self.tables.background_rate,
             moves: self.move_intents(node),
             eras: self.eras(),
+            // How much of the log it comes of, whoever applies the log knows.
+            state: StateMark { generation: self.generation(), applied: 0 },
         })
     }
 

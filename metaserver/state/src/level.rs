@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// The newest level that this program knows.
 pub const LEVEL: u32 = 3;
+/// From this one on gateways are known by what is never given again, and daemons tell what they have seen.
+pub const CALLERS: u32 = 3;
 /// That of logs and snapshots which name none.
 pub const FIRST_LEVEL: u32 = 1;
 
@@ -42,6 +44,10 @@ impl Command {
             SetLevel { level } => *level,
             Keyed { command, .. } => command.level().max(2),
             RecoverEpochs { .. } => 3,
+            Of { command, .. } => command.level().max(CALLERS),
+            RegisterNode(request) if !request.seen.is_nothing() => CALLERS,
+            Open { request, .. } if request.fenced.is_some() => CALLERS,
+            Recover { .. } | Inventory { .. } | AcceptLoss { .. } => CALLERS,
             RegisterNode(request) if names_more_than_level_1(request) => 2,
             CreateVolume(request) if request.class.is_some() => 2,
             Allocate { full, .. } | ChangeReplicas { full, .. } if !full.is_empty() => 2,

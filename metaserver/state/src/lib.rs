@@ -25,6 +25,7 @@
 
 mod attach;
 mod batches;
+mod caller;
 mod capacity;
 mod changes;
 mod check;
@@ -49,6 +50,7 @@ mod placement;
 mod plan;
 mod readers;
 mod rebalance;
+mod recovery;
 mod removal;
 mod repair;
 mod resize;
@@ -68,7 +70,7 @@ pub use events::Note;
 pub use groups::{Group, Member, Stage};
 pub use history::{History, Parent, Snapshot};
 pub use keys::{Key, is_valid_key};
-pub use level::{FIRST_LEVEL, LEVEL};
+pub use level::{CALLERS, FIRST_LEVEL, LEVEL};
 pub use plan::{Bounds, Weights};
 pub use repair::RepairScan;
 pub use snapshot_file::Frozen;

@@ -27,8 +27,11 @@ impl State {
             ));
         }
 
+        self.heed(&request.seen, &request.name);
         let node = known.unwrap_or_else(|| self.add_node(request));
-        let disks: Vec<DiskId> = present.into_iter().map(|disk| self.upsert_disk(node, disk)).collect();
+        let disks: Vec<DiskId> =
+            present.into_iter().map(|disk| self.upsert_disk(node, disk, request.seen.disks.get(&disk.uuid))).collect();
+        self.await_node(node);
         let links_changed = self.update_node(node, request, disks.iter().copied().collect());
         if known.is_none() || links_changed {
             self.touch_all();
@@ -121,8 +124,9 @@ impl State {
     }
 
     fn add_node(&mut self, request: &RegisterNode) -> NodeId {
-        self.tables.last.node += 1;
-        let id = NodeId(self.tables.last.node);
+        // One that a lost state has taken in keeps the id that is on its disks.
+        let free = request.seen.node.filter(|id| id.0 > 0 && !self.tables.nodes.contains_key(id));
+        let id = free.unwrap_or_else(|| self.tables.last.next_node());
         self.index.node_by_name.insert(request.name.clone(), id);
         let node = Node {
             name: request.name.clone(),
@@ -144,7 +148,8 @@ impl State {
         id
     }
 
-    fn upsert_disk(&mut self, node: NodeId, disk: &RegisterDisk) -> DiskId {
+    /// `own`: the id that the disk says it has.
+    fn upsert_disk(&mut self, node: NodeId, disk: &RegisterDisk, own: Option<&DiskId>) -> DiskId {
         if let Some(&id) = self.index.disk_by_uuid.get(&disk.uuid) {
             if let Some(known) = self.tables.disks.get_mut(&id) {
                 known.path.clone_from(&disk.path);
@@ -153,8 +158,8 @@ impl State {
             }
             return id;
         }
-        self.tables.last.disk += 1;
-        let id = DiskId(self.tables.last.disk);
+        let free = own.copied().filter(|id| id.0 > 0 && self.tables.disks.get(id).is_none());
+        let id = free.unwrap_or_else(|| self.tables.last.next_disk());
         self.index.disk_by_uuid.insert(disk.uuid, id);
         let record = Disk {
             uuid: disk.uuid,

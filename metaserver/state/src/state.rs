@@ -113,6 +113,14 @@ impl State {
     pub fn apply(&mut self, command: &Command) -> Outcome {
         command.validate()?;
         self.check_level(command)?;
+        let outcome = self.dispatch(command);
+        if outcome.is_ok() {
+            self.go_on_recovering();
+        }
+        outcome
+    }
+
+    fn dispatch(&mut self, command: &Command) -> Outcome {
         match command {
             Command::Found { cluster } => {
                 if self.tables.cluster.is_none() {
@@ -161,6 +169,10 @@ impl State {
             Command::Note(notes) => self.add_notes(notes),
             Command::CreateVolumes(request) => self.create_volumes(request),
             Command::Keyed { key, command } => self.apply_keyed(key, command),
+            Command::Of { caller, command } => self.apply_call(*caller, command),
+            Command::Recover { at_ms } => self.recover(*at_ms),
+            Command::Inventory { node, request } => self.take_inventory(*node, request),
+            Command::AcceptLoss { name } => self.accept_loss(name),
             Command::PinMember { id, folder } => self.pin_member(*id, *folder),
             Command::ReleaseMember { id } => self.release_member(*id),
         }

@@ -9,6 +9,7 @@ use crate::keys::Keys;
 use crate::level::Level;
 use crate::maintenance::Windows;
 use crate::rebalance::Rebalance;
+use crate::recovery::Recovery;
 use crate::table::Table;
 use levee_proto::api::{CapacityLimits, DiskClass, DiskState, FULL_WEIGHT, PlacementPolicy, ReplicaPlace, ReplicaRef};
 use levee_proto::*;
@@ -54,6 +55,8 @@ pub(crate) struct Tables {
     /// Of volumes that were given their epochs anew: see [`crate::eras`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub eras: BTreeMap<VolumeId, Era>,
+    #[serde(default, skip_serializing_if = "Recovery::is_empty")]
+    pub recovery: Recovery,
     /// The folder of each meta server.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<u64, Uuid>,
@@ -73,6 +76,16 @@ pub(crate) struct LastIds {
 }
 
 impl LastIds {
+    pub fn next_node(&mut self) -> NodeId {
+        self.node += 1;
+        NodeId(self.node)
+    }
+
+    pub fn next_disk(&mut self) -> DiskId {
+        self.disk += 1;
+        DiskId(self.disk)
+    }
+
     pub fn next_group(&mut self) -> u64 {
         self.group += 1;
         self.group

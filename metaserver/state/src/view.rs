@@ -42,6 +42,11 @@ impl State {
         self.tables.volumes.get(&id)
     }
 
+    /// All volumes, those that users do not see included.
+    pub fn volume_ids(&self) -> impl Iterator<Item = VolumeId> + '_ {
+        self.tables.volumes.iter().map(|(id, _)| *id)
+    }
+
     /// How many nodes, disks, volumes there are, deleted ones that clones need included.
     pub fn counts(&self) -> [usize; 3] {
         [self.tables.nodes.len(), self.tables.disks.len(), self.tables.volumes.len()]

@@ -174,6 +174,7 @@ impl State {
         self.index.volume_by_name.remove(&volume.name);
         self.index.provisioned -= promised_to(&volume);
         self.index.forget_history(id);
+        self.forget_losses(id);
         self.release(volume.chunks.values());
         volume.parent
     }

@@ -144,7 +144,7 @@ fn a_deleted_volume_stays_out_of_sight_for_its_clones() {
     let intent = state.intent(NodeId(2)).unwrap();
     assert_eq!(intent.attach[0].name, ".deleted-1");
     let at_node = intent.attach[0].attachment;
-    let request = OpenVolume { node: NodeId(2), incarnation: uuid(102), attachment: at_node };
+    let request = OpenVolume { node: NodeId(2), incarnation: uuid(102), attachment: at_node, fenced: None };
     let Answer::Opened(opened) = state.apply(&Command::Open { name: ".deleted-1".into(), request }).unwrap() else {
         panic!("not opened")
     };

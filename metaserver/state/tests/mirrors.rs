@@ -46,7 +46,7 @@ fn complete(state: &mut State, name: &str) {
     let id = state.chores().find(|id| state.volume(*id).unwrap().name == name).expect("it is looked after");
     state.apply(&Command::AttachRepair { volume: id, node: NodeId(2) }).unwrap();
     let at = state.volume(id).unwrap().attachment.clone().unwrap();
-    let request = OpenVolume { node: NodeId(2), incarnation: uuid(102), attachment: at.id };
+    let request = OpenVolume { node: NodeId(2), incarnation: uuid(102), attachment: at.id, fenced: None };
     let Ok(Answer::Opened(opened)) = state.apply(&Command::Open { name: name.into(), request }) else {
         panic!("not opened")
     };

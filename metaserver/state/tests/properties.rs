@@ -198,7 +198,7 @@ fn command() -> impl Strategy<Value = Command> {
         3 => volume_name().prop_map(|name| Command::Detach { name }),
         8 => (volume_name(), 0..4u64, 0..8u64).prop_map(|(name, attachment, incarnation)| {
             // Resolved against the state before it is applied: see `aim`.
-            let request = OpenVolume { node: NodeId(0), incarnation: uuid(incarnation), attachment };
+            let request = OpenVolume { node: NodeId(0), incarnation: uuid(incarnation), attachment, fenced: None };
             Command::Open { name, request }
         }),
         12 => (volume_name(), 0..4u32, proptest::collection::vec(0..12u32, 1..6), alive())
@@ -277,7 +277,7 @@ fn aim(command: Command, state: &State) -> Command {
             let current = state.node(at.node).map_or(request.incarnation, |n| n.incarnation);
             let incarnation = if request.incarnation > uuid(1) { current } else { request.incarnation };
             let attachment = at.attachment.saturating_sub(request.attachment / 3);
-            Command::Open { name, request: OpenVolume { node: at.node, incarnation, attachment } }
+            Command::Open { name, request: OpenVolume { node: at.node, incarnation, attachment, fenced: None } }
         }
         Command::Allocate { name, request, alive, full } => {
             let newest = state.volume_named(&name).map_or(0, |v| v.epoch.0);
@@ -403,7 +403,7 @@ fn versions_only() -> impl Strategy<Value = Command> {
         3 => snapshot_name().prop_map(move |name| Command::Attach { name: name.to_string(), node: None, alive: everyone() }),
         1 => snapshot_name().prop_map(|name| Command::Detach { name: name.to_string() }),
         4 => volume_name().prop_map(|name| {
-            Command::Open { name, request: OpenVolume { node: NodeId(0), incarnation: uuid(9), attachment: 0 } }
+            Command::Open { name, request: OpenVolume { node: NodeId(0), incarnation: uuid(9), attachment: 0, fenced: None } }
         }),
         3 => (volume_name(), 0..16u32).prop_map(move |(name, index)| {
             let request = AllocateChunks { epoch: Epoch(0), indexes: vec![index] };

@@ -142,7 +142,7 @@ fn an_epoch_belongs_to_one_incarnation_of_one_attachment() {
     state.apply(&Command::Detach { name: "v".into() }).unwrap();
     assert_eq!(allocate(&mut state, "v", Epoch(2), &[0]).unwrap_err().kind, ProblemKind::Fenced);
     attach(&mut state, "v", Some("n1")).unwrap();
-    let late = OpenVolume { node: old.node, incarnation: uuid(201), attachment: old.attachment };
+    let late = OpenVolume { node: old.node, incarnation: uuid(201), attachment: old.attachment, fenced: None };
     assert_eq!(kind(state.apply(&Command::Open { name: "v".into(), request: late })), ProblemKind::Fenced);
     assert_eq!(
         allocate(&mut state, "v", Epoch(2), &[0]).unwrap_err().kind,

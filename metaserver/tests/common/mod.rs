@@ -267,7 +267,7 @@ impl Client {
 
     pub async fn open(&self, name: &str, at: &Attachment, incarnation: u128) -> Result<OpenedVolume, Problem> {
         let incarnation = Uuid::from_u128(incarnation);
-        let request = OpenVolume { node: at.node, incarnation, attachment: at.attachment };
+        let request = OpenVolume { node: at.node, incarnation, attachment: at.attachment, fenced: None };
         self.post(&format!("/v1/volumes/{name}/open"), &request).await
     }
 
@@ -300,6 +300,7 @@ pub fn node(i: u32, incarnation: u128) -> RegisterNode {
         leave_out_removed: false,
         locks: Vec::new(),
         missing: Vec::new(),
+        seen: Default::default(),
     }
 }
 

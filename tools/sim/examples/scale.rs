@@ -90,6 +90,7 @@ fn cluster() -> (State, BTreeSet<NodeId>) {
             leave_out_removed: false,
             locks: Vec::new(),
             missing: Vec::new(),
+            seen: Default::default(),
         };
         state.apply(&Command::RegisterNode(node)).expect("registered");
     }
@@ -112,7 +113,7 @@ fn use_once(state: &mut State, i: u64, chunks: u32, alive: &BTreeSet<NodeId>) {
     let Ok(Answer::Volume(info)) = state.apply(&attach) else { panic!("not attached") };
     let at = info.attachment.expect("attached");
     let incarnation = Uuid::from_u128(u128::from(at.node.0));
-    let request = OpenVolume { node: at.node, incarnation, attachment: at.attachment };
+    let request = OpenVolume { node: at.node, incarnation, attachment: at.attachment, fenced: None };
     let Ok(Answer::Opened(opened)) = state.apply(&Command::Open { name: name.clone(), request }) else {
         panic!("not opened")
     };

@@ -8,6 +8,7 @@ const ENOUGH: u64 = 10_000;
 
 /// Every place that counts itself (`reached!`), here and in the code that ships.
 pub const PLACES: &[&str] = &[
+    "a name was given to another volume",
     "another page of a fence",
     "answer held back",
     "checkpoint written",
@@ -29,6 +30,7 @@ pub const PLACES: &[&str] = &[
     "member came back without what it had",
     "member left a chunk",
     "member lost while it owed writes",
+    "meta servers went on with an older state",
     "newcomer joined a chunk",
     "node lost for ever",
     "open write sent again",

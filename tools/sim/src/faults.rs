@@ -8,6 +8,8 @@ use crate::damage;
 use crate::meta::META;
 use crate::moves;
 use crate::process::SimDisk;
+use crate::recreate;
+use crate::restore;
 use crate::setup::{Fault, SLOWEST};
 use crate::snapshots;
 use crate::world::{Node, World};
@@ -76,6 +78,8 @@ async fn one(world: &World, fault: Fault) {
         Fault::Evacuate => evacuate(world, &node).await,
         Fault::LoseNode => lose_node(world, &node),
         Fault::Snapshot => snapshots::strike(world).await,
+        Fault::OldMeta => restore::strike(world),
+        Fault::Recreate => recreate::strike(world).await,
         Fault::Restart => restart(world, &node),
         Fault::Checkpoint => {
             let process = node.process.borrow().clone();

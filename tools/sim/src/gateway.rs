@@ -9,8 +9,8 @@ use levee_core::shared::SharedBlocks;
 use levee_core::testing::TestRuntime;
 use levee_meta_state::{Answer, Command};
 use levee_proto::api::{
-    AllocateChunks, ChangeReplicas, ChangedReplicas, ChunkInfo, Flattened, Moved, ParentInfo, ProblemKind, Pruned,
-    ReplicaChange, Sealed, VolumeVersions,
+    AllocateChunks, AttachmentId, ChangeReplicas, ChangedReplicas, ChunkInfo, Flattened, Moved, ParentInfo,
+    ProblemKind, Pruned, ReplicaChange, Sealed, VolumeVersions,
 };
 use levee_proto::wire::Request;
 use levee_proto::{ChunkId, DiskId, Epoch, NodeId};
@@ -18,17 +18,24 @@ use std::rc::Rc;
 
 pub type SimGateway = Gateway<TestRuntime, Links>;
 
-/// One gateway's links.
+/// One gateway's links. A cheap handle.
+#[derive(Clone)]
 pub struct Links {
     world: World,
     process: Rc<Process>,
     volume: String,
+    caller: AttachmentId,
     epoch: Epoch,
 }
 
 impl Links {
-    pub fn new(world: World, process: Rc<Process>, volume: String, epoch: Epoch) -> Links {
-        Links { world, process, volume, epoch }
+    pub fn new(world: World, process: Rc<Process>, volume: String, caller: AttachmentId, epoch: Epoch) -> Links {
+        Links { world, process, volume, caller, epoch }
+    }
+
+    /// Asks the meta servers as this gateway.
+    async fn ask(&self, command: Command) -> Result<Answer, MetaError> {
+        self.world.meta().ask_as(&self.process, self.caller, command).await
     }
 }
 
@@ -50,15 +57,11 @@ impl Cluster for Links {
         &self,
         changes: Vec<ReplicaChange>,
     ) -> impl Future<Output = Result<ChangedReplicas, AllocError>> + 'static {
-        let (world, process, name, epoch) = (self.world.clone(), self.process.clone(), self.volume.clone(), self.epoch);
+        let this = self.clone();
         async move {
-            let request = ChangeReplicas { epoch, changes };
-            let alive = world.meta().alive();
-            match world
-                .meta()
-                .ask(&process, Command::ChangeReplicas { name, request, alive, full: Default::default() })
-                .await
-            {
+            let request = ChangeReplicas { epoch: this.epoch, changes };
+            let (name, alive, full) = (this.volume.clone(), this.world.meta().alive(), Default::default());
+            match this.ask(Command::ChangeReplicas { name, request, alive, full }).await {
                 Ok(Answer::Changed(changed)) => Ok(changed),
                 other => Err(not_done(other)),
             }
@@ -66,12 +69,11 @@ impl Cluster for Links {
     }
 
     fn allocate(&self, indexes: Vec<u32>) -> impl Future<Output = Result<Vec<ChunkInfo>, AllocError>> + 'static {
-        let (world, process, name, epoch) = (self.world.clone(), self.process.clone(), self.volume.clone(), self.epoch);
+        let this = self.clone();
         async move {
-            let request = AllocateChunks { epoch, indexes };
-            let alive = world.meta().alive();
-            match world.meta().ask(&process, Command::Allocate { name, request, alive, full: Default::default() }).await
-            {
+            let request = AllocateChunks { epoch: this.epoch, indexes };
+            let (name, alive, full) = (this.volume.clone(), this.world.meta().alive(), Default::default());
+            match this.ask(Command::Allocate { name, request, alive, full }).await {
                 Ok(Answer::Allocated(allocated)) => Ok(allocated.chunks),
                 other => Err(not_done(other)),
             }
@@ -79,9 +81,9 @@ impl Cluster for Links {
     }
 
     fn accomplished(&self, what: Accomplished) -> impl Future<Output = Result<VolumeVersions, AllocError>> + 'static {
-        let (world, process, name, epoch) = (self.world.clone(), self.process.clone(), self.volume.clone(), self.epoch);
+        let this = self.clone();
         async move {
-            let volume = name.clone();
+            let (name, epoch) = (this.volume.clone(), this.epoch);
             let command = match what {
                 Accomplished::Moved(version) => Command::Moved { name, request: Moved { epoch, version, held: true } },
                 Accomplished::Parted(version) => {
@@ -91,10 +93,10 @@ impl Cluster for Links {
                 Accomplished::Pruned(number) => Command::Pruned { name, request: Pruned { epoch, number } },
                 Accomplished::Flattened => Command::Flattened { name, request: Flattened { epoch } },
             };
-            match world.meta().ask(&process, command).await {
+            match this.ask(command).await {
                 Ok(Answer::Versions(versions)) => {
                     // They are followed at once.
-                    world.moved(&volume, versions.version, epoch);
+                    this.world.moved(this.caller.volume, versions.version, epoch);
                     Ok(versions)
                 }
                 other => Err(not_done(other)),
@@ -103,10 +105,10 @@ impl Cluster for Links {
     }
 
     fn parent(&self) -> impl Future<Output = Result<Option<ParentInfo>, AllocError>> + 'static {
-        let (world, process, name) = (self.world.clone(), self.process.clone(), self.volume.clone());
+        let this = self.clone();
         async move {
             let unreachable = |_| AllocError::Retry("the meta server cannot be reached".into());
-            world.meta().parent(&process, &name).await.map_err(unreachable)
+            this.world.meta().parent(&this.process, this.caller, &this.volume).await.map_err(unreachable)
         }
     }
 

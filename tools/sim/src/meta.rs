@@ -5,11 +5,12 @@
 
 use crate::process::Process;
 use crate::world::World;
+use levee_core::mutant;
 use levee_core::ports::Runtime;
 use levee_core::sync::{Event, Listener};
 use levee_core::testing::TestRng;
 use levee_meta_state::{Answer, Command, Outcome, State};
-use levee_proto::api::{Intent, ParentInfo, Problem, VolumeVersions};
+use levee_proto::api::{AttachmentId, Intent, ParentInfo, Problem, VolumeVersions};
 use levee_proto::{NodeId, VolumeId};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
@@ -43,6 +44,8 @@ struct Inner {
     rng: RefCell<TestRng>,
     changed: Event,
     world: RefCell<Option<World>>,
+    /// An earlier state.
+    kept: RefCell<Option<State>>,
 }
 
 impl Meta {
@@ -57,6 +60,7 @@ impl Meta {
             rng: RefCell::new(TestRng::new(seed)),
             changed: Event::new(),
             world: RefCell::default(),
+            kept: RefCell::default(),
         }))
     }
 
@@ -71,6 +75,22 @@ impl Meta {
 
     pub fn state(&self) -> Ref<'_, State> {
         self.0.state.borrow()
+    }
+
+    /// Keeps the state as it is: it may be gone back to.
+    pub fn keep(&self) {
+        *self.0.kept.borrow_mut() = Some(self.0.state.borrow().clone());
+    }
+
+    /// The state that was kept.
+    pub fn kept(&self) -> Option<State> {
+        self.0.kept.borrow().clone()
+    }
+
+    /// Goes on with another state.
+    pub fn replace(&self, state: State) {
+        *self.0.state.borrow_mut() = state;
+        self.0.changed.notify();
     }
 
     /// Completes when the state has changed.
@@ -114,6 +134,14 @@ impl Meta {
         outcome.map_err(MetaError::Refused)
     }
 
+    /// Asks on behalf of a gateway.
+    pub async fn ask_as(&self, process: &Process, caller: AttachmentId, command: Command) -> Result<Answer, MetaError> {
+        if mutant!("gateways are known by name") {
+            return self.ask(process, command).await;
+        }
+        self.ask(process, Command::Of { caller, command: Box::new(command) }).await
+    }
+
     /// What the node should do; `None` if it cannot be asked.
     pub async fn intent(&self, process: &Process) -> Option<Intent> {
         self.travel(process, true).await.ok()?;
@@ -123,21 +151,27 @@ impl Meta {
     }
 
     /// Where a volume's ancestors are.
-    pub async fn parent(&self, process: &Process, volume: &str) -> Result<Option<ParentInfo>, MetaError> {
+    pub async fn parent(
+        &self,
+        process: &Process,
+        caller: AttachmentId,
+        name: &str,
+    ) -> Result<Option<ParentInfo>, MetaError> {
         self.travel(process, true).await?;
-        let parent = {
-            let state = self.0.state.borrow();
-            let id = state.volume_named(volume).map_err(MetaError::Refused)?.id;
-            state.volume(id).and_then(|v| state.parent_info(v))
-        };
+        let found = self.0.state.borrow().parent_for(caller, name).map_err(MetaError::Refused)?;
         self.travel(process, false).await?;
-        Ok(parent)
+        Ok(found.parent)
     }
 
     /// A volume's versions as they are now.
-    pub async fn versions(&self, process: &Process, volume: &str) -> Result<VolumeVersions, MetaError> {
+    pub async fn versions(
+        &self,
+        process: &Process,
+        caller: AttachmentId,
+        name: &str,
+    ) -> Result<VolumeVersions, MetaError> {
         self.travel(process, true).await?;
-        let versions = self.0.state.borrow().volume_versions(volume).map_err(MetaError::Refused)?;
+        let versions = self.0.state.borrow().versions_for(caller, name).map_err(MetaError::Refused)?;
         self.travel(process, false).await?;
         Ok(versions)
     }

@@ -20,7 +20,8 @@ use levee_core::sync::timeout;
 use levee_core::testing::{MemDisk, TestRuntime};
 use levee_meta_state::{Answer, Command};
 use levee_proto::api::{
-    AttachIntent, DiskState, Intent, OpenVolume, OpenedVolume, RegisterDisk, RegisterNode, Registered, ReplicaRef,
+    AttachIntent, AttachmentId, DiskState, Intent, OpenVolume, OpenedVolume, ProblemKind, RegisterDisk, RegisterNode,
+    Registered, ReplicaRef,
 };
 use levee_proto::callers::Callers;
 use levee_proto::wire::{Reply, Request, Status};
@@ -78,6 +79,8 @@ pub struct Process {
     pub callers: RefCell<Callers<Rc<Link>>>,
     /// What it remembers of snapshots.
     pub shared: Option<SharedBlocks>,
+    /// The generation in which it told what its disks hold.
+    pub(crate) told_generation: Cell<u64>,
 }
 
 /// The core that owns a shard.
@@ -97,7 +100,19 @@ impl Process {
         let (shards, services, served) = (RefCell::default(), RefCell::default(), RefCell::default());
         let callers = RefCell::default();
         let shared = SharedBlocks::new(shared_cache);
-        Rc::new(Process { number, node, rt, incarnation, disks, shards, services, served, callers, shared })
+        Rc::new(Process {
+            number,
+            node,
+            rt,
+            incarnation,
+            disks,
+            shards,
+            services,
+            served,
+            callers,
+            shared,
+            told_generation: Cell::new(0),
+        })
     }
 
     /// Takes a request from a link.
@@ -132,7 +147,7 @@ impl Process {
     /// The daemon's life.
     pub async fn run(self: Rc<Self>, world: World) {
         let Some(opened) = self.open_disks(&world).await else { return };
-        let registered = self.register(&world).await;
+        let Some(registered) = self.register(&world, &opened).await else { return };
         world.meta().joined(self.node, registered.node);
         for (disk, id) in self.disks.iter().zip(&registered.disks) {
             disk.id.set(*id);
@@ -172,7 +187,7 @@ impl Process {
         Some(all)
     }
 
-    async fn register(&self, world: &World) -> Registered {
+    pub(crate) async fn register(&self, world: &World, opened: &[BTreeMap<u16, SimShard>]) -> Option<Registered> {
         let disk = |d: &Rc<SimDisk>| RegisterDisk {
             uuid: d.uuid,
             path: format!("/disk/{}", d.uuid),
@@ -192,12 +207,16 @@ impl Process {
             leave_out_removed: false,
             locks: Vec::new(),
             missing: Vec::new(),
+            seen: self.seen(opened),
         };
         loop {
             match world.meta().ask(self, Command::RegisterNode(request.clone())).await {
-                Ok(Answer::Registered(registered)) => return registered,
+                Ok(Answer::Registered(registered)) => return Some(registered),
                 Ok(other) => world.fail("meta", &format!("a wrong answer: {other:?}")),
-                Err(MetaError::Refused(p)) => world.fail("meta", &format!("{} may not join: {}", self.node, p.detail)),
+                Err(MetaError::Refused(p)) => {
+                    world.fail("meta", &format!("{} may not join: {}", self.node, p.detail));
+                    return None;
+                }
                 Err(MetaError::Unreachable) => {}
             }
             self.rt.sleep(RETRY).await;
@@ -231,7 +250,10 @@ impl Process {
                     continue;
                 }
             };
-            if intent.revision != revision && self.fulfil(world, &intent).await {
+            let stopped = self.served.borrow().keys().any(|volume| self.has_stopped(*volume));
+            if stopped && intent.revision == revision {
+                self.fulfil(world, &intent).await;
+            } else if intent.revision != revision && self.fulfil(world, &intent).await {
                 revision = intent.revision;
             } else if intent.revision != revision {
                 self.rt.sleep(RETRY).await;
@@ -254,11 +276,14 @@ impl Process {
         for service in self.services.borrow().iter() {
             service.set_eras(intent.eras.iter().map(|e| (e.volume, e.era)));
         }
+        if !self.tell_inventory(world, intent.state.generation).await {
+            return false;
+        }
         let evacuate: BTreeMap<DiskId, DiskState> = intent.evacuate.iter().map(|e| (e.disk, e.state)).collect();
         let moves = intent.moves_by_volume();
         let mut all = true;
         for want in wanted.values() {
-            if !served.contains(&(want.volume, want.attachment)) {
+            if !served.contains(&(want.volume, want.attachment)) || self.has_stopped(want.volume) {
                 all &= self.open(world, want).await;
             }
         }
@@ -275,9 +300,18 @@ impl Process {
         all
     }
 
+    /// Whether the gateway of a volume that is to be served has ended by itself.
+    fn has_stopped(&self, volume: VolumeId) -> bool {
+        self.served.borrow().get(&volume).is_some_and(|s| s.gateway.stopped().is_some())
+    }
+
     async fn open(self: &Rc<Self>, world: &World, want: &AttachIntent) -> bool {
-        let request = OpenVolume { node: self.node, incarnation: self.incarnation, attachment: want.attachment };
-        let opened = match world.meta().ask(self, Command::Open { name: want.name.clone(), request }).await {
+        // One that is still there has stopped by itself.
+        let fenced = self.served.borrow().get(&want.volume).map(|s| s.epoch);
+        let (node, incarnation, attachment) = (self.node, self.incarnation, want.attachment);
+        let request = OpenVolume { node, incarnation, attachment, fenced };
+        let caller = caller(want);
+        let opened = match world.meta().ask_as(self, caller, Command::Open { name: want.name.clone(), request }).await {
             Ok(Answer::Opened(opened)) if mutant!("every process gets the same epoch") => {
                 OpenedVolume { epoch: Epoch(1), ..opened }
             }
@@ -286,9 +320,12 @@ impl Process {
                 world.fail("meta", &format!("a wrong answer: {other:?}"));
                 return false;
             }
-            Err(MetaError::Refused(_)) => return true,
+            Err(MetaError::Refused(p)) => return matches!(p.kind, ProblemKind::Fenced | ProblemKind::NotFound),
             Err(MetaError::Unreachable) => return false,
         };
+        if fenced.is_some_and(|before| opened.epoch <= before) {
+            return false;
+        }
         if let Err(why) = levee_core::gateway::check(&opened) {
             world.fail("meta", &format!("the volume's description is refused: {why}"));
             return false;
@@ -296,7 +333,7 @@ impl Process {
         let (volume, epoch, name) = (opened.id, opened.epoch, opened.name.clone());
         let (number, head) = (opened.versions.number, opened.versions.version);
         world.log(|| format!("{}: {name} opened at epoch {epoch}", self.node));
-        let links = Links::new(world.clone(), self.clone(), name.clone(), epoch);
+        let links = Links::new(world.clone(), self.clone(), name.clone(), caller, epoch);
         let commit_period = world.setup().commit_period;
         let options = Options { commit_period, replicas_per_page: REPLICAS_PER_PAGE, ..Options::default() };
         let gateway = Gateway::open(self.rt.clone(), links, self.node, opened, options);
@@ -304,7 +341,7 @@ impl Process {
         let served = Served { attachment: want.attachment, gateway: gateway.clone(), epoch, versions };
         self.served.borrow_mut().insert(volume, served);
         let device = Device::new(self.clone(), gateway, epoch);
-        world.attached(&name, device, head);
+        world.attached(volume, device, head);
         true
     }
 
@@ -315,11 +352,11 @@ impl Process {
         let Some((gateway, mine)) = self.served.borrow().get(&want.volume).filter(behind).map(served) else {
             return true;
         };
-        let Ok(versions) = world.meta().versions(self, &want.name).await else { return false };
+        let Ok(versions) = world.meta().versions(self, caller(want), &want.name).await else { return false };
         let (number, head, epoch) = (versions.number, versions.version, versions.epoch);
         if epoch == mine && gateway.stopped().is_none() {
             // The guest's requests that come after this belong to the new version.
-            world.moved(&want.name, head, epoch);
+            world.moved(want.volume, head, epoch);
         }
         if let Err(why) = gateway.set_versions(versions) {
             world.fail("meta", &format!("{}: its versions are refused: {why}", want.name));
@@ -346,4 +383,9 @@ impl Process {
         let confirm = Command::ConfirmDeleted { node: self.node, replicas: gone };
         done & world.meta().ask(self, confirm).await.is_ok()
     }
+}
+
+/// Whose gateway speaks.
+fn caller(want: &AttachIntent) -> AttachmentId {
+    AttachmentId { volume: want.volume, attachment: want.attachment }
 }

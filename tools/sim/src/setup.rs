@@ -56,6 +56,10 @@ pub enum Fault {
     Checkpoint,
     /// A snapshot is taken, deleted, cloned or read.
     Snapshot,
+    /// The meta servers go on with an older state.
+    OldMeta,
+    /// A volume is deleted, and another gets its name.
+    Recreate,
 }
 
 const ALL: [Fault; 21] = [
@@ -157,6 +161,7 @@ impl Setup {
             faults.retain(|(fault, _)| !matches!(fault, Fault::Evacuate | Fault::LoseNode));
         }
         some_bad_sectors(seed, &volumes, &mut faults);
+        faults.extend(late_faults(seed));
         if faults.is_empty() {
             faults.push((Fault::Kill, 1));
         }
@@ -239,6 +244,19 @@ fn some_bad_sectors(seed: u64, volumes: &[VolumeSetup], faults: &mut Vec<(Fault,
         let others: u64 = faults.iter().map(|(_, weight)| weight).sum();
         faults.push((Fault::BadSectors, 1 + others / 3));
     }
+}
+
+/// Those that came later are drawn apart, too.
+fn late_faults(seed: u64) -> Vec<(Fault, u64)> {
+    let rng = &mut TestRng::new(seed ^ 0x01d5_7a7e);
+    let mut faults = vec![];
+    if rng.one_in(4) {
+        faults.push((Fault::OldMeta, rng.spread(2, 12)));
+    }
+    if rng.one_in(8) {
+        faults.push((Fault::Recreate, rng.spread(1, 8)));
+    }
+    faults
 }
 
 /// In microseconds: a least and a most, of any order of magnitude.

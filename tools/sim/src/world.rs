@@ -30,8 +30,10 @@ const SEGMENTS: u32 = 14;
 const FEW_SEGMENTS: u32 = 12;
 const FILLED: u32 = 1250;
 /// Whose they are: a volume that the meta servers do not know, in chunks far beyond theirs.
-const FILLER: VolumeId = VolumeId(u64::MAX);
+pub const FILLER: VolumeId = VolumeId(u64::MAX);
 const FILLER_CHUNK: u64 = 1 << 40;
+/// When runs begin, milliseconds since 1970.
+const CLOCK_MS: u64 = 1_800_000_000_000;
 /// Events that are kept to be shown with a failure.
 const EVENTS: usize = 400;
 
@@ -64,6 +66,8 @@ struct Inner {
     net: Net,
     nodes: RefCell<BTreeMap<NodeId, Rc<Node>>>,
     guests: RefCell<Vec<Guest>>,
+    /// Those whose volumes are gone.
+    retired: RefCell<Vec<Guest>>,
     processes: Cell<u64>,
     failure: RefCell<Option<Failure>>,
     failed: Cell<bool>,
@@ -85,6 +89,7 @@ impl World {
             net,
             nodes: RefCell::default(),
             guests: RefCell::default(),
+            retired: RefCell::default(),
             processes: Cell::new(0),
             failure: RefCell::default(),
             failed: Cell::new(false),
@@ -132,6 +137,7 @@ impl World {
             leave_out_removed: false,
             locks: Vec::new(),
             missing: Vec::new(),
+            seen: Default::default(),
         };
         match self.0.meta.apply(&Command::RegisterNode(register)) {
             Ok(Answer::Registered(r)) => {
@@ -205,6 +211,27 @@ impl World {
         let guest = Guest::new(self.clone(), name.into(), info.id, info.size, self.next_u64(), registers);
         guest.start(self.setup().volumes[0].depth, self.setup().think);
         self.0.guests.borrow_mut().push(guest);
+    }
+
+    /// A new guest in place of one whose volume is gone. The old one goes on with whatever still serves it.
+    pub fn replace_guest(&self, old: &Guest, volume: VolumeId) {
+        self.retire_guest(old);
+        let size = self.0.meta.state().volume(volume).map_or(0, |v| v.size);
+        let (name, seed) = (old.name().to_string(), self.next_u64());
+        let guest = Guest::new(self.clone(), name, volume, size, seed, Registers::default());
+        guest.start(self.setup().volumes[0].depth, self.setup().think);
+        self.0.guests.borrow_mut().push(guest);
+    }
+
+    /// Nobody asks any more what the guest has.
+    pub fn retire_guest(&self, old: &Guest) {
+        self.0.guests.borrow_mut().retain(|guest| guest.volume() != old.volume());
+        self.0.retired.borrow_mut().push(old.clone());
+    }
+
+    /// The meta servers' clock: milliseconds since 1970.
+    pub fn clock_ms(&self) -> u64 {
+        CLOCK_MS + self.0.rt.now().as_millis() as u64
     }
 
     pub fn rt(&self) -> &TestRuntime {
@@ -327,15 +354,15 @@ impl World {
     }
 
     /// A gateway has been opened for a volume.
-    pub fn attached(&self, volume: &str, device: Rc<Device>, head: Version) {
+    pub fn attached(&self, volume: VolumeId, device: Rc<Device>, head: Version) {
         let guests = self.guests();
-        guests.iter().filter(|g| g.name() == volume).for_each(|g| g.attach(device.clone(), head));
+        guests.iter().filter(|g| g.volume() == volume).for_each(|g| g.attach(device.clone(), head));
     }
 
     /// A gateway of a volume has been told that it writes at another version.
-    pub fn moved(&self, volume: &str, head: Version, epoch: Epoch) {
-        self.log(|| format!("{volume}: written at version {head} at epoch {epoch}"));
-        self.guests().iter().filter(|g| g.name() == volume).for_each(|g| g.moved(head, epoch));
+    pub fn moved(&self, volume: VolumeId, head: Version, epoch: Epoch) {
+        self.log(|| format!("volume {volume}: written at version {head} at epoch {epoch}"));
+        self.guests().iter().filter(|g| g.volume() == volume).for_each(|g| g.moved(head, epoch));
     }
 
     /// A shard was opened: what it found must have a cause.
@@ -374,6 +401,7 @@ impl World {
         self.0.net.clear();
         self.0.nodes.take();
         self.0.guests.borrow_mut().drain(..).for_each(|g| g.forget());
+        self.0.retired.borrow_mut().drain(..).for_each(|g| g.forget());
         self.0.meta.belong_to(None);
     }
 }

@@ -156,6 +156,7 @@ async fn run_volume(command: &Volume, cli: &Cli, out: &Output) -> anyhow::Result
         Volume::Resize { name, size, allow_shrink } => family::resize(&meta, name, *size, *allow_shrink, out).await,
         Volume::RecoverEpochs { name } => volume::recover_epochs(&meta, name, out).await,
         Volume::Flatten { name, timeout } => family::flatten(&meta, name, *timeout, out).await,
+        Volume::AcceptLoss { name } => volume::accept_loss(&meta, name, out).await,
         Volume::Attach { name, node, timeout } => attach::attach(&meta, name, node.as_deref(), *timeout, out).await,
         Volume::Detach { name } => volume::detach(&meta, name, out).await,
         Volume::Import { source, volume, overwrite, place } => {

@@ -158,6 +158,11 @@ pub async fn recover_epochs(meta: &MetaClient, name: &str, out: &Output) -> anyh
     })
 }
 
+pub async fn accept_loss(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
+    let volume = meta.accept_loss(name).await?;
+    out.result(&volume, || format!("Volume {name} is used again without what was lost of it."))
+}
+
 pub async fn detach(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
     let volume = meta.detach(name).await?;
     let user = redundancy::user(&volume);

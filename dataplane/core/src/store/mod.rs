@@ -24,6 +24,7 @@ mod checkpoint;
 mod compact;
 mod error;
 mod firm;
+mod holding;
 mod index;
 mod layout;
 pub mod limits;
@@ -47,6 +48,7 @@ mod unreadable;
 mod walk;
 
 pub use error::{FormatError, StoreError};
+pub use holding::LargestIds;
 pub use index::ReplicaMeta;
 pub use prune::Pruning;
 pub use record::{CommitPoint, NewReplica, Seal};

@@ -1,6 +1,6 @@
 //! How a storage daemon joins the cluster, with its disks.
 
-use super::DiskClass;
+use super::{DiskClass, Seen};
 use crate::ids::*;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -36,6 +36,9 @@ pub struct RegisterNode {
     /// Which of the disks are only remembered, and not at hand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Uuid>,
+    /// What shows whether the meta servers know all that was given out.
+    #[serde(default, skip_serializing_if = "Seen::is_nothing")]
+    pub seen: Seen,
 }
 
 /// A disk that a daemon brings along.

@@ -35,6 +35,7 @@ pub fn node_named(name: &str, incarnation: u64, disks: &[(u64, u64)]) -> Registe
         leave_out_removed: false,
         locks: Vec::new(),
         missing: Vec::new(),
+        seen: Default::default(),
     }
 }
 
@@ -75,7 +76,7 @@ pub fn attachment(state: &State, name: &str) -> Attachment {
 
 pub fn open(state: &mut State, name: &str, incarnation: u64) -> Result<OpenedVolume, Problem> {
     let at = attachment(state, name);
-    let request = OpenVolume { node: at.node, incarnation: uuid(incarnation), attachment: at.attachment };
+    let request = OpenVolume { node: at.node, incarnation: uuid(incarnation), attachment: at.attachment, fenced: None };
     match state.apply(&Command::Open { name: name.into(), request })? {
         Answer::Opened(o) => Ok(o),
         other => panic!("{other:?}"),

@@ -75,6 +75,7 @@ pub fn diagnose(view: &View) -> Diagnosis {
             d.problems.push(finding.doing("start most of the meta servers"));
         }
         Ok(stored) => {
+            d.recovery(&stored.recovery);
             d.repair(stored);
             d.capacity(stored);
             d.under_way(stored);
@@ -101,6 +102,30 @@ fn summary(stored: &Stored) -> String {
 }
 
 impl Diagnosis {
+    /// The meta servers have gone on with a state that may be too old.
+    fn recovery(&mut self, recovery: &RecoveryInfo) {
+        for name in &recovery.awaited {
+            let what = format!(
+                "volumes wait until node '{name}' has told what it holds: the meta servers lost their newest state"
+            );
+            let way_out = format!("start its daemon; if it is lost: `levee node remove {name} --force`");
+            self.problems.push(Finding::new("node", name, what).doing(way_out));
+        }
+        for HeldVolume { volume, name, lost_chunks } in &recovery.held {
+            let name = name.clone().unwrap_or_else(|| volume.to_string());
+            let what = format!(
+                "volume {name} is held: {lost_chunks} of its chunks are on disks, but where in it they belong was lost with meta servers"
+            );
+            let way_out = format!("`levee volume accept-loss {name}` uses it without them: they read as zeros");
+            self.problems.push(Finding::new("volume", &name, what).doing(way_out));
+        }
+        if recovery.unknown_replicas > 0 {
+            let what = format!("{} copies on disks are unknown to the meta servers", recovery.unknown_replicas);
+            let kept = "they are of what was lost with meta servers, and are kept; formatting the disk anew frees them";
+            self.notes.push(Finding::new("disk", "all", what).doing(kept));
+        }
+    }
+
     fn members(&mut self, members: &[Member]) {
         let newest = members.first().and_then(|leader| leader.applied).unwrap_or(0);
         for Member { info, applied } in members {

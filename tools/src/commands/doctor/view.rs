@@ -3,7 +3,8 @@
 use crate::client::MetaClient;
 use crate::commands::capacity;
 use levee_proto::api::{
-    CapacityInfo, ClusterInfo, DiskInfo, MaintenanceInfo, MemberInfo, NodeInfo, RebalanceStatus, RepairInfo, VolumeInfo,
+    CapacityInfo, ClusterInfo, DiskInfo, MaintenanceInfo, MemberInfo, NodeInfo, RebalanceStatus, RecoveryInfo,
+    RepairInfo, VolumeInfo,
 };
 
 pub struct View {
@@ -28,6 +29,7 @@ pub struct Stored {
     pub capacity: Option<CapacityInfo>,
     pub maintenance: MaintenanceInfo,
     pub rebalance: RebalanceStatus,
+    pub recovery: RecoveryInfo,
 }
 
 impl View {
@@ -53,6 +55,7 @@ impl Stored {
             // Meta servers of an earlier version do not know.
             maintenance: meta.maintenance().await.unwrap_or_default(),
             rebalance: meta.rebalance_status().await.unwrap_or_default(),
+            recovery: meta.recovery().await.unwrap_or_default(),
         })
     }
 }
