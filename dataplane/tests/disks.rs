@@ -148,7 +148,6 @@ fn a_disk_that_was_missing_comes_back_while_the_daemon_runs() {
     let add = |path: &Path| daemon.ask("/v1/disks", Some(serde_json::json!({ "path": path })), None);
     let (status, added, _) = add(&elsewhere);
     assert_eq!((status, added["disk"].as_u64()), (200, Some(1)), "{added}");
-    meta.forget();
     until("both disks work", || (meta.failures()? == [None, None]).then_some(()));
     assert_eq!(told_disks(&meta).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
     // A copy of what is in use is nobody's disk.

@@ -81,6 +81,8 @@ impl Rig {
         let mut lines = BufReader::new(daemon.0.stderr.take().unwrap()).lines();
         let waits = |line: std::io::Result<String>| line.unwrap().contains("waiting to join");
         assert!(lines.any(waits), "the daemon ended");
+        // It goes on telling.
+        std::thread::spawn(move || lines.for_each(drop));
         daemon
     }
 }

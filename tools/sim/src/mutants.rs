@@ -68,6 +68,7 @@ pub const MUTANTS: &[&str] = &[
     "void entries count",
     "what a copy lost is not compared",
     "what was recovered is not made durable",
+    "who stood aside writes over what has passed",
     "write below the fence accepted",
 ];
 

@@ -60,7 +60,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
                 // Within one stripe unit.
                 let unit = self.0.volume.geometry.stripe_unit / BLOCK_SIZE as u32;
                 let end = (from + step.blocks).min((from / unit + 1) * unit).min(BLOCKS_PER_CHUNK);
-                let copied = self.patiently(async || self.flatten_blocks(index, from..end).await).await;
+                let copied = self.patiently(async |_| self.flatten_blocks(index, from..end).await).await;
                 self.end_step(step, copied.as_ref().map_or(0, |blocks| u64::from(*blocks)) * BLOCK_SIZE as u64).await;
                 copied?;
                 self.advance_versions(1);
@@ -121,7 +121,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         wanted: &mut BlockSet,
         run: &Range<u32>,
     ) -> Result<Option<Held>, Stopped> {
-        let held = chunk.locks.acquire(run.clone(), Mode::Exclusive).await;
+        let held = chunk.locks.acquire(run.clone(), Mode::Exclusive).held().await;
         self.until_served(chunk).await?;
         let Some(lacks) = self.lacking(chunk.index, run).await? else { return Ok(Some(held)) };
         let had: Vec<u32> = run.clone().filter(|b| !lacks.contains(*b)).collect();

@@ -38,28 +38,50 @@ impl Drop for Closed {
     }
 }
 
+/// For so long a write waits for those who may only be waiting themselves, before it asks them to give way.
+const PRESS: Duration = Duration::from_secs(1);
+
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// Takes a place in the order at `index`, with the first poll, and waits for its turn. The chunk that is there by then, if
     /// one is, and the blocks, held.
     pub(super) async fn hold(&self, index: u32, blocks: &Range<u32>, mode: Mode) -> (Option<Rc<Chunk>>, Held) {
+        self.take_turn(index, blocks, mode).await.expect("only a merge is overwritten")
+    }
+
+    /// The same of any claim. `None`: it was a merge, and what came later has overwritten its block.
+    pub(super) async fn take_turn(
+        &self,
+        index: u32,
+        blocks: &Range<u32>,
+        mode: Mode,
+    ) -> Option<(Option<Rc<Chunk>>, Held)> {
         let before = self.chunk(index);
         let order = before.as_ref().map_or_else(|| self.0.orders.at(index), |chunk| chunk.locks.clone());
-        let held = order.acquire(blocks.clone(), mode).await;
+        let mut turn = order.acquire(blocks.clone(), mode);
+        let held = match mode {
+            Mode::Overwrite if !turn.is_granted() => loop {
+                match timeout(&self.0.rt, PRESS, &mut turn).await {
+                    Some(held) => break held?,
+                    None => turn.press(),
+                }
+            },
+            _ => turn.await?,
+        };
         if before.as_ref().is_some_and(|chunk| chunk.is_freed()) {
             crate::reached!("request waited for a chunk that was freed");
             if crate::mutant!("a freed chunk is still written to") {
-                return (before, held);
+                return Some((before, held));
             }
         }
-        (self.chunk(index), held)
+        Some((self.chunk(index), held))
     }
 
-    /// Blocks of the chunk at `index`, held exclusively; it is allocated if it is not there, while they are held.
+    /// Blocks of the chunk at `index`, held to be overwritten; it is allocated if it is not there, while they are held.
     pub(super) async fn hold_allocated(&self, index: u32, blocks: &Range<u32>) -> Result<(Rc<Chunk>, Held), Stopped> {
         if crate::mutant!("the order begins with the chunk") {
             self.allocated(index).await?;
         }
-        let (chunk, held) = self.hold(index, blocks, Mode::Exclusive).await;
+        let (chunk, held) = self.hold(index, blocks, Mode::Overwrite).await;
         let chunk = match chunk {
             Some(chunk) => chunk,
             None => self.allocated(index).await?,
@@ -140,12 +162,12 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// Keeps writes off a chunk, if it can be done now and the chunk is empty still.
     async fn close(&self, chunk: &Rc<Chunk>) -> Option<Closed> {
-        let lock = chunk.locks.acquire(0..BLOCKS_PER_CHUNK, Mode::Shared);
+        let lock = chunk.locks.acquire(0..BLOCKS_PER_CHUNK, Mode::Shared).held();
         let Some(held) = timeout(&self.0.rt, LOCK_PATIENCE, lock).await else {
             chunk.zeroed.set(true);
             return None;
         };
-        if chunk.state.borrow().attested != 0 || chunk.closing.get() {
+        if held.has_passed_merges() || chunk.state.borrow().attested != 0 || chunk.closing.get() {
             chunk.zeroed.set(true);
             return None;
         }

@@ -41,14 +41,14 @@ impl Hold {
             crate::reached!("answer held back");
             self.waiting.borrow_mut().push(waiter);
         } else {
-            waiter.answer.send(());
+            waiter.answer();
         }
     }
 
     /// Answers what was kept.
     fn release(&self) {
         self.above.set(None);
-        self.waiting.take().into_iter().for_each(|w| w.answer.send(()));
+        self.waiting.take().into_iter().for_each(Waiter::answer);
     }
 
     /// Drops it: it is never answered.

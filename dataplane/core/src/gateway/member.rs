@@ -247,7 +247,15 @@ impl Member {
 /// The guest's request that a write belongs to. It holds its blocks until it is answered, whether anybody waits or not.
 pub(super) struct Waiter {
     pub answer: Sender<()>,
-    pub _held: Held,
+    pub held: Held,
+}
+
+impl Waiter {
+    /// The write is durable.
+    pub fn answer(self) {
+        self.held.wrote();
+        self.answer.send(());
+    }
 }
 
 /// A write between being ordered and being held by every member that is not known to miss it.

@@ -39,10 +39,10 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     }
 
     async fn read_extent(&self, e: Extent) -> Result<Bytes, Failure> {
-        self.patiently(async || self.try_to_read(e).await).await
+        self.patiently(async |tries| self.try_to_read(e, tries).await).await
     }
 
-    async fn try_to_read(&self, e: Extent) -> Result<Bytes, Unread> {
+    async fn try_to_read(&self, e: Extent, tries: u32) -> Result<Bytes, Unread> {
         let blocks = blocks_of(&e);
         let (chunk, held) = self.hold(e.chunk_index, &blocks, Mode::Shared).await;
         let Some(chunk) = chunk else {
@@ -50,7 +50,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             self.check_stopped()?;
             return self.read_unallocated(e).await;
         };
-        let whole = self.read_locked(&chunk, blocks.clone()).await?;
+        let whole = self.giving_way(&held, tries, self.read_locked(&chunk, blocks.clone())).await?;
         chunk.traffic.read(e.len);
         let at = e.offset as usize - blocks.start as usize * BLOCK;
         Ok(whole.slice(at..at + e.len as usize))

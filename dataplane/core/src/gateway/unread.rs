@@ -1,24 +1,30 @@
 //! Reads that did not succeed: now, or for good.
 //!
-//! A block that no copy can give now is waited for, with the block let go of between tries: what overwrites it makes it good
-//! again, and must not wait behind who cannot read it. Only when all members of the chunk are there, and each either failed to
+//! A block that no copy can give now is waited for without holding up others between tries (`locks`): what overwrites it makes it
+//! good again, and must not wait behind who cannot read it. Only when all members of the chunk are there, and each either failed to
 //! read what it holds or has never had it, is it lost: the guest is told so, of what it asked for alone. A copy that is
 //! away may be the one that is good, however long that takes.
 
 use super::chunk::{Chunk, Stage};
+use super::locks::Held;
 use super::member::{Member, WriteOp};
 use super::{Cluster, Gateway, Stopped};
 use crate::ports::Runtime;
 use crate::sync::{Listener, timeout};
 use levee_proto::{BLOCKS_PER_CHUNK, Version};
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 use tracing::error;
 
 /// Before asking again when no copy can be read, unless something changes earlier.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// For so long a read that was made before does not give way; with each try it doubles, as often as this.
+const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_DOUBLINGS: u32 = 6;
 /// A block that could not be read, and that nobody else gives while some copy is away, is tried again after so long.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 /// Lost entries that are dealt with in one step of catching a member up.
@@ -38,6 +44,8 @@ pub(super) enum Unread {
     Stopped(Stopped),
     /// No copy can be read at this moment; what may change that.
     NotNow(Listener),
+    /// Somebody waits for what is held meanwhile.
+    GaveWay,
     Lost,
 }
 
@@ -145,16 +153,52 @@ impl Chunk {
 }
 
 impl<R: Runtime, C: Cluster> Gateway<R, C> {
-    /// Makes attempts until one succeeds, or never can. What an attempt holds is let go of before the next.
-    pub(super) async fn patiently<T>(&self, attempt: impl AsyncFn() -> Result<T, Unread>) -> Result<T, Failure> {
-        loop {
-            match attempt().await {
+    /// Makes attempts, which are told how many were made before, until one succeeds, or never can. What an attempt holds is let go
+    /// of before the next.
+    pub(super) async fn patiently<T>(&self, attempt: impl AsyncFn(u32) -> Result<T, Unread>) -> Result<T, Failure> {
+        for tries in 0.. {
+            match attempt(tries).await {
                 Ok(done) => return Ok(done),
-                Err(Unread::Stopped(stopped)) => return Err(Failure::Stopped(stopped)),
-                Err(Unread::Lost) => return Err(Failure::Lost),
-                Err(Unread::NotNow(changed)) => drop(timeout(&self.0.rt, RETRY, changed).await),
+                Err(unread) => self.try_again(unread).await?,
             }
         }
+        unreachable!("tries have no end")
+    }
+
+    /// Waits until another attempt makes sense.
+    pub(super) async fn try_again(&self, unread: Unread) -> Result<(), Failure> {
+        match unread {
+            Unread::Stopped(stopped) => return Err(Failure::Stopped(stopped)),
+            Unread::Lost => return Err(Failure::Lost),
+            Unread::NotNow(changed) => drop(timeout(&self.0.rt, RETRY, changed).await),
+            Unread::GaveWay => {}
+        }
+        Ok(())
+    }
+
+    /// Reads what is held, unless somebody has waited for it for long: a copy that hangs must not hold up what makes the others good. The
+    /// more often it was tried, the longer the others wait, so that a slow disk answers in the end.
+    pub(super) async fn giving_way<T>(
+        &self,
+        held: &Held,
+        tries: u32,
+        read: impl Future<Output = Result<T, Unread>>,
+    ) -> Result<T, Unread> {
+        let end = self.0.rt.now() + PATIENCE * ((1 << tries.min(MAX_DOUBLINGS)) - 1);
+        let mut read = pin!(read);
+        std::future::poll_fn(|cx| match read.as_mut().poll(cx) {
+            Poll::Pending => match held.poll_pressed(cx) {
+                Poll::Ready(()) if self.0.rt.now() >= end => {
+                    crate::reached!("read gave way to a write");
+                    Poll::Ready(Err(Unread::GaveWay))
+                }
+                // It is told of the next time as well.
+                Poll::Ready(()) => held.poll_pressed(cx).map(|()| Err(Unread::GaveWay)),
+                Poll::Pending => Poll::Pending,
+            },
+            done => done,
+        })
+        .await
     }
 
     /// Whether something that the head reads of these blocks is lost. They are held by the caller.

@@ -62,7 +62,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// still under way then.
     async fn quiesce(&self, chunk: &Rc<Chunk>, end: Duration) -> Result<Option<Held>, Stopped> {
         loop {
-            let lock = chunk.locks.acquire(0..BLOCKS_PER_CHUNK, Mode::Exclusive);
+            let lock = chunk.locks.acquire(0..BLOCKS_PER_CHUNK, Mode::Exclusive).held();
             let Some(held) = timeout(&self.0.rt, LOCK_PATIENCE, lock).await else {
                 // A write waits for copies. Reads that come later need not wait with it.
                 self.check_stopped()?;

@@ -69,39 +69,81 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         join_all(zeroes).await.into_iter().collect()
     }
 
+    /// All parts take their places at once.
     async fn write_extent(&self, e: Extent, data: Bytes) -> Result<(), Failure> {
-        let blocks = blocks_of(&e);
-        let aligned = is_aligned(&e);
-        if crate::mutant!("merge without holding the blocks") && !aligned {
-            let (.., merged) = self.patiently(async || self.hold_merged(&e, &(0..0), &data).await).await?;
-            let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
-            return Ok(self.write_locked(&chunk, BlockKind::Data, blocks, merged, held).await?);
+        if is_aligned(&e) {
+            return self.write_whole(e, data).await;
         }
-        let (chunk, held, data) = match aligned {
-            true => {
-                let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
-                (chunk, held, data)
+        let piece =
+            |part: &Extent| data.slice((part.offset - e.offset) as usize..(part.offset + part.len - e.offset) as usize);
+        let writes = parts_of(&e).into_iter().map(|part| async move {
+            match is_aligned(&part) {
+                true => self.write_whole(part, piece(&part)).await,
+                false => self.write_part(part, &piece(&part)).await,
             }
-            false => self.patiently(async || self.hold_merged(&e, &blocks, &data).await).await?,
-        };
+        });
+        join_all(writes).await.into_iter().collect()
+    }
+
+    async fn write_whole(&self, e: Extent, data: Bytes) -> Result<(), Failure> {
+        let blocks = blocks_of(&e);
+        let (chunk, held) = self.hold_allocated(e.chunk_index, &blocks).await?;
         chunk.traffic.write(e.len);
         Ok(self.write_locked(&chunk, BlockKind::Data, blocks, data, held).await?)
     }
 
-    /// Holds blocks, and makes whole ones of what is stored in those that the extent touches and of the new bytes.
-    async fn hold_merged(
-        &self,
-        e: &Extent,
-        hold: &Range<u32>,
-        data: &[u8],
-    ) -> Result<(Rc<Chunk>, Held, Bytes), Unread> {
-        let (chunk, held) = self.hold_allocated(e.chunk_index, hold).await?;
-        let merged = self.merge(&chunk, e, blocks_of(e), data).await?;
-        Ok((chunk, held, merged))
+    /// Writes a part of one block, whose place in the order it takes.
+    async fn write_part(&self, e: Extent, data: &[u8]) -> Result<(), Failure> {
+        let is_unheld = crate::mutant!("merge without holding the blocks");
+        let hold = if is_unheld { 0..0 } else { blocks_of(&e) };
+        if crate::mutant!("the order begins with the chunk") {
+            self.allocated(e.chunk_index).await?;
+        }
+        let Some((chunk, held)) = self.take_turn(e.chunk_index, &hold, Mode::Merge).await else {
+            return self.overwritten();
+        };
+        self.merge(e, data, chunk, held).await
     }
 
-    /// Whole blocks made of what is stored and the new bytes. The blocks are held by the caller.
-    async fn merge(&self, chunk: &Rc<Chunk>, e: &Extent, blocks: Range<u32>, data: &[u8]) -> Result<Bytes, Unread> {
+    /// Makes a whole block of a held one and of new bytes for a part of it. As long as it cannot be read others may pass.
+    async fn merge(&self, e: Extent, data: &[u8], mut there: Option<Rc<Chunk>>, mut held: Held) -> Result<(), Failure> {
+        let (blocks, index) = (blocks_of(&e), e.chunk_index);
+        for tries in 0.. {
+            let chunk = match there {
+                Some(chunk) => chunk,
+                None => self.allocated(index).await?,
+            };
+            match self.giving_way(&held, tries, self.merged(&chunk, &e, data)).await {
+                Ok(whole) => {
+                    if crate::mutant!("merge without holding the blocks") {
+                        held = self.hold(index, &blocks, Mode::Exclusive).await.1;
+                    }
+                    chunk.traffic.write(e.len);
+                    return Ok(self.write_locked(&chunk, BlockKind::Data, blocks, whole, held).await?);
+                }
+                Err(unread) => {
+                    let aside = held.stand_aside();
+                    self.try_again(unread).await?;
+                    match aside.resume().await {
+                        Some(again) => held = again,
+                        None => return self.overwritten(),
+                    }
+                    there = self.chunk(index);
+                }
+            }
+        }
+        unreachable!("tries have no end")
+    }
+
+    /// A merge whose block somebody has overwritten who came later, and was answered. A gateway that has stopped promises nothing.
+    fn overwritten(&self) -> Result<(), Failure> {
+        crate::reached!("merge was overwritten before it began");
+        Ok(self.check_stopped()?)
+    }
+
+    /// The whole block, held by the caller.
+    async fn merged(&self, chunk: &Rc<Chunk>, e: &Extent, data: &[u8]) -> Result<Bytes, Unread> {
+        let blocks = blocks_of(e);
         let old = self.read_locked(chunk, blocks.clone()).await?;
         let mut whole = BytesMut::from(&old[..]);
         let at = (e.offset - blocks.start * BLOCK) as usize;
@@ -111,61 +153,37 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
     /// `edges`: blocks that are only partly in the range are zeroed in part, else left alone. All parts take their places at once.
     async fn zero_extent(&self, e: Extent, edges: bool) -> Result<(), Failure> {
-        let whole = e.offset.div_ceil(BLOCK) * BLOCK..(e.offset + e.len) / BLOCK * BLOCK;
-        let part = |range: Range<u32>| Extent { offset: range.start, len: range.end - range.start, ..e };
-        let parts = match edges {
-            true if whole.is_empty() => vec![e],
-            true => vec![part(e.offset..whole.start), part(whole.clone()), part(whole.end..e.offset + e.len)],
-            false if whole.is_empty() => vec![],
-            false => vec![part(whole)],
-        };
-        let zeroes = parts.into_iter().filter(|part| part.len > 0).map(|part| self.zero_part(part, edges));
+        let parts = parts_of(&e).into_iter().filter(|part| edges || is_aligned(part));
+        let zeroes = parts.map(|part| self.zero_part(part, edges));
         join_all(zeroes).await.into_iter().collect()
     }
 
     /// Zeroes whole blocks, or a part of one. `must`: the zeroes are promised.
     async fn zero_part(&self, e: Extent, must: bool) -> Result<(), Failure> {
-        if is_aligned(&e) {
-            let blocks = blocks_of(&e);
-            let Some((chunk, held)) = self.hold_to_zero(e.chunk_index, &blocks).await? else {
-                return self.zero_nothing(must).await;
-            };
-            self.write_locked(&chunk, BlockKind::Zero, blocks, Bytes::new(), held).await?;
-            self.may_be_empty(&chunk);
-            return Ok(());
-        }
-        let Some((chunk, held, merged)) = self.patiently(async || self.hold_zeroed(&e).await).await? else {
+        let (index, blocks) = (e.chunk_index, blocks_of(&e));
+        let mode = if is_aligned(&e) { Mode::Overwrite } else { Mode::Merge };
+        let Some((chunk, held)) = self.take_turn(index, &blocks, mode).await else { return self.overwritten() };
+        // What an ancestor has there is to be hidden.
+        if chunk.is_none() && !self.0.ancestors.have(index) {
+            self.let_go(index, held);
             return self.zero_nothing(must).await;
+        }
+        if mode == Mode::Merge {
+            return self.merge(e, &zeros(e.len), chunk, held).await;
+        }
+        let chunk = match chunk {
+            Some(chunk) => chunk,
+            None => self.allocated(index).await?,
         };
-        chunk.traffic.write(e.len);
-        Ok(self.write_locked(&chunk, BlockKind::Data, blocks_of(&e), merged, held).await?)
+        self.write_locked(&chunk, BlockKind::Zero, blocks, Bytes::new(), held).await?;
+        self.may_be_empty(&chunk);
+        Ok(())
     }
 
     /// There was no chunk whose blocks could be zeroed.
     async fn zero_nothing(&self, must: bool) -> Result<(), Failure> {
         let done = if must { self.confirm_epoch().await } else { self.check_stopped() };
         Ok(done?)
-    }
-
-    /// Blocks that are to be zeroed, held, and their chunk. `None`: there is none, and nothing to be hidden.
-    async fn hold_to_zero(&self, index: u32, blocks: &Range<u32>) -> Result<Option<(Rc<Chunk>, Held)>, Stopped> {
-        let (chunk, held) = self.hold(index, blocks, Mode::Exclusive).await;
-        match chunk {
-            Some(chunk) => Ok(Some((chunk, held))),
-            // What an ancestor has there is to be hidden.
-            None if self.0.ancestors.have(index) => Ok(Some((self.allocated(index).await?, held))),
-            None => {
-                self.let_go(index, held);
-                Ok(None)
-            }
-        }
-    }
-
-    /// The same, with what the blocks become when a part of them is zeroed.
-    async fn hold_zeroed(&self, e: &Extent) -> Result<Option<(Rc<Chunk>, Held, Bytes)>, Unread> {
-        let Some((chunk, held)) = self.hold_to_zero(e.chunk_index, &blocks_of(e)).await? else { return Ok(None) };
-        let merged = self.merge(&chunk, e, blocks_of(e), &zeros(e.len)).await?;
-        Ok(Some((chunk, held, merged)))
     }
 
     /// Writes whole blocks that are held exclusively, and are until the write is answered: also if the caller
@@ -193,7 +211,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
             data,
             acked: Cell::new(0),
             owed_by: Cell::new(0),
-            waiter: Cell::new(Some(Waiter { answer, _held: held })),
+            waiter: Cell::new(Some(Waiter { answer, held })),
             starved: Cell::new(false),
             answered: Cell::new(false),
         });
@@ -347,6 +365,18 @@ fn zeros(len: u32) -> Bytes {
 /// Whether an extent is whole blocks.
 fn is_aligned(e: &Extent) -> bool {
     e.offset.is_multiple_of(BLOCK) && e.len.is_multiple_of(BLOCK)
+}
+
+/// What an extent has of its first block, if that is not all; its whole blocks; and what it has of its last one.
+fn parts_of(e: &Extent) -> Vec<Extent> {
+    let end = e.offset + e.len;
+    let whole = e.offset.div_ceil(BLOCK) * BLOCK..end / BLOCK * BLOCK;
+    if whole.start > whole.end {
+        return vec![*e];
+    }
+    let parts = [e.offset..whole.start, whole.clone(), whole.end..end];
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    parts.map(|part| Extent { offset: part.start, len: part.end - part.start, ..*e }).collect()
 }
 
 /// The blocks that an extent touches.

@@ -4,6 +4,7 @@ use super::layout::{BatchHeader, ShardGeometry};
 use super::limits::*;
 use super::record::Record;
 use crate::ports::Disk;
+use crate::sync::join_all;
 
 /// Reads a segment front to back in large steps.
 pub struct Window<'a, D> {
@@ -68,13 +69,17 @@ impl<'a, D: Disk> Window<'a, D> {
             return;
         }
         // A bad sector should cost its block, not the whole window.
-        for at in (0..len).step_by(BLOCK) {
-            match self.disk.read(pos + at as u64, BLOCK).await {
-                Ok(block) => self.bytes.extend_from_slice(&block),
-                Err(e) => {
-                    tracing::warn!(segment = self.segment, offset = offset as usize + at, "unreadable: {e}");
-                    self.bytes.resize(at + BLOCK, 0);
-                    self.unreadable += 1;
+        let places: Vec<usize> = (0..len).step_by(BLOCK).collect();
+        for some in places.chunks(SCAN_PARALLEL) {
+            let blocks = join_all(some.iter().map(|at| self.disk.read(pos + *at as u64, BLOCK))).await;
+            for (at, block) in some.iter().zip(blocks) {
+                match block {
+                    Ok(block) => self.bytes.extend_from_slice(&block),
+                    Err(e) => {
+                        tracing::warn!(segment = self.segment, offset = offset as usize + at, "unreadable: {e}");
+                        self.bytes.resize(at + BLOCK, 0);
+                        self.unreadable += 1;
+                    }
                 }
             }
         }

@@ -158,7 +158,7 @@ fn a_copy_that_is_away_is_waited_for_and_an_overwrite_is_not_held_up() {
         pass(&world, 5000).await;
         assert!(reads.iter().all(|seen| seen.take().is_none()), "the third copy may be good");
         let done = put_later(&world, &gateway, 3, content(9));
-        pass(&world, 1000).await;
+        pass(&world, 2000).await;
         assert!(done.get(), "a write does not wait for who cannot read");
         assert_eq!((reads[0].take(), reads[1].take()), (Some(Ok(9)), None));
         world.hang(N3, false);
