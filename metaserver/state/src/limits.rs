@@ -67,14 +67,17 @@ pub const MAX_MOVES_UNDER_WAY: usize = 64;
 pub const MAX_MOVES_PER_DISK: usize = 2;
 /// Moves that wait which are looked at when others are done.
 pub const MOVES_LOOKED_AT: usize = 1000;
-/// How far ids leap when the state may be too old: more than can have been given out meanwhile, and few enough for a million times.
+/// How far ids leap where their time is no help: more than can have been given out meanwhile, and few enough for a million times.
 pub const RECOVERY_IDS: u64 = 1 << 32;
 /// Where the ids of a generation begin, by its time: those of two generations differ although both may go on from the same state.
 pub const RECOVERY_IDS_PER_MS: u64 = 1 << 10;
 /// The same of ids of nodes and disks.
 pub const RECOVERY_NODES: u32 = 1 << 16;
 /// The same of epochs, of which there are fewer. What daemons have seen of them is reported besides.
-pub const RECOVERY_EPOCHS: u32 = 256;
+pub const RECOVERY_EPOCHS: u64 = 256;
+/// Generations whose times differ by so much, and that begin with one state, have epochs of their own; so many of them.
+pub const RECOVERY_EPOCH_MS: u64 = 1000;
+pub const OPENS_IN_EPOCH_MS: u64 = 16;
 /// How often at most a volume was opened in a lost part of the state: a fence that is farther above was not a gateway's.
 pub const MAX_OPENS_LOST: u32 = 1 << 20;
 /// How far an epoch leaps that copies have refused.

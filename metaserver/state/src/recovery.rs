@@ -6,7 +6,7 @@
 //! - Ids leap beyond all that can have been given out, and so do epochs, so that none is given out again. Every attachment becomes another
 //!   one: whatever gateways do of the lost part is refused from now on, and each volume is taken over by a gateway with a new epoch.
 //! - Every daemon reports what its disks hold. **No volume is opened before all have**: an epoch is above every fence then, a volume is written at
-//!   a version at which or below which everything was written, and a chunk has the newest of its sets that there are replicas of.
+//!   a version at which or below which everything was written, and a chunk has all members that can have been in its newest set.
 //! - A chunk that was allocated in the lost part is nowhere in the state: which part of the volume it was is not known any more. Its volume is
 //!   held: not opened, before an operator has accepted the loss. *Else that part would read as zeros.*
 //! - Replicas that the state does not know are kept. Only what it knows, and has dropped, is ever on a list of deletions.
@@ -38,6 +38,8 @@ pub(crate) struct Recovery {
     pub gaps: Vec<(u64, u64)>,
     /// Replicas in sets that are newer than the state's, until all have reported.
     pub newer: Vec<Newer>,
+    /// Replicas of the state's sets that have been reported, until all have.
+    pub held: BTreeSet<ReplicaId>,
     /// Chunks that were allocated in the lost part, by volume.
     pub lost: BTreeMap<VolumeId, BTreeSet<ChunkId>>,
     /// Other replicas that nobody knows.
@@ -107,9 +109,11 @@ impl LastIds {
     }
 }
 
-/// Beyond what can have been given out since the state was the newest, also in generations that began with this very state.
+/// Beyond what can have been given out since the state was the newest, also in generations that began with this very state: they differ
+/// in their times, and fewer ids are given out than time passes. Where a clock was set back, a leap has to do.
 fn leaped(number: u64, generation: u64) -> u64 {
-    number.saturating_add(RECOVERY_IDS).max(generation.saturating_mul(RECOVERY_IDS_PER_MS))
+    let by_time = generation.saturating_mul(RECOVERY_IDS_PER_MS);
+    if by_time > number { by_time } else { number.saturating_add(RECOVERY_IDS) }
 }
 
 pub(crate) fn validate_seen(seen: &Seen) -> Result<(), Problem> {
@@ -173,6 +177,7 @@ impl State {
         recovery.generation = generation;
         recovery.gaps.push((before + 1, self.tables.last.chunk));
         recovery.newer.clear();
+        recovery.held.clear();
         recovery.waiting = true;
         recovery.awaited = self.tables.nodes.keys().copied().collect();
         for node in self.tables.nodes.values_mut() {
@@ -190,8 +195,11 @@ impl State {
     }
 
     fn leap_epoch(&mut self, id: VolumeId) {
+        // Other ones than a generation had that began with the same state a while ago: also those that nobody reports.
+        let by_time = self.tables.recovery.generation / RECOVERY_EPOCH_MS % RECOVERY_EPOCHS;
+        let leap = u32::try_from(RECOVERY_EPOCHS + by_time * OPENS_IN_EPOCH_MS).expect("few");
         let Some(volume) = self.tables.volumes.get_mut(&id) else { return };
-        volume.epoch = Epoch(volume.epoch.0.saturating_add(RECOVERY_EPOCHS).min(Epoch::MAX.0));
+        volume.epoch = Epoch(volume.epoch.0.saturating_add(leap).min(Epoch::MAX.0));
         self.reattach(id);
     }
 
@@ -273,7 +281,11 @@ impl State {
                     let (index, config, replica, disk) = (*index, r.config, r.replica, r.disk);
                     recovery.newer.push(Newer { volume: id, index, config, replica, node, disk });
                 }
-                (Some(volume), Some(index)) if is_member(&volume.chunks[index], r) => {}
+                (Some(volume), Some(index)) if is_member(&volume.chunks[index], r) => {
+                    if recovery.waiting {
+                        recovery.held.insert(r.replica);
+                    }
+                }
                 (Some(_), None) if recovery.is_of_lost_part(r.chunk) => recovery.note_lost(id, r.chunk),
                 _ if deleted => {}
                 _ => recovery.note_unknown(r.replica),
@@ -307,6 +319,7 @@ impl State {
         newer.sort_unstable();
         newer.dedup();
         newer.chunk_by(|a, b| (a.volume, a.index) == (b.volume, b.index)).for_each(|replicas| self.adopt_set(replicas));
+        self.tables.recovery.held.clear();
         self.tell(EventKind::Cluster, "cluster", "all nodes have told what they hold: volumes are opened again");
         self.touch_all();
     }
@@ -316,33 +329,36 @@ impl State {
         self.tables.disks.values().any(|disk| disk.node == node && disk.death.is_none())
     }
 
-    /// Of one chunk, by config number.
+    /// Of one chunk, by config number: all that can be in its newest set become its members.
     ///
-    /// A write that was answered in the newest set is on `min_copies` of it, each of which has got its number with that write. If
-    /// fewer have it, none was, and the state's set with those added is as good.
+    /// Only those know of a set who came with it: who stayed may have the number of an earlier one. So none is left out but
+    /// those that are known to be gone, which had left. With more members more have to answer at a takeover, so that none of a smaller
+    /// set's writes is missed. Those that are too many leave later.
     fn adopt_set(&mut self, replicas: &[Newer]) {
         let Some(Newer { volume: id, index, config, .. }) = replicas.last().copied() else { return };
         let Some(volume) = self.tables.volumes.get(&id) else { return };
         let Some(chunk) = volume.chunks.get(&index) else { return };
         let (min_copies, most) = (usize::from(volume.min_copies), usize::from(volume.copies) + 1);
-        let newest = replicas.iter().filter(|r| r.config == config);
-        let newest = newest.map(|r| ReplicaPlace { replica: r.replica, node: r.node, disk: r.disk });
-        let newest: BTreeMap<DiskId, ReplicaPlace> = newest.map(|place| (place.disk, place)).collect();
-        let mut set = newest.clone();
-        if newest.len() < min_copies {
-            for place in &chunk.replicas {
-                set.entry(place.disk).or_insert(*place);
+        let newer = replicas.iter().rev().map(|r| ReplicaPlace { replica: r.replica, node: r.node, disk: r.disk });
+        let may_stay = |place: &&ReplicaPlace| {
+            let told = self.tables.disks.get(&place.disk).is_some_and(|disk| disk.death.is_none());
+            !told || self.tables.recovery.held.contains(&place.replica)
+        };
+        let mut set: Vec<ReplicaPlace> = vec![];
+        for place in newer.chain(chunk.replicas.iter().filter(may_stay).copied()) {
+            if set.iter().all(|other| other.disk != place.disk) {
+                set.push(place);
             }
         }
-        match config.next() {
-            Some(next) if (min_copies..=most).contains(&set.len()) => {
-                let new = Chunk { id: chunk.id, config: next, replicas: set.into_values().collect() };
-                self.put_set(id, index, new);
-            }
-            _ => {
-                let chunk = chunk.id;
-                self.tables.recovery.note_lost(id, chunk);
-            }
+        let (chunk, found) = (chunk.id, set.len());
+        set.truncate(most);
+        let Some(next) = config.next().filter(|_| set.len() >= min_copies) else {
+            return self.tables.recovery.note_lost(id, chunk);
+        };
+        self.put_set(id, index, Chunk { id: chunk, config: next, replicas: set });
+        if found > most {
+            // Which of them were members last nobody can tell.
+            self.tables.recovery.note_lost(id, chunk);
         }
     }
 

@@ -369,16 +369,46 @@ fn revisions_of_intents_are_not_used_again() {
 }
 
 #[test]
-fn two_generations_that_go_on_from_one_state_give_out_different_ids() {
+fn two_generations_that_go_on_from_one_state_give_out_different_ids_and_epochs() {
     const NOW: u64 = 1_800_000_000_000;
-    let (old, ..) = with_volume();
-    let generation = |at_ms| {
+    let (first, ..) = with_volume();
+    let generation = |old: &State, at_ms| {
         let mut state = old.clone();
         apply(&mut state, Command::Recover { at_ms });
         state
     };
-    let (first, second) = (generation(NOW), generation(NOW + 60_000));
-    let shown = |state: &State| (attachment(state, "v").attachment, state.intent_revision(NodeId(1)).unwrap());
-    assert!(shown(&second).0 > shown(&first).0 + 1_000_000 && shown(&second).1 > shown(&first).1 + 1_000_000);
-    assert!(shown(&second).0 < MAX_SEEN_ID);
+    // Also one that was itself gone on with shortly before.
+    for old in [first.clone(), generation(&first, NOW - 1000)] {
+        let (first, second) = (generation(&old, NOW), generation(&old, NOW + 2000));
+        let shown = |state: &State| {
+            let volume = state.volume_named("v").unwrap();
+            (volume.attachment.unwrap().attachment, state.intent_revision(NodeId(1)).unwrap(), volume.epoch)
+        };
+        assert!(shown(&second).0 > shown(&first).0 + 1_000_000 && shown(&second).1 > shown(&first).1 + 1_000_000);
+        assert!(shown(&second).0 < MAX_SEEN_ID && shown(&second).2 > shown(&first).2);
+    }
+}
+
+/// Who stayed in a set need not know its number: with one copy that acknowledges, the newest write may be there alone.
+#[test]
+fn who_stayed_in_a_lost_set_is_in_it_though_only_the_newcomer_knows_its_number() {
+    let (old, mut world, first, chunk) = with_volume();
+    let mut lost = old.clone();
+    let leaves = chunk.replicas[1];
+    let changed = change(&mut lost, "v", first.epoch, &[(&chunk, &[leaves.replica], 1)]).unwrap().chunks.remove(0);
+    let newcomer: Vec<_> = changed.replicas.iter().filter(|r| !chunk.replicas.contains(r)).copied().collect();
+    world.hold(first.id, &chunk, 1);
+    let stay = world.replicas.clone();
+    world.hold(first.id, &ChunkInfo { replicas: newcomer, ..changed.clone() }, 1);
+    stay.into_iter().for_each(|(node, held)| world.replicas.entry(node).or_default().extend(held));
+    for (is_deleted, members) in [(false, 4), (true, 3)] {
+        if is_deleted {
+            world.replicas.get_mut(&leaves.node).unwrap().retain(|r| r.replica != leaves.replica);
+        }
+        let mut state = recover(&old);
+        world.all_tell(&mut state);
+        let now = open(&mut state, "v", 101).unwrap().chunks.remove(0);
+        assert_eq!(now.replicas.len(), members, "{now:?}");
+        assert!(changed.replicas.iter().all(|r| now.replicas.contains(r)) && now.config > changed.config);
+    }
 }

@@ -54,8 +54,9 @@ async fn one(world: &World, fault: Fault) {
         Fault::BreakLinks => world.net().break_links(node.id, world.some_node().id),
         Fault::Move => move_volume(world),
         Fault::GuestCrash => {
-            let guests = world.guests();
-            guests[world.below(guests.len() as u64) as usize].crash();
+            if let Some(guest) = world.some_guest() {
+                guest.crash();
+            }
         }
         Fault::MetaOutage => {
             world.meta().set_up(false);
@@ -254,9 +255,9 @@ fn partition(world: &World, node: &Rc<Node>) {
 
 /// Another node is to serve the volume. The present one may not hear of it for a while.
 fn move_volume(world: &World) {
-    let guests = world.guests();
-    let name = guests[world.below(guests.len() as u64) as usize].name().to_string();
-    attach(world, &name);
+    if let Some(guest) = world.some_guest() {
+        attach(world, guest.name());
+    }
 }
 
 /// Has a volume served by some node that is up.
@@ -354,8 +355,7 @@ async fn storm(world: &World) {
 /// The gateway's node, or what it says, gets no further than to some others; then another takes over, which hears of it what
 /// it hears; then the first is back, perhaps without what it had not written yet.
 pub async fn failover(world: &World) {
-    let guests = world.guests();
-    let guest = &guests[world.below(guests.len() as u64) as usize];
+    let Some(guest) = world.some_guest() else { return };
     let Some(device) = guest.device() else { return };
     let nodes = world.nodes();
     let Some(node) = nodes.iter().find(|n| n.id == device.process.node) else { return };
@@ -442,10 +442,10 @@ pub fn stop_all(world: &World) {
     if world.one_in(2) {
         moves::cancel(world);
     }
-    // A volume whose node is gone for ever is served elsewhere.
+    // A volume whose node is gone for ever is served elsewhere, and one that could be served nowhere when it was made.
     for guest in world.guests() {
         let on = world.meta().state().volume(guest.volume()).and_then(|v| v.attachment.as_ref().map(|a| a.node));
-        if world.nodes().iter().any(|n| n.lost.get() && on == Some(n.id)) {
+        if on.is_none() || world.nodes().iter().any(|n| n.lost.get() && on == Some(n.id)) {
             attach(world, guest.name());
         }
     }

@@ -11,11 +11,7 @@ use std::time::Duration;
 
 /// Deletes the volume of some guest and gives its name to a new one, with a guest of its own. Volumes with snapshots stay.
 pub async fn strike(world: &World) {
-    let guests = world.guests();
-    if guests.is_empty() {
-        return;
-    }
-    let guest = guests[world.below(guests.len() as u64) as usize].clone();
+    let Some(guest) = world.some_guest() else { return };
     let (name, id) = (guest.name().to_string(), guest.volume());
     let Some(volume) = world.meta().state().volume(id).cloned() else { return };
     let used = !volume.history().snapshots.is_empty() || volume.history().has_chores() || volume.parent.is_some();

@@ -137,7 +137,7 @@ fn name_of(volume: &str, snapshot: &str) -> SnapshotName {
 pub async fn strike(world: &World) {
     let guests = world.guests();
     guests.iter().for_each(|g| g.snapshots().forget_given_up(world, g.name()));
-    let guest = &guests[world.below(guests.len() as u64) as usize];
+    let Some(guest) = &world.some_guest() else { return };
     let count = guest.snapshots().taken.borrow().len();
     match world.below(10) {
         0..3 if guests.len() > 1 && world.one_in(2) => take_together(world, &guests),

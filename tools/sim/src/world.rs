@@ -263,6 +263,13 @@ impl World {
         nodes[self.below(nodes.len() as u64) as usize].clone()
     }
 
+    /// Volumes that are deleted, and cannot be made again, leave fewer and fewer.
+    pub fn some_guest(&self) -> Option<Guest> {
+        let guests = self.guests();
+        let some = (!guests.is_empty()).then(|| self.below(guests.len() as u64) as usize)?;
+        Some(guests[some].clone())
+    }
+
     pub fn next_u64(&self) -> u64 {
         self.0.rng.borrow_mut().next_u64()
     }
