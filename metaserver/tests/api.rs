@@ -225,6 +225,7 @@ async fn the_openapi_document_has_every_path() {
         "post /v1/volumes/{name}/attach",
         "post /v1/volumes/{name}/detach",
         "post /v1/volumes/{name}/open",
+        "post /v1/volumes/{name}/recover-epochs",
         "post /v1/volumes/{name}/replicas",
     ];
     assert_eq!(operations, expected.iter().map(|s| s.to_string()).collect());
