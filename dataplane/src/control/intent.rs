@@ -69,6 +69,7 @@ impl Control {
         }
         let is_wanted = |volume: &VolumeId| wanted.contains_key(volume);
         self.not_opened.borrow_mut().retain(|volume, _| is_wanted(volume));
+        self.said.borrow_mut().retain(|volume, _| is_wanted(volume));
         if !self.tell_inventory(intent.state.generation).await {
             return false;
         }
@@ -119,23 +120,24 @@ impl Control {
             Ok(opened) => opened,
             Err(MetaError::Refused(p)) => {
                 // The intent is outdated: a newer one says what to do.
-                warn!(volume = %want.name, "not opened: {}", p.detail);
+                self.say_not_opened(want, &p.detail);
                 return p.kind == ProblemKind::Fenced || p.kind == ProblemKind::NotFound;
             }
             Err(e) => {
-                warn!(volume = %want.name, "not opened: {e}");
+                self.say_not_opened(want, &e.to_string());
                 return false;
             }
         };
         let (epoch, number) = (opened.epoch, opened.versions.number);
         if fenced.is_some_and(|before| epoch <= before) {
             // Another gateway of one epoch would use its sequence numbers again.
-            warn!(volume = %want.name, "not opened: epoch {epoch} was given to a gateway of this process already");
+            self.say_not_opened(want, &format!("epoch {epoch} was given to a gateway of this process already"));
             return false;
         }
         match self.hand_over(want, opened).await {
             Ok(()) => {
                 self.not_opened.borrow_mut().remove(&want.volume);
+                self.said.borrow_mut().remove(&want.volume);
                 self.stopped.borrow_mut().remove(&want.volume);
                 self.served.borrow_mut().insert(want.volume, Serving { attachment: want.attachment, epoch });
                 self.told_versions.note(want.volume, number);
@@ -143,10 +145,17 @@ impl Control {
                 true
             }
             Err(why) => {
-                warn!(volume = %want.name, "not opened: {why}");
+                self.say_not_opened(want, &why);
                 self.not_opened.borrow_mut().insert(want.volume, failed(want.volume, epoch, why));
                 false
             }
+        }
+    }
+
+    /// It is tried again and again: the same is said once.
+    fn say_not_opened(&self, want: &AttachIntent, why: &str) {
+        if self.said.borrow_mut().insert(want.volume, why.to_string()).is_none_or(|before| before != why) {
+            warn!(volume = %want.name, "not opened: {why}");
         }
     }
 

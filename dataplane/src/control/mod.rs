@@ -74,6 +74,8 @@ pub struct Control {
     stopping: Notify,
     /// Volumes that were given to a core and that it did not take.
     not_opened: RefCell<BTreeMap<VolumeId, VolumeReport>>,
+    /// Why volumes were not opened, as the log says.
+    said: RefCell<BTreeMap<VolumeId, String>>,
     /// Served volumes that cannot get chunks for now, and why.
     without_chunks: RefCell<BTreeMap<VolumeId, String>>,
     /// Versions of served volumes.
@@ -148,6 +150,7 @@ pub async fn run(
         stopped: RefCell::default(),
         stopping: Notify::new(),
         not_opened: RefCell::default(),
+        said: RefCell::default(),
         without_chunks: RefCell::default(),
         told_versions: versions::Told::default(),
         shared,

@@ -6,8 +6,8 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use levee_proto::api::{
-    ClusterInfo, DiskInfo, DiskState, Heartbeat, HeartbeatAck, Intent, MemberInfo, Page, PeerDisk, PeerInfo, Problem,
-    ProblemKind, RegisterNode, Registered, SetDiskState, StateMark,
+    AttachIntent, ClusterInfo, DiskInfo, DiskState, Heartbeat, HeartbeatAck, Intent, MemberInfo, OpenedVolume, Page,
+    PeerDisk, PeerInfo, Problem, ProblemKind, RegisterNode, Registered, SetDiskState, StateMark,
 };
 use levee_proto::{DiskId, NodeId};
 use std::collections::BTreeMap;
@@ -32,6 +32,10 @@ pub struct Told {
     pub members: Vec<String>,
     /// Another daemon is the node that asks.
     pub fenced: bool,
+    /// A volume that is attached to whoever asks, as it is opened.
+    pub volume: Option<OpenedVolume>,
+    /// How often it was.
+    pub opens: u64,
     /// Disks by uuid: the position is the id, less one.
     disks: Vec<Uuid>,
     /// The position is the id, less one.
@@ -57,6 +61,7 @@ impl FakeMeta {
             .route("/v1/nodes", post(register))
             .route("/v1/nodes/{id}/heartbeat", post(heartbeat))
             .route("/v1/nodes/{id}/intent", get(intent))
+            .route("/v1/volumes/{name}/open", post(open))
             .route("/v1/disks", get(disks))
             .route("/v1/disks/{id}/state", post(set_state))
             .layer(axum::middleware::from_fn_with_state(told.clone(), note_id))
@@ -159,7 +164,15 @@ async fn intent(State(told): State<Shared>) -> Json<Intent> {
         PeerInfo { node: NodeId(position), cores: node.cores.clone(), disks }
     };
     let peers = told.nodes.iter().zip(1..).map(peer).collect();
-    let (attach, deletes, evacuate) = (vec![], vec![], vec![]);
+    let attachment = |v: &OpenedVolume| AttachIntent {
+        volume: v.id,
+        name: v.name.clone(),
+        attachment: 1,
+        repair: true,
+        versions: 0,
+    };
+    let attach = told.volume.iter().map(attachment).collect();
+    let (deletes, evacuate) = (vec![], vec![]);
     Json(Intent {
         revision: 1,
         attach,
@@ -171,6 +184,13 @@ async fn intent(State(told): State<Shared>) -> Json<Intent> {
         eras: Vec::new(),
         state: StateMark::default(),
     })
+}
+
+async fn open(State(told): State<Shared>) -> Answer<OpenedVolume> {
+    let told = &mut *told.lock().unwrap();
+    told.opens += 1;
+    let no_volume = || (axum::http::StatusCode::NOT_FOUND, Json(Problem::new(ProblemKind::NotFound, "no volume")));
+    told.volume.clone().map(Json).ok_or_else(no_volume)
 }
 
 fn info(told: &Told, id: DiskId) -> Option<DiskInfo> {

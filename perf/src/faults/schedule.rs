@@ -291,6 +291,26 @@ mod tests {
         assert!(rounds.iter().any(|round| *round != other.next_round()));
     }
 
+    /// What `make faults-short` does in its few rounds.
+    #[test]
+    fn the_short_run_has_the_kinds_that_it_is_for() {
+        let makefile = include_str!("../../../Makefile");
+        let line = makefile.lines().find(|line| line.contains("levee-faults") && line.contains("faults-short"));
+        let number = |option: &str| -> u64 {
+            let words: Vec<&str> = line.expect("there is a short run").split_whitespace().collect();
+            let at = words.iter().position(|word| *word == option).expect(option);
+            words[at + 1].parse().expect(option)
+        };
+        let has = |seed: u64| {
+            let mut schedule = Schedule::new(seed, &kind::all(), 3);
+            let rounds: BTreeSet<Kind> = (0..number("--rounds")).map(|_| schedule.next_round().kind).collect();
+            let kinds = [Kind::Kill, Kind::AllKilled, Kind::Cut, Kind::Corrupt, Kind::BadSectors, Kind::DiskSlow];
+            kinds.iter().chain(&[Kind::SecondDaemon, Kind::DiskNames]).all(|kind| rounds.contains(kind))
+        };
+        let seed = number("--seed");
+        assert!(has(seed), "seed {seed} has not; {:?} has", (0..1_000_000).find(|seed| has(*seed)));
+    }
+
     #[test]
     fn every_kind_asked_for_comes_and_no_other() {
         for kinds in [kind::all(), [Kind::Stop, Kind::Two].into(), [Kind::Meta].into()] {
