@@ -163,7 +163,6 @@ impl Disks {
         Ok(claimed.first().copied())
     }
 
-    /// Every disk, also those that cannot be used: the cluster is to know that they are not.
     /// Who the disks say that this node is, and which ids they have.
     pub(super) fn claims(&self) -> (Option<NodeId>, BTreeMap<Uuid, DiskId>) {
         let claimed: Vec<_> = self.all.values().filter_map(Disk::superblock).filter(|s| s.is_claimed()).collect();
@@ -171,6 +170,7 @@ impl Disks {
         (claimed.first().map(|s| s.node_id), ids.collect())
     }
 
+    /// Every disk, also those that cannot be used: the cluster is to know that they are not.
     pub(super) fn describe(&self, cores: &[CoreReport]) -> Result<Described> {
         let one = |(i, disk): (&usize, &Disk)| {
             let shares = || cores.iter().filter_map(move |c| c.disks.get(i));
