@@ -214,13 +214,14 @@ impl World {
     }
 
     /// A new guest in place of one whose volume is gone. The old one goes on with whatever still serves it.
-    pub fn replace_guest(&self, old: &Guest, volume: VolumeId) {
+    pub fn replace_guest(&self, old: &Guest, volume: VolumeId) -> Guest {
         self.retire_guest(old);
         let size = self.0.meta.state().volume(volume).map_or(0, |v| v.size);
         let (name, seed) = (old.name().to_string(), self.next_u64());
         let guest = Guest::new(self.clone(), name, volume, size, seed, Registers::default());
         guest.start(self.setup().volumes[0].depth, self.setup().think);
-        self.0.guests.borrow_mut().push(guest);
+        self.0.guests.borrow_mut().push(guest.clone());
+        guest
     }
 
     /// Nobody asks any more what the guest has.
