@@ -74,7 +74,7 @@ fuzz-short: build deps
 	scripts/fuzz-api 30
 
 fuzz-ports: build ## Send random and mutated messages to the daemons' ports for a minute, all at once; SEED chooses them
-	@base=18600; runs=; failed=0; for port in link admin raft; do \
+	@base=18600; runs=; failed=0; for port in link admin raft front-end; do \
 		$(BIN)/levee-fuzz $$port --seed $(SEED) --dir $(TARGET)/fuzz-$$port --base-port $$base >/dev/null & \
 		runs="$$runs $$!"; base=$$((base + 200)); done; \
 	for run in $$runs; do wait $$run || failed=1; done; exit $$failed

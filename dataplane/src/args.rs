@@ -39,6 +39,9 @@ pub struct FormatArgs {
     /// Cores that will share the disk: one log for each.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub cores: u16,
+    /// Also a block device that holds something: it is lost. One that is mounted is never formatted.
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Args)]
@@ -80,8 +83,14 @@ pub struct RunArgs {
     #[arg(long)]
     pub sockets: PathBuf,
     /// Virtqueues offered to each virtual machine.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub queues: u16,
+    /// Memory for the data of guests' requests in flight, shared by all volumes of the host. What comes beyond it waits.
+    #[arg(long, default_value = "512M", value_parser = memory)]
+    pub guest_memory: u64,
+    /// The same of each volume: half for reads, half for writes.
+    #[arg(long, default_value = "32M", value_parser = memory)]
+    pub volume_memory: u64,
     /// How long a core looks for new requests of a busy guest before it sleeps, microseconds.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(0..=1000))]
     pub poll_us: u64,
@@ -112,6 +121,15 @@ impl FromStr for DiskArg {
             true => Err("a disk needs a path".into()),
             false => Ok(DiskArg { path: path.into(), class }),
         }
+    }
+}
+
+/// Memory in which at least a few pieces of requests fit.
+fn memory(text: &str) -> Result<u64, String> {
+    let least = 8 * levee_vhost::limits::PIECE_LEN;
+    match parse_size(text)? {
+        size if size < least => Err(format!("it takes at least {}", levee_proto::units::show_size(least))),
+        size => Ok(size),
     }
 }
 

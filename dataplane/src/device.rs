@@ -18,6 +18,8 @@ pub struct VolumeDevice<R: Runtime, C: Cluster> {
     /// Shown to the guest as the disk's serial number.
     pub serial: String,
     pub stats: Rc<IoStats>,
+    /// As in [`BlockDevice::content`].
+    pub content: u128,
 }
 
 impl<R: Runtime, C: Cluster> VolumeDevice<R, C> {
@@ -56,6 +58,10 @@ impl<R: Runtime, C: Cluster> BlockDevice for VolumeDevice<R, C> {
 
     fn id(&self) -> String {
         self.serial.clone()
+    }
+
+    fn content(&self) -> u128 {
+        self.content
     }
 
     async fn read(&self, offset: u64, len: usize) -> Result<Vec<Bytes>, IoError> {

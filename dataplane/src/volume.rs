@@ -9,10 +9,11 @@ use crate::ports::GlommioRuntime;
 use crate::stats::{IoSnapshot, IoStats};
 use levee_core::gateway::{Gateway, GatewayReport, Options};
 use levee_proto::api::{
-    DiskState, OpenedVolume, ScrubEvent, ScrubReport, ServeState, VerifyEvent, VolumeReport, VolumeVersions,
+    DiskState, FrontEndReport, OpenedVolume, ScrubEvent, ScrubReport, ServeState, VerifyEvent, VolumeReport,
+    VolumeVersions,
 };
 use levee_proto::{DiskId, NodeId, ReplicaId, VolumeId};
-use levee_vhost::{ServerConfig, ServerHandle};
+use levee_vhost::{FrontEnd, ServerConfig, ServerHandle};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ pub struct ServeOptions {
     pub socket: Option<PathBuf>,
     pub queues: u16,
     pub poll: Duration,
+    /// For the data of guests' requests in flight, bytes: of this volume, reads and writes apart, and of all of its core's.
+    pub memory: u64,
+    pub memory_of_all: u64,
 }
 
 /// What is done with volumes beside serving them.
@@ -168,9 +172,20 @@ impl Volume {
             gateway: self.0.gateway.clone(),
             serial: format!("levee-{}", self.0.id),
             stats: self.0.stats.clone(),
+            content: content(&self.0.opened),
         });
-        let config =
-            ServerConfig { queues: self.0.options.queues, poll: self.0.options.poll, ..ServerConfig::new(socket) };
+        let options = &self.0.options;
+        let news = self.0.news.clone();
+        let config = ServerConfig {
+            queues: options.queues,
+            poll: options.poll,
+            memory: options.memory,
+            memory_of_all: options.memory_of_all,
+            changed: Arc::new(move || {
+                let _ = news.try_send(());
+            }),
+            ..ServerConfig::new(socket)
+        };
         match levee_vhost::serve(device, config).await {
             Ok(_) if !self.is_wanted() => true,
             Ok(server) => {
@@ -240,6 +255,10 @@ impl Volume {
             degraded: gateway.degraded,
             lost: gateway.lost,
             load: self.0.stats.load(),
+            front_end: match &*self.0.state.borrow() {
+                State::Serving(Some(server)) => front_end(server.front_end()),
+                _ => FrontEndReport::default(),
+            },
         };
         let counts = Counts {
             hedged_reads: gateway.hedged_reads,
@@ -327,6 +346,26 @@ impl Volume {
         };
         self.0.scrubbing.set(false);
         let _ = events.send(last).await;
+    }
+}
+
+/// Tells apart what a guest may find when it comes back: other volumes, and older contents of the same one. Each rollback
+/// hides all versions before it, so the highest hidden one grows with every one.
+fn content(opened: &OpenedVolume) -> u128 {
+    let rolled_back = opened.view.hidden.last().map_or(0, |(_, last)| last.0);
+    u128::from(opened.id.0) << 64 | u128::from(rolled_back)
+}
+
+fn front_end(front_end: FrontEnd) -> FrontEndReport {
+    let FrontEnd { connected, refused, last_refusal } = front_end;
+    let seconds = connected.as_ref().map_or(0, |it| it.since.elapsed().as_secs());
+    FrontEndReport {
+        connected: connected.is_some(),
+        process: connected.as_ref().and_then(|it| it.process),
+        seconds,
+        started: connected.is_some_and(|it| it.started),
+        refused,
+        last_refusal,
     }
 }
 

@@ -104,17 +104,24 @@ function redundancy(volume) {
   return tag(`${volume.copies} copies`, "good");
 }
 
+// Whether a guest has the volume.
+function guest(report) {
+  const frontEnd = report?.front_end;
+  if (!frontEnd?.connected) return "";
+  return frontEnd.started ? "running" : "connected";
+}
+
 function volumeRows({ volumes }) {
-  if (!volumes.items.length) return [empty(10, "No volumes here.")];
+  if (!volumes.items.length) return [empty(11, "No volumes here.")];
   return volumes.items.flatMap((volume) => {
     const report = volume.attachment?.report;
     const load = report?.load;
     const row = el("tr", titled(el("td.name", volume.name), volume.name), el("td", volumeState(volume)), el("td", redundancy(volume)),
-      el("td.n", size(volume.size)), el("td", volume.attachment?.node_name ?? ""),
+      el("td.n", size(volume.size)), el("td", volume.attachment?.node_name ?? ""), el("td", guest(report)),
       el("td.n", load ? count(load.load.reads) : "–"), el("td.n", load ? count(load.load.writes) : "–"),
       el("td.n", load ? size(bytes(load.load)) : "–"), el("td.n", micros(load?.p50_us)), el("td.n", micros(load?.p99_us)));
     row.dataset.volume = volume.name;
-    return report?.detail ? [row, why(10, report.detail)] : [row];
+    return report?.detail ? [row, why(11, report.detail)] : [row];
   });
 }
 
@@ -155,6 +162,6 @@ function eventRows({ events }) {
   return [...events].reverse().map((event) => {
     const time = el("time", moment(event.at_ms));
     time.dateTime = new Date(event.at_ms).toISOString();
-    return el("li", time, tag(event.kind, SEVERITIES[event.severity]), " ", event.text);
+    return el("li", time, tag(event.kind, SEVERITIES[event.severity]), " ", el("b", event.subject), " ", event.text);
   });
 }

@@ -264,6 +264,7 @@ fn serving(volume: VolumeId, epoch: Epoch) -> VolumeReport {
         degraded: vec![],
         lost: vec![],
         load: VolumeLoad::default(),
+        front_end: FrontEndReport::default(),
     }
 }
 

@@ -82,6 +82,7 @@ fn serving(opened: &OpenedVolume, leaving_replicas: u32) -> VolumeReport {
         degraded: vec![],
         lost: vec![],
         load: VolumeLoad::default(),
+        front_end: FrontEndReport::default(),
     }
 }
 

@@ -181,6 +181,7 @@ async fn put_in_order(c: &Client, node: NodeId, opened: &OpenedVolume) {
         degraded: vec![],
         lost: vec![],
         load: VolumeLoad::default(),
+        front_end: FrontEndReport::default(),
     });
     patiently("the volume being detached again", async || {
         c.beat(node, &beat).await.expect("a heartbeat");

@@ -127,9 +127,9 @@ impl Cluster {
         self.levee(&["volume", "delete", name]).map(drop)
     }
 
-    /// Takes a volume away from its node.
+    /// Takes a volume away from its node, whether a guest has it or not.
     pub fn detach(&self, name: &str, limit: Duration) -> Result<()> {
-        self.levee(&["volume", "detach", name])?;
+        self.levee(&["volume", "detach", name, "--force"])?;
         let begun = Instant::now();
         while !self.volume(name)?["attachment"].is_null() {
             ensure!(begun.elapsed() < limit, "volume {name} was not detached within {} s", limit.as_secs());

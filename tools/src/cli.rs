@@ -315,7 +315,7 @@ Examples:
         #[arg(long, value_parser = values::duration, default_value = "30s")]
         timeout: Duration,
     },
-    /// Stop serving a volume, or a snapshot
+    /// Stop serving a volume, or a snapshot; refused while a guest is connected
     #[command(after_help = "Examples:
   levee volume detach vm1
   levee volume detach vm1@monday")]
@@ -323,6 +323,9 @@ Examples:
         /// Name of the volume, or VOLUME@NAME of a snapshot
         #[arg(value_parser = values::attachable)]
         name: String,
+        /// Take it away from the guest that is connected
+        #[arg(long)]
+        force: bool,
     },
     /// Fill a volume with the disk in a file; the volume must be detached
     #[command(after_help = "\

@@ -128,8 +128,23 @@ impl MetaClient {
         self.call(Method::POST, &format!("/v1/volumes/{name}/attach"), Some(request)).await
     }
 
-    pub async fn detach(&self, name: &str) -> Result<VolumeInfo> {
-        self.call(Method::POST, &format!("/v1/volumes/{name}/detach"), None::<&()>).await
+    /// Refused while a guest is connected, unless `force`.
+    pub async fn detach(&self, name: &str, force: bool) -> Result<VolumeInfo> {
+        let query = if force { "?force=true" } else { "" };
+        self.call(Method::POST, &format!("/v1/volumes/{name}/detach{query}"), None::<&()>).await
+    }
+
+    /// Detaches a volume that nobody uses any more: the daemon may not have told yet that its last user is gone.
+    pub async fn detach_unused(&self, name: &str, patience: Duration) -> Result<VolumeInfo> {
+        let begun = Instant::now();
+        loop {
+            match self.detach(name, false).await {
+                Err(e) if e.is(ProblemKind::Conflict) && begun.elapsed() < patience => {
+                    tokio::time::sleep(DETACH_RETRY).await;
+                }
+                detached => return detached,
+            }
+        }
     }
 
     pub async fn repair(&self) -> Result<RepairInfo> {

@@ -80,3 +80,9 @@ pub const MAX_DISK_SHARES: u16 = 64;
 pub const MIN_LOCKED_MEMORY: u64 = 512 << 10;
 /// How much of a disk's beginning is looked at for what may be on it, bytes.
 pub const DISK_HEAD: usize = 1 << 20;
+
+/// How long it may take until it is known that the last user of a volume has gone, if that was ourselves, and if an operator
+/// says so; and how often it is looked at.
+pub const DETACH_PATIENCE: Duration = Duration::from_secs(5);
+pub const DETACH_GLANCE: Duration = Duration::from_millis(500);
+pub const DETACH_RETRY: Duration = Duration::from_millis(100);

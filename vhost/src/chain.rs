@@ -6,9 +6,10 @@
 
 use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Address, Bytes, GuestAddress};
 
 use crate::limits::MAX_CHAIN_LEN;
+use crate::memory::GuestRegions;
 
 const DESCRIPTOR_LEN: u64 = 16;
 
@@ -56,7 +57,7 @@ struct Table {
 }
 
 impl Table {
-    fn descriptor(&self, mem: &GuestMemoryMmap<()>, index: u32) -> Result<Descriptor, ChainError> {
+    fn descriptor(&self, mem: &GuestRegions, index: u32) -> Result<Descriptor, ChainError> {
         if index >= self.len {
             return Err(ChainError::Index);
         }
@@ -81,15 +82,25 @@ fn has(descriptor: &Descriptor, flag: u32) -> bool {
     u32::from(descriptor.flags()) & flag != 0
 }
 
-/// Collects into `segments` (cleared first) what the chain at `head` refers to, in order, without empty pieces.
+/// What a walk found, and what it cost.
+#[derive(Debug, Default)]
+pub(crate) struct Walk {
+    /// What the chain refers to, in order, without empty pieces.
+    pub segments: Vec<Segment>,
+    /// Descriptors read.
+    pub descriptors: usize,
+}
+
+/// Walks the chain at `head`; what `walk` held before is cleared.
 pub(crate) fn walk(
-    mem: &GuestMemoryMmap<()>,
+    mem: &GuestRegions,
     table: GuestAddress,
     queue_size: u16,
     head: u16,
-    segments: &mut Vec<Segment>,
+    walk: &mut Walk,
 ) -> Result<(), ChainError> {
-    segments.clear();
+    walk.segments.clear();
+    walk.descriptors = 0;
     let mut table = Table { base: table, len: u32::from(queue_size), indirect: false };
     let mut index = u32::from(head);
     let mut seen_in_table = 0;
@@ -98,6 +109,7 @@ pub(crate) fn walk(
             return Err(ChainError::TooLong);
         }
         seen_in_table += 1;
+        walk.descriptors += 1;
         let descriptor = table.descriptor(mem, index)?;
         if has(&descriptor, VRING_DESC_F_INDIRECT) {
             (table, index, seen_in_table) = (table.indirect(&descriptor)?, 0, 0);
@@ -105,7 +117,7 @@ pub(crate) fn walk(
         }
         if descriptor.len() > 0 {
             let writable = has(&descriptor, VRING_DESC_F_WRITE);
-            segments.push(Segment { addr: descriptor.addr(), len: descriptor.len(), writable });
+            walk.segments.push(Segment { addr: descriptor.addr(), len: descriptor.len(), writable });
         }
         if !has(&descriptor, VRING_DESC_F_NEXT) {
             return Ok(());
@@ -123,8 +135,8 @@ mod tests {
     const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
     const TABLE: GuestAddress = GuestAddress(0x1000);
 
-    fn memory(tables: &[(u64, &[Descriptor])]) -> GuestMemoryMmap<()> {
-        let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+    fn memory(tables: &[(u64, &[Descriptor])]) -> GuestRegions {
+        let mem = GuestRegions::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
         for (base, descriptors) in tables {
             for (i, descriptor) in descriptors.iter().enumerate() {
                 mem.write_obj(*descriptor, GuestAddress(base + i as u64 * DESCRIPTOR_LEN)).unwrap();
@@ -134,9 +146,9 @@ mod tests {
     }
 
     fn walked(tables: &[(u64, &[Descriptor])]) -> Result<Vec<(u64, u32, bool)>, ChainError> {
-        let mut segments = vec![Segment { addr: TABLE, len: 9, writable: false }];
-        walk(&memory(tables), TABLE, 4, 0, &mut segments)?;
-        Ok(segments.iter().map(|s| (s.addr.0, s.len, s.writable)).collect())
+        let mut found = Walk { segments: vec![Segment { addr: TABLE, len: 9, writable: false }], descriptors: 7 };
+        walk(&memory(tables), TABLE, 4, 0, &mut found)?;
+        Ok(found.segments.iter().map(|s| (s.addr.0, s.len, s.writable)).collect())
     }
 
     fn desc(addr: u64, len: u32, flags: u16, next: u16) -> Descriptor {

@@ -17,7 +17,8 @@ pub enum IoError {
 /// The disk behind a device, used on the executor that serves it.
 ///
 /// Offsets and lengths are bytes, multiples of [`SECTOR_SIZE`](crate::limits::SECTOR_SIZE), inside
-/// [`BlockDevice::capacity`] and bounded by [`crate::limits`]; this crate has checked them.
+/// [`BlockDevice::capacity`] and bounded by [`crate::limits`] (data by
+/// [`PIECE_LEN`](crate::limits::PIECE_LEN)); this crate has checked them.
 ///
 /// Each method is called and polled once before the next request is begun, reads and writes each in the order the
 /// guest submitted them: an implementation takes a request's place in its write order before its first
@@ -38,6 +39,12 @@ pub trait BlockDevice: 'static {
 
     /// The serial number the guest sees; cut at 20 bytes.
     fn id(&self) -> String;
+
+    /// Which disk this is, and which of its contents: a guest that left one and finds another is not served, because it would
+    /// go on with what it remembers of the one it left.
+    fn content(&self) -> u128 {
+        0
+    }
 
     /// Reads `len` bytes: pieces that together are exactly that long.
     fn read(&self, offset: u64, len: usize) -> impl Future<Output = Result<Vec<Bytes>, IoError>>;

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
@@ -18,11 +19,12 @@ use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut
 use virtio_bindings::bindings::{virtio_blk, virtio_config, virtio_ring};
 
 use crate::config::{DeviceConfig, WRITEBACK_OFFSET};
+use crate::guard::Breakage;
 use crate::inflight::{InflightError, InflightRegion};
 use crate::limits::MAX_MEMORY_REGIONS;
 use crate::memory::MemoryMap;
 use crate::server::Shared;
-use crate::vring::{Starter, Stopping, Vring};
+use crate::vring::{Link, Starter, Stopping, Vring};
 
 const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 const EVENT_IDX: u64 = 1 << virtio_ring::VIRTIO_RING_F_EVENT_IDX;
@@ -52,27 +54,47 @@ pub(crate) struct Device {
     pub queues: u16,
     pub queue_size: u16,
     pub read_only: bool,
+    pub content: u128,
     pub shared: Arc<Shared>,
     pub starter: Starter,
+    /// How long requests in flight are waited for when a ring is stopped.
+    pub drain: Duration,
 }
 
 pub(crate) struct Handler {
     device: Device,
     memory: MemoryMap,
+    breakage: Breakage,
     inflight: Option<InflightRegion>,
     vrings: Vec<Vring>,
 }
 
 impl Handler {
     pub fn new(device: Device, connection: Arc<OwnedFd>) -> Result<Self> {
-        let memory = MemoryMap::new();
+        let breakage = Breakage::default();
+        let memory = MemoryMap::new(breakage.clone());
+        let link = Link {
+            memory: memory.memory(),
+            breakage: breakage.clone(),
+            starter: device.starter.clone(),
+            connection,
+            shared: device.shared.clone(),
+            drain: device.drain,
+        };
         let vrings = (0..device.queues)
-            .map(|index| {
-                let name = format!("{}/{index}", device.name);
-                Vring::new(name, device.queue_size, memory.memory(), device.starter.clone(), connection.clone())
-            })
+            .map(|index| Vring::new(format!("{}/{index}", device.name), device.queue_size, link.clone()))
             .collect::<Result<_>>()?;
-        Ok(Handler { device, memory, inflight: None, vrings })
+        Ok(Handler { device, memory, breakage, inflight: None, vrings })
+    }
+
+    /// Whether memory of the connection is gone, so that nothing more can come of it.
+    pub fn is_broken(&self) -> bool {
+        self.breakage.is_broken()
+    }
+
+    /// Whether a guest uses the device: a ring is running.
+    pub fn is_started(&self) -> bool {
+        self.vrings.iter().any(Vring::is_running)
     }
 
     /// Stops all rings, side by side, and returns when none is served any more.
@@ -248,11 +270,11 @@ impl VhostUserBackendReqHandlerMut for Handler {
     }
 
     fn get_inflight_fd(&mut self, area: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        InflightRegion::create(area.num_queues, area.queue_size).map_err(refused)
+        InflightRegion::create(area.num_queues, area.queue_size, self.device.content).map_err(refused)
     }
 
     fn set_inflight_fd(&mut self, area: &VhostUserInflight, file: File) -> Result<()> {
-        self.inflight = Some(InflightRegion::map(area, file).map_err(refused)?);
+        self.inflight = Some(InflightRegion::map(area, &file, &self.breakage, self.device.content).map_err(refused)?);
         Ok(())
     }
 

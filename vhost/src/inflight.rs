@@ -12,21 +12,27 @@
 //!   16 + 16 * head: inflight u8 | 5 unused | next u16 | counter u64
 //! ```
 //!
-//! The front end can write to the region at any time, so everything read from it is checked. It cannot shrink it:
-//! only regions sealed against that are accepted.
+//! Behind the queues' regions stands which disk they belong to, and which of its contents: a magic number u64, 8 unused
+//! bytes, and [`BlockDevice::content`](crate::BlockDevice::content). A front end that comes back with a region tells with it
+//! what it left. QEMU forgets the region when its guest is reset, which is when the guest forgets what was on the disk.
+//!
+//! The front end can write to the region at any time, so everything read from it is checked. It cannot shrink it: only
+//! regions sealed against that are accepted; and it is mapped like guest memory ([`crate::guard`]).
 
 use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release, SeqCst};
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use vhost::vhost_user::message::VhostUserInflight;
-use vm_memory::{AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory};
+use vm_memory::{AtomicAccess, Bytes, MmapRegion, VolatileMemory};
 
+use crate::guard::{self, Breakage, Guard, MapError};
 use crate::limits::{MAX_QUEUE_SIZE, MAX_QUEUES};
 
 /// Layout version of a queue region.
@@ -34,6 +40,11 @@ const VERSION: u16 = 1;
 const ALIGNMENT: usize = 64;
 const HEADER_LEN: usize = 16;
 const ENTRY_LEN: usize = 16;
+
+/// What follows the queues' regions: magic number, and the content at [`CONTENT_AT`] in it.
+const TRAILER_LEN: usize = 32;
+const TRAILER_MAGIC: u64 = u64::from_le_bytes(*b"levee-if");
+const CONTENT_AT: usize = 16;
 
 const VERSION_AT: usize = 8;
 const DESC_NUM_AT: usize = 10;
@@ -49,10 +60,16 @@ pub(crate) enum InflightError {
     Geometry,
     /// It could be made shorter while it is used.
     NotSealed,
-    /// The system refused it.
+    /// The system refused to make one.
     System(std::io::Error),
+    Map(MapError),
     /// It holds a layout that is not known, or one for another size of queue.
-    Layout { version: u16, desc_num: u16 },
+    Layout {
+        version: u16,
+        desc_num: u16,
+    },
+    /// It was made for another disk, or another content of it.
+    OtherContent,
     /// The mapping is shorter than it was.
     Access,
 }
@@ -62,10 +79,15 @@ impl fmt::Display for InflightError {
         match self {
             InflightError::Geometry => f.write_str("the size of the in-flight region is invalid"),
             InflightError::NotSealed => f.write_str("the in-flight region is not sealed against shrinking"),
-            InflightError::System(e) => write!(f, "the in-flight region cannot be used: {e}"),
+            InflightError::System(e) => write!(f, "the in-flight region cannot be made: {e}"),
+            InflightError::Map(e) => write!(f, "the in-flight region is refused: {e}"),
             InflightError::Layout { version, desc_num } => {
                 write!(f, "the in-flight region has unknown version {version} or a wrong queue size {desc_num}")
             }
+            InflightError::OtherContent => f.write_str(
+                "the guest left another disk, or another content of this one (it was rolled back, or deleted and made again): \
+                 reset or restart the guest to use what is here now",
+            ),
             InflightError::Access => f.write_str("the in-flight region cannot be accessed"),
         }
     }
@@ -84,27 +106,35 @@ fn region_len(queues: u16, queue_size: u16) -> Result<usize, InflightError> {
 
 /// The in-flight region of a device.
 pub(crate) struct InflightRegion {
-    mapping: Arc<MmapRegion<()>>,
+    mapping: Arc<MmapRegion<Guard>>,
     queues: u16,
     queue_size: u16,
 }
 
 impl InflightRegion {
     /// A new, empty region in a file to be given to the front end.
-    pub fn create(queues: u16, queue_size: u16) -> Result<(VhostUserInflight, File), InflightError> {
-        let len = region_len(queues, queue_size)? as u64;
+    pub fn create(queues: u16, queue_size: u16, content: u128) -> Result<(VhostUserInflight, File), InflightError> {
+        let queues_len = region_len(queues, queue_size)? as u64;
+        let len = queues_len + TRAILER_LEN as u64;
         let system = |e: nix::Error| InflightError::System(e.into());
         let fd =
             memfd_create(c"vhost-inflight", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).map_err(system)?;
         let file = File::from(fd);
         file.set_len(len).map_err(InflightError::System)?;
+        file.write_all_at(&TRAILER_MAGIC.to_le_bytes(), queues_len).map_err(InflightError::System)?;
+        file.write_all_at(&content.to_le_bytes(), queues_len + CONTENT_AT as u64).map_err(InflightError::System)?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals)).map_err(system)?;
         Ok((VhostUserInflight::new(len, 0, queues, queue_size), file))
     }
 
-    /// Maps a region that the front end kept.
-    pub fn map(area: &VhostUserInflight, file: File) -> Result<Self, InflightError> {
+    /// Maps a region that the front end kept, for a disk with this content.
+    pub fn map(
+        area: &VhostUserInflight,
+        file: &File,
+        breakage: &Breakage,
+        content: u128,
+    ) -> Result<Self, InflightError> {
         let needed = region_len(area.num_queues, area.queue_size)?;
         let end = area.mmap_offset.checked_add(area.mmap_size).ok_or(InflightError::Geometry)?;
         let file_len = file.metadata().map_err(InflightError::System)?.len();
@@ -115,8 +145,15 @@ impl InflightRegion {
         if !SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
             return Err(InflightError::NotSealed);
         }
-        let mapping = MmapRegion::from_file(FileOffset::new(file, area.mmap_offset), needed)
-            .map_err(|e| InflightError::System(std::io::Error::other(e)))?;
+        let has_trailer = area.mmap_size >= (needed + TRAILER_LEN) as u64;
+        let len = if has_trailer { needed + TRAILER_LEN } else { needed };
+        let mapping = guard::map(file, area.mmap_offset, len, breakage).map_err(|e| match e {
+            MapError::TooShort => InflightError::Geometry,
+            e => InflightError::Map(e),
+        })?;
+        if has_trailer && content_of(&mapping, needed).is_some_and(|of| of != content) {
+            return Err(InflightError::OtherContent);
+        }
         Ok(InflightRegion { mapping: Arc::new(mapping), queues: area.num_queues, queue_size: area.queue_size })
     }
 
@@ -131,9 +168,18 @@ impl InflightRegion {
     }
 }
 
+/// The content that a region was made for; `None`: an older daemon made it.
+fn content_of(mapping: &MmapRegion<Guard>, trailer: usize) -> Option<u128> {
+    let mut bytes = [0; TRAILER_LEN];
+    mapping.get_slice(trailer, TRAILER_LEN).ok()?.copy_to(&mut bytes[..]);
+    let (head, content) = bytes.split_at(CONTENT_AT);
+    let is_ours = head.starts_with(&TRAILER_MAGIC.to_le_bytes());
+    is_ours.then(|| content.try_into().ok().map(u128::from_le_bytes)).flatten()
+}
+
 /// The in-flight tracking of one queue.
 pub(crate) struct InflightQueue {
-    mapping: Arc<MmapRegion<()>>,
+    mapping: Arc<MmapRegion<Guard>>,
     base: usize,
     queue_size: u16,
     /// Place in the order of submission of the next request.

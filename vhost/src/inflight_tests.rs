@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const SIZE: u16 = 8;
+const CONTENT: u128 = 7 << 64 | 3;
 
 /// A region as the front end holds it.
 struct Kept {
@@ -14,12 +15,12 @@ struct Kept {
 
 impl Kept {
     fn new() -> Self {
-        let (area, file) = InflightRegion::create(2, SIZE).unwrap();
+        let (area, file) = InflightRegion::create(2, SIZE, CONTENT).unwrap();
         Kept { area, file }
     }
 
     fn queue(&self) -> InflightQueue {
-        InflightRegion::map(&self.area, self.file.try_clone().unwrap()).unwrap().queue(1).unwrap()
+        InflightRegion::map(&self.area, &self.file, &Breakage::default(), CONTENT).unwrap().queue(1).unwrap()
     }
 }
 
@@ -89,20 +90,23 @@ fn geometry_is_checked() {
     let bad = |f: fn(&mut VhostUserInflight)| {
         let Kept { mut area, file } = Kept::new();
         f(&mut area);
-        InflightRegion::map(&area, file).err()
+        InflightRegion::map(&area, &file, &Breakage::default(), CONTENT).err()
     };
     assert!(bad(|_| {}).is_none());
-    assert!(matches!(bad(|a| a.mmap_size -= 1), Some(InflightError::Geometry)));
+    assert!(matches!(bad(|a| a.mmap_size -= 1 + TRAILER_LEN as u64), Some(InflightError::Geometry)));
     assert!(matches!(bad(|a| a.mmap_size += 1), Some(InflightError::Geometry)));
     assert!(matches!(bad(|a| a.mmap_offset = u64::MAX), Some(InflightError::Geometry)));
     assert!(matches!(bad(|a| a.queue_size = MAX_QUEUE_SIZE), Some(InflightError::Geometry)));
     assert!(matches!(bad(|a| a.num_queues = u16::MAX), Some(InflightError::Geometry)));
-    assert!(InflightRegion::create(0, 8).is_err());
-    assert!(InflightRegion::create(1, MAX_QUEUE_SIZE + 1).is_err());
+    assert!(InflightRegion::create(0, 8, 0).is_err());
+    assert!(InflightRegion::create(1, MAX_QUEUE_SIZE + 1, 0).is_err());
     let Kept { area, .. } = Kept::new();
     let unsealed = tempfile::tempfile().unwrap();
     unsealed.set_len(area.mmap_size).unwrap();
-    assert!(matches!(InflightRegion::map(&area, unsealed).err(), Some(InflightError::NotSealed)));
+    assert!(matches!(
+        InflightRegion::map(&area, &unsealed, &Breakage::default(), CONTENT).err(),
+        Some(InflightError::NotSealed)
+    ));
 }
 
 #[test]
@@ -134,4 +138,19 @@ proptest! {
         prop_assert_eq!(queue.resume(SIZE, used).unwrap().unwrap().len(), heads.len());
         queue.submitted(0).unwrap();
     }
+}
+
+#[test]
+fn a_region_is_of_one_content() {
+    let Kept { area, file } = Kept::new();
+    let map = |area, content| InflightRegion::map(area, &file, &Breakage::default(), content).err();
+    assert!(map(&area, CONTENT).is_none());
+    for other in [CONTENT + 1, 8 << 64 | 3, 0] {
+        assert!(matches!(map(&area, other), Some(InflightError::OtherContent)));
+    }
+    // A daemon that knew of no contents made it.
+    let older = VhostUserInflight { mmap_size: area.mmap_size - TRAILER_LEN as u64, ..area };
+    assert!(map(&older, 0).is_none());
+    file.write_all_at(&[0; TRAILER_LEN], older.mmap_size).unwrap();
+    assert!(map(&area, 0).is_none());
 }

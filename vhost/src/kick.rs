@@ -1,12 +1,14 @@
 //! Waiting for the guest's kick on a glommio executor.
 //!
-//! The descriptor is shared with the front end, which may rely on its flags: they are never changed.
+//! The descriptor is shared with the front end, which may rely on its flags: they are never changed. It may also take
+//! back what anybody writes to it: a queue is told to end by other means ([`crate::queue::Control`]).
 
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use glommio::io::BufferedFile;
 
+use crate::eventfd::on_executor;
 use crate::limits::UNKICKED_POLL;
 
 /// What an eventfd's counter is read as.
@@ -22,13 +24,12 @@ pub(crate) enum Kick {
 impl Kick {
     pub fn new(event: Option<OwnedFd>) -> Self {
         match event {
-            // SAFETY: `into_raw_fd` gives up the ownership of an open descriptor, which the file takes.
-            Some(fd) => Kick::Event(unsafe { BufferedFile::from_raw_fd(fd.into_raw_fd()) }),
+            Some(event) => Kick::Event(on_executor(event)),
             None => Kick::None,
         }
     }
 
-    /// Returns after a kick, or after any time if there are none.
+    /// Returns after a kick, or after any time if there are none. May be dropped.
     pub async fn wait(&self) -> io::Result<()> {
         let Kick::Event(event) = self else {
             glommio::timer::sleep(UNKICKED_POLL).await;

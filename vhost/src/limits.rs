@@ -18,15 +18,28 @@ pub const MAX_CHAIN_LEN: usize = 1024;
 
 /// Data segments of one request as told to the guest: with header and status a chain of 128.
 pub const MAX_SEGMENTS: u32 = 126;
-/// Length of one data segment as told to the guest, bytes.
-///
-/// Together with [`MAX_SEGMENTS`] it keeps a well-behaved guest below [`MAX_REQUEST_LEN`].
+/// Length of one data segment as told to the guest, bytes. A driver that does not ask for it may send any.
 pub const MAX_SEGMENT_LEN: u32 = 32 << 10;
-/// Data of one request, bytes. A longer one is answered with an I/O error.
-pub const MAX_REQUEST_LEN: u64 = 4 << 20;
-/// Data of all reads of one queue that the disk has, and of all its writes, bytes. Beyond it those that come wait
-/// in the queue without their data.
-pub const MAX_BYTES_IN_FLIGHT: u64 = 32 << 20;
+/// Data of one request, bytes: the used ring tells lengths in 32 bits. A longer one is answered with an I/O error.
+pub const MAX_REQUEST_LEN: u64 = u32::MAX as u64 / SECTOR_SIZE * SECTOR_SIZE;
+/// A request is carried out in pieces of at most so many bytes.
+pub const PIECE_LEN: u64 = 128 << 10;
+
+/// Bytes that a volume may begin before it is another's turn.
+pub const QUANTUM: u64 = PIECE_LEN;
+/// Bytes that all volumes of an executor may begin before its other tasks get a turn: some pieces are done as soon as they
+/// are begun, and make room for the next.
+pub const TURN_BYTES: u64 = 2 * PIECE_LEN;
+/// Bytes that all volumes of an executor have in flight, reads and writes apart, while more than one is used.
+pub const CONTESTED_WINDOW: u64 = 4 << 20;
+/// A volume counts as used for so long after its last request.
+pub const RECENT: Duration = Duration::from_secs(1);
+/// What reading one descriptor may cost an executor whose time others want too. About four times what it does cost.
+pub const DESCRIPTOR_TIME: Duration = Duration::from_nanos(200);
+/// What a request costs beside its descriptors, in descriptors.
+pub const REQUEST_DESCRIPTORS: usize = 48;
+/// A volume that has used so much more of the executor's time than it may stays away from it.
+pub const MAX_OWED: Duration = Duration::from_micros(500);
 
 /// Sectors of one discard: 1 GiB.
 pub const MAX_DISCARD_SECTORS: u32 = 1 << 21;
@@ -42,6 +55,8 @@ pub const MAX_MEMORY_REGIONS: usize = 509;
 
 /// Requests taken from a ring before what they started gets a turn.
 pub const MAX_BATCH: usize = 64;
+/// The same in descriptors; the last chain may go beyond it.
+pub const MAX_BATCH_DESCRIPTORS: usize = 1024;
 
 /// How long a queue that has to wait without being told lets the executor run.
 pub const TURN: Duration = Duration::from_micros(1);
@@ -49,5 +64,14 @@ pub const TURN: Duration = Duration::from_micros(1);
 pub const UNKICKED_POLL: Duration = Duration::from_millis(1);
 /// How often a queue that is being drained looks whether it is empty.
 pub const DRAIN_PAUSE: Duration = Duration::from_micros(200);
+/// How long a front end that stops a queue without having given it an in-flight region waits for what is in flight: what
+/// is not completed then is lost to the guest.
+pub const UNTRACKED_DRAIN: Duration = Duration::from_secs(30);
+/// How long a front end may take for its first message, and for each one that it has begun.
+pub const MESSAGE_TIME: Duration = Duration::from_secs(5);
+/// How long nobody is served after a front end that has stopped the executor.
+pub const OFFENCE_PAUSE: Duration = Duration::from_secs(10);
+/// How often it looks whether a message that has been begun is whole.
+pub const MESSAGE_POLL: Duration = Duration::from_millis(1);
 /// How often the protocol thread, waiting for a queue to drain, looks whether its peer has gone.
 pub const HANGUP_CHECK: Duration = Duration::from_millis(100);

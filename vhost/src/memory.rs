@@ -1,8 +1,7 @@
 //! The guest's memory as the front end shares it.
 //!
 //! Owned by the protocol thread, which replaces the whole map at each change; executors take a snapshot
-//! for as long as they copy. A region is only mapped if its file is as long as the region: an access
-//! beyond a file's end would kill the daemon, and with it the volumes of other guests.
+//! for as long as they copy. Regions are mapped as [`crate::guard`] says: their files belong to the front end.
 
 use std::fs::File;
 
@@ -12,10 +11,14 @@ use vm_memory::{
     GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
 };
 
+use crate::guard::{self, Breakage, Guard, MapError};
 use crate::limits::MAX_MEMORY_REGIONS;
 
+/// The regions of guest memory at one time.
+pub(crate) type GuestRegions = GuestMemoryMmap<Guard>;
+
 /// Guest memory whose map may be replaced while it is used.
-pub(crate) type GuestMemory = GuestMemoryAtomic<GuestMemoryMmap<()>>;
+pub(crate) type GuestMemory = GuestMemoryAtomic<GuestRegions>;
 
 /// Where the front end sees a region in its own address space: ring addresses are given in it.
 #[derive(Clone, Copy)]
@@ -35,11 +38,13 @@ impl Mapping {
 pub(crate) struct MemoryMap {
     memory: GuestMemory,
     mappings: Vec<Mapping>,
+    breakage: Breakage,
 }
 
 impl MemoryMap {
-    pub fn new() -> Self {
-        MemoryMap { memory: GuestMemoryAtomic::new(GuestMemoryMmap::new()), mappings: Vec::new() }
+    /// An empty map, of a connection whose memory has broken when `breakage` says so.
+    pub fn new(breakage: Breakage) -> Self {
+        MemoryMap { memory: GuestMemoryAtomic::new(GuestRegions::new()), mappings: Vec::new(), breakage }
     }
 
     pub fn memory(&self) -> GuestMemory {
@@ -51,9 +56,9 @@ impl MemoryMap {
         if regions.len() != files.len() || regions.len() > MAX_MEMORY_REGIONS {
             return Err(Error::InvalidParam);
         }
-        let mut mapped = regions.iter().zip(files).map(|(r, f)| map(r, f)).collect::<Result<Vec<_>>>()?;
+        let mut mapped = regions.iter().zip(files).map(|(r, f)| self.map(r, &f)).collect::<Result<Vec<_>>>()?;
         mapped.sort_by_key(GuestMemoryRegion::start_addr);
-        self.publish(GuestMemoryMmap::from_regions(mapped).map_err(invalid)?)?;
+        self.publish(GuestRegions::from_regions(mapped).map_err(invalid)?)?;
         self.mappings = regions.iter().map(Mapping::of).collect();
         Ok(())
     }
@@ -63,7 +68,7 @@ impl MemoryMap {
         if self.mappings.len() >= MAX_MEMORY_REGIONS {
             return Err(Error::InvalidOperation("too many memory regions"));
         }
-        let mapped = map(region, file)?;
+        let mapped = self.map(region, &file)?;
         let memory = self.memory.memory().insert_region(mapped.into()).map_err(invalid)?;
         self.publish(memory)?;
         self.mappings.push(Mapping::of(region));
@@ -90,19 +95,20 @@ impl MemoryMap {
             .ok_or(Error::InvalidParam)
     }
 
-    fn publish(&self, memory: GuestMemoryMmap<()>) -> Result<()> {
+    fn map(&self, region: &VhostUserMemoryRegion, file: &File) -> Result<GuestRegionMmap<Guard>> {
+        let len = usize::try_from(region.memory_size).map_err(|_| Error::InvalidParam)?;
+        let mapping = guard::map(file, region.mmap_offset, len, &self.breakage).map_err(refused)?;
+        GuestRegionMmap::new(mapping, GuestAddress(region.guest_phys_addr)).ok_or(Error::InvalidParam)
+    }
+
+    fn publish(&self, memory: GuestRegions) -> Result<()> {
         self.memory.lock().map_err(|_| Error::BackendInternalError)?.replace(memory);
         Ok(())
     }
 }
 
-fn map(region: &VhostUserMemoryRegion, file: File) -> Result<GuestRegionMmap<()>> {
-    let end = region.mmap_offset.checked_add(region.memory_size).ok_or(Error::InvalidParam)?;
-    if file.metadata().map_err(Error::ReqHandlerError)?.len() < end {
-        return Err(Error::InvalidOperation("a memory region reaches beyond the end of its file"));
-    }
-    let mapping = region.mmap_region(file)?;
-    GuestRegionMmap::new(mapping, GuestAddress(region.guest_phys_addr)).ok_or(Error::InvalidParam)
+fn refused(error: MapError) -> Error {
+    Error::ReqHandlerError(std::io::Error::other(format!("a memory region is refused: {error}")))
 }
 
 fn invalid<E: std::error::Error + Send + Sync + 'static>(error: E) -> Error {
@@ -112,16 +118,17 @@ fn invalid<E: std::error::Error + Send + Sync + 'static>(error: E) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
 
     fn file(len: u64) -> File {
-        let file = tempfile::tempfile().unwrap();
+        let file = File::from(memfd_create(c"memory", MFdFlags::MFD_CLOEXEC).unwrap());
         file.set_len(len).unwrap();
         file
     }
 
     #[test]
     fn translates_add_remove() {
-        let mut map = MemoryMap::new();
+        let mut map = MemoryMap::new(Breakage::default());
         let low = VhostUserMemoryRegion::new(0, 0x2000, 0x70000, 0);
         let high = VhostUserMemoryRegion::new(0x10_0000, 0x1000, 0x90000, 0x1000);
         map.add(&high, file(0x2000)).unwrap();
@@ -137,7 +144,7 @@ mod tests {
 
     #[test]
     fn replaces_in_any_order() {
-        let mut map = MemoryMap::new();
+        let mut map = MemoryMap::new(Breakage::default());
         let regions =
             [VhostUserMemoryRegion::new(0x8000, 0x1000, 0x1000, 0), VhostUserMemoryRegion::new(0, 0x1000, 0x9000, 0)];
         map.replace(&regions, vec![file(0x1000), file(0x1000)]).unwrap();
@@ -147,6 +154,6 @@ mod tests {
     #[test]
     fn a_file_that_is_too_short_is_refused() {
         let region = VhostUserMemoryRegion::new(0, 0x2000, 0, 0);
-        assert!(MemoryMap::new().add(&region, file(0x1fff)).is_err());
+        assert!(MemoryMap::new(Breakage::default()).add(&region, file(0x1fff)).is_err());
     }
 }

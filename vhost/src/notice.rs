@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recv, recvmsg, send};
 
-/// Bytes of a message's header: request, flags, size of what follows.
-const HEADER_LEN: usize = 12;
+use crate::message::HEADER_LEN;
+
 /// A front end's message that brings the channel.
 const SET_BACKEND_REQ_FD: u32 = 21;
 /// Our message: `VHOST_USER_BACKEND_CONFIG_CHANGE_MSG`, protocol version 1, no answer wanted, nothing follows.
@@ -23,7 +23,7 @@ const CONFIG_CHANGE: [u32; 3] = [2, 1, 0];
 pub(crate) struct NoticeChannel(OwnedFd);
 
 impl NoticeChannel {
-    /// Waits for the next message without taking it. If it brings a channel, that is returned; it must not be used
+    /// Looks at the next message, which has come whole, without taking it. If it brings a channel, that is returned; it must not be used
     /// before the message was accepted.
     pub fn peek(connection: BorrowedFd<'_>) -> Option<NoticeChannel> {
         let mut header = [0; HEADER_LEN];
@@ -41,11 +41,15 @@ impl NoticeChannel {
     }
 }
 
-/// A copy of the descriptor that comes with the next message, which stays where it is.
+/// Descriptors in one message, at most: the kernel's SCM_MAX_FD. With room for fewer, those that were copied before it ran
+/// out would be nobody's.
+const MAX_DESCRIPTORS: usize = 253;
+
+/// A copy of the descriptor that comes with the next message, which stays where it is; of several, none.
 fn receive_descriptor(connection: BorrowedFd<'_>) -> Option<OwnedFd> {
     let mut header = [0; HEADER_LEN];
     let mut data = [IoSliceMut::new(&mut header)];
-    let mut control = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+    let mut control = nix::cmsg_space!([std::os::fd::RawFd; MAX_DESCRIPTORS]);
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(connection.as_raw_fd(), &mut data, Some(&mut control), flags).ok()?;
     let mut received = Vec::new();
@@ -55,7 +59,7 @@ fn receive_descriptor(connection: BorrowedFd<'_>) -> Option<OwnedFd> {
             received.extend(descriptors.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
-    received.pop()
+    if received.len() == 1 { received.pop() } else { None }
 }
 
 #[cfg(test)]

@@ -9,10 +9,12 @@ use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
     VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
-use vm_memory::{Address, Bytes as _, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{Address, Bytes as _, GuestAddress, GuestMemoryBackend};
 
 use crate::chain::Segment;
+use crate::fair::{Cost, Lane};
 use crate::limits::{MAX_DISCARD_SECTORS, MAX_REQUEST_LEN, MAX_WRITE_ZEROES_SECTORS, SECTOR_SIZE, SERIAL_LEN};
+use crate::memory::GuestRegions;
 
 /// `struct virtio_blk_req` up to its data.
 const HEADER_LEN: usize = 16;
@@ -32,12 +34,72 @@ pub(crate) enum Operation {
     GetId,
 }
 
-/// A request that may be carried out.
+/// Something to be done, and the memory that it is done with.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct Piece {
     pub operation: Operation,
     /// Where the data is, or goes to.
     pub data: Vec<Segment>,
+}
+
+impl Piece {
+    /// What its first `most` bytes take while the disk has them; `None` if it takes nothing.
+    pub fn cost(&self, most: u64) -> Option<Cost> {
+        match self.operation {
+            Operation::Read { len, .. } => Some(Cost { lane: Lane::Read, bytes: most.min(len as u64) }),
+            Operation::Write { len, .. } => Some(Cost { lane: Lane::Write, bytes: most.min(len as u64) }),
+            Operation::Discard { .. } | Operation::WriteZeroes { .. } => {
+                Some(Cost { lane: Lane::Other, bytes: most / 4 })
+            }
+            Operation::Flush | Operation::GetId => None,
+        }
+    }
+
+    /// Cuts the piece after `most` bytes of data, and returns what follows.
+    pub fn split_off(&mut self, most: u64) -> Option<Piece> {
+        let most = most as usize;
+        let rest = match &mut self.operation {
+            Operation::Read { offset, len } if *len > most => {
+                let rest = Operation::Read { offset: *offset + most as u64, len: *len - most };
+                *len = most;
+                rest
+            }
+            Operation::Write { offset, len } if *len > most => {
+                let rest = Operation::Write { offset: *offset + most as u64, len: *len - most };
+                *len = most;
+                rest
+            }
+            _ => return None,
+        };
+        Some(Piece { operation: rest, data: split_segments(&mut self.data, most) })
+    }
+}
+
+/// Cuts `data`, which is longer, after `most` bytes, and returns what follows.
+fn split_segments(data: &mut Vec<Segment>, most: usize) -> Vec<Segment> {
+    let mut left = most;
+    let whole = data.iter().take_while(|segment| {
+        let fits = segment.len as usize <= left;
+        left -= if fits { segment.len as usize } else { 0 };
+        fits
+    });
+    let whole = whole.count();
+    let mut rest = data.split_off(whole);
+    if left > 0
+        && let Some(first) = rest.first_mut()
+    {
+        data.push(Segment { len: left as u32, ..*first });
+        first.addr = first.addr.unchecked_add(left as u64);
+        first.len -= left as u32;
+    }
+    rest
+}
+
+/// A request that may be carried out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// All of it.
+    pub piece: Piece,
     /// Where the status byte goes to.
     pub status_at: GuestAddress,
 }
@@ -46,30 +108,13 @@ impl Request {
     /// Whether it would change what is on the disk.
     pub fn is_change(&self) -> bool {
         use Operation::*;
-        matches!(self.operation, Write { .. } | Discard { .. } | WriteZeroes { .. })
+        matches!(self.piece.operation, Write { .. } | Discard { .. } | WriteZeroes { .. })
     }
 
     /// That it cannot be carried out.
     pub fn refused(&self, why: &'static str) -> Refusal {
         Refusal { status_at: Some(self.status_at), status: VIRTIO_BLK_S_IOERR as u8, why }
     }
-
-    /// The memory that the request takes while the disk has it.
-    pub fn cost(&self) -> Cost {
-        match self.operation {
-            Operation::Read { len, .. } => Cost::Read(len as u64),
-            Operation::Write { len, .. } => Cost::Write(len as u64),
-            _ => Cost::Nothing,
-        }
-    }
-}
-
-/// What a request takes, and from which budget. Bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cost {
-    Nothing,
-    Read(u64),
-    Write(u64),
 }
 
 /// A request that is answered without being carried out.
@@ -100,7 +145,7 @@ fn unsupported<T>(why: &'static str) -> Result<T, Fault> {
 }
 
 /// Reads a request from the pieces of its chain, for a disk of `capacity` bytes.
-pub(crate) fn parse(mem: &GuestMemoryMmap<()>, chain: &[Segment], capacity: u64) -> Result<Request, Refusal> {
+pub(crate) fn parse(mem: &GuestRegions, chain: &[Segment], capacity: u64) -> Result<Request, Refusal> {
     let Some(status_at) = status_address(mem, chain) else {
         return Err(Refusal::unanswerable("the chain has no room for a status"));
     };
@@ -111,14 +156,14 @@ pub(crate) fn parse(mem: &GuestMemoryMmap<()>, chain: &[Segment], capacity: u64)
     })
 }
 
-fn status_address(mem: &GuestMemoryMmap<()>, chain: &[Segment]) -> Option<GuestAddress> {
+fn status_address(mem: &GuestRegions, chain: &[Segment]) -> Option<GuestAddress> {
     let last = chain.last().filter(|segment| segment.writable)?;
     let at = last.addr.checked_add(u64::from(last.len) - 1)?;
     mem.check_address(at)
 }
 
 fn read_request(
-    mem: &GuestMemoryMmap<()>,
+    mem: &GuestRegions,
     chain: &[Segment],
     capacity: u64,
     status_at: GuestAddress,
@@ -149,11 +194,11 @@ fn read_request(
         VIRTIO_BLK_T_WRITE_ZEROES => (write_zeroes(mem, &outgoing, capacity)?, Vec::new()),
         _ => return unsupported("unknown request type"),
     };
-    Ok(Request { operation, data, status_at })
+    Ok(Request { piece: Piece { operation, data }, status_at })
 }
 
 /// Every piece lies in guest memory, and all together are within bounds.
-fn check_segments(mem: &GuestMemoryMmap<()>, chain: &[Segment]) -> Result<(), Fault> {
+fn check_segments(mem: &GuestRegions, chain: &[Segment]) -> Result<(), Fault> {
     let mut total = 0u64;
     for segment in chain {
         total += u64::from(segment.len);
@@ -170,7 +215,7 @@ fn check_segments(mem: &GuestMemoryMmap<()>, chain: &[Segment]) -> Result<(), Fa
 }
 
 /// Fills `front` with the first bytes of `segments` and returns what is left, or `None` if they are too short.
-fn read_front(mem: &GuestMemoryMmap<()>, segments: &[Segment], front: &mut [u8]) -> Option<Vec<Segment>> {
+fn read_front(mem: &GuestRegions, segments: &[Segment], front: &mut [u8]) -> Option<Vec<Segment>> {
     let mut rest = Vec::with_capacity(segments.len());
     let mut filled = 0;
     for segment in segments {
@@ -225,7 +270,7 @@ struct Range {
     flags: u32,
 }
 
-fn range(mem: &GuestMemoryMmap<()>, data: &[Segment], max_sectors: u32, capacity: u64) -> Result<Range, Fault> {
+fn range(mem: &GuestRegions, data: &[Segment], max_sectors: u32, capacity: u64) -> Result<Range, Fault> {
     let mut bytes = [0; RANGE_LEN];
     match read_front(mem, data, &mut bytes) {
         None => return io_error("the range is too short"),
@@ -240,7 +285,7 @@ fn range(mem: &GuestMemoryMmap<()>, data: &[Segment], max_sectors: u32, capacity
     Ok(Range { offset, len, flags: u32::from_le_bytes(field(&bytes, 12)) })
 }
 
-fn discard(mem: &GuestMemoryMmap<()>, data: &[Segment], capacity: u64) -> Result<Operation, Fault> {
+fn discard(mem: &GuestRegions, data: &[Segment], capacity: u64) -> Result<Operation, Fault> {
     let Range { offset, len, flags } = range(mem, data, MAX_DISCARD_SECTORS, capacity)?;
     if flags != 0 {
         return unsupported("a discard has flags");
@@ -248,7 +293,7 @@ fn discard(mem: &GuestMemoryMmap<()>, data: &[Segment], capacity: u64) -> Result
     Ok(Operation::Discard { offset, len })
 }
 
-fn write_zeroes(mem: &GuestMemoryMmap<()>, data: &[Segment], capacity: u64) -> Result<Operation, Fault> {
+fn write_zeroes(mem: &GuestRegions, data: &[Segment], capacity: u64) -> Result<Operation, Fault> {
     let Range { offset, len, flags } = range(mem, data, MAX_WRITE_ZEROES_SECTORS, capacity)?;
     if flags & !RANGE_UNMAP != 0 {
         return unsupported("a write-zeroes has unknown flags");
@@ -263,7 +308,7 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 /// Copies a write's data out of guest memory; `None` if the memory is gone.
-pub(crate) fn gather(mem: &GuestMemoryMmap<()>, data: &[Segment], len: usize) -> Option<Bytes> {
+pub(crate) fn gather(mem: &GuestRegions, data: &[Segment], len: usize) -> Option<Bytes> {
     let mut bytes = Vec::with_capacity(len);
     for segment in data {
         mem.write_all_volatile_to(segment.addr, &mut bytes, segment.len as usize).ok()?;
@@ -274,7 +319,7 @@ pub(crate) fn gather(mem: &GuestMemoryMmap<()>, data: &[Segment], len: usize) ->
 /// Copies `pieces` into guest memory and returns how many bytes; `None` if they do not fill `data` exactly or the
 /// memory is gone.
 pub(crate) fn scatter<'a>(
-    mem: &GuestMemoryMmap<()>,
+    mem: &GuestRegions,
     data: &[Segment],
     pieces: impl IntoIterator<Item = &'a [u8]>,
 ) -> Option<u32> {
@@ -298,7 +343,7 @@ pub(crate) fn scatter<'a>(
 }
 
 /// Writes the serial number, cut or padded with zeroes, as far as the guest made room for it.
-pub(crate) fn scatter_serial(mem: &GuestMemoryMmap<()>, data: &[Segment], id: &str) -> Option<u32> {
+pub(crate) fn scatter_serial(mem: &GuestRegions, data: &[Segment], id: &str) -> Option<u32> {
     let mut serial = [0; SERIAL_LEN];
     let len = id.len().min(SERIAL_LEN);
     serial[..len].copy_from_slice(&id.as_bytes()[..len]);

@@ -8,8 +8,8 @@ const CAPACITY: u64 = 1 << 20;
 const MEMORY: usize = 1 << 16;
 const STATUS: Segment = Segment { addr: GuestAddress(0x8000), len: 1, writable: true };
 
-fn memory(kind: u32, sector: u64) -> GuestMemoryMmap<()> {
-    let mem = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
+fn memory(kind: u32, sector: u64) -> GuestRegions {
+    let mem = GuestRegions::from_ranges(&[(GuestAddress(0), MEMORY)]).unwrap();
     mem.write_obj(kind.to_le(), GuestAddress(0)).unwrap();
     mem.write_obj(sector.to_le(), GuestAddress(8)).unwrap();
     mem
@@ -29,8 +29,8 @@ fn header_split_and_data_in_its_last_piece() {
     let mem = memory(VIRTIO_BLK_T_OUT, 4);
     let chain = [segment(0, 7, false), segment(7, 9 + 500, false), segment(0x3000, 12, false), STATUS];
     let request = parse(&mem, &chain, CAPACITY).unwrap();
-    assert_eq!(request.operation, Operation::Write { offset: 2048, len: 512 });
-    assert_eq!(request.data, [segment(16, 500, false), segment(0x3000, 12, false)]);
+    assert_eq!(request.piece.operation, Operation::Write { offset: 2048, len: 512 });
+    assert_eq!(request.piece.data, [segment(16, 500, false), segment(0x3000, 12, false)]);
     assert_eq!(request.status_at, STATUS.addr);
 }
 
@@ -39,8 +39,8 @@ fn status_is_the_last_byte_of_the_data() {
     let mem = memory(VIRTIO_BLK_T_IN, 1);
     let chain = [segment(0, 16, false), segment(0x2000, 512, true), segment(0x4000, 513, true)];
     let request = parse(&mem, &chain, CAPACITY).unwrap();
-    assert_eq!(request.operation, Operation::Read { offset: 512, len: 1024 });
-    assert_eq!(request.data, [segment(0x2000, 512, true), segment(0x4000, 512, true)]);
+    assert_eq!(request.piece.operation, Operation::Read { offset: 512, len: 1024 });
+    assert_eq!(request.piece.data, [segment(0x2000, 512, true), segment(0x4000, 512, true)]);
     assert_eq!(request.status_at, GuestAddress(0x4200));
 }
 
@@ -73,7 +73,7 @@ fn parse_range(kind: u32, sector: u64, sectors: u32, flags: u32, capacity: u64) 
     mem.write_obj(sectors.to_le(), GuestAddress(0x108)).unwrap();
     mem.write_obj(flags.to_le(), GuestAddress(0x10c)).unwrap();
     parse(&mem, &[segment(0, 16, false), segment(0x100, 16, false), STATUS], capacity)
-        .map(|request| request.operation)
+        .map(|request| request.piece.operation)
         .map_err(|refusal| u32::from(refusal.status))
 }
 
@@ -137,13 +137,13 @@ proptest! {
         let mem = memory(kind, sector);
         let Ok(request) = parse(&mem, &chain, CAPACITY) else { return Ok(()) };
         prop_assert!(mem.check_address(request.status_at).is_some());
-        for s in &request.data {
+        for s in &request.piece.data {
             prop_assert!(mem.check_range(s.addr, s.len as usize));
         }
-        match request.operation {
+        match request.piece.operation {
             Operation::Read { offset, len } | Operation::Write { offset, len } => {
                 prop_assert!(offset + len as u64 <= CAPACITY);
-                prop_assert_eq!(len, request.data.iter().map(|s| s.len as usize).sum::<usize>());
+                prop_assert_eq!(len, request.piece.data.iter().map(|s| s.len as usize).sum::<usize>());
             }
             Operation::Discard { offset, len } | Operation::WriteZeroes { offset, len, .. } => {
                 prop_assert!(offset + len <= CAPACITY);

@@ -5,9 +5,10 @@
 //! memory on its behalf.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vhost::vhost_user::{Error, Result};
@@ -15,11 +16,15 @@ use vhost_user_backend::{VringMutex, VringT};
 use virtio_queue::QueueT;
 use vm_memory::GuestAddressSpace;
 
+use crate::call::Call;
+use crate::eventfd::is_eventfd;
+use crate::guard::Breakage;
 use crate::inflight::{InflightQueue, InflightRegion};
-use crate::limits::HANGUP_CHECK;
+use crate::limits::{HANGUP_CHECK, UNTRACKED_DRAIN};
 use crate::memory::GuestMemory;
 use crate::queue::{Control, Start};
 use crate::ring::Ring;
+use crate::server::Shared;
 
 /// Where queues to be started go.
 pub(crate) type Starter = async_channel::Sender<Start>;
@@ -27,42 +32,54 @@ pub(crate) type Starter = async_channel::Sender<Start>;
 /// How long to wait for requests in flight when a ring is stopped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stopping {
-    /// Until all are completed, as long as the connection lives.
+    /// Until all are completed, or for the drain time: the front end waits for it, and with it its guest. Without an
+    /// in-flight region for longer: what is not completed then is lost.
     Drain,
-    /// No longer than the drain time.
+    /// For the drain time: the front end has gone.
     Abandon,
 }
 
 struct Running {
     control: Arc<Control>,
-    kick: Option<OwnedFd>,
     ended: Receiver<()>,
+    /// Whether the front end keeps what is in flight.
+    tracked: bool,
+}
+
+/// What all rings of a connection share.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub memory: GuestMemory,
+    pub breakage: Breakage,
+    pub starter: Starter,
+    /// Tells whether the front end has gone.
+    pub connection: Arc<OwnedFd>,
+    pub shared: Arc<Shared>,
+    /// How long requests in flight are waited for when a ring is stopped.
+    pub drain: Duration,
 }
 
 pub(crate) struct Vring {
     name: String,
     ring: VringMutex<GuestMemory>,
-    memory: GuestMemory,
+    call: Arc<Call>,
     kick: Option<OwnedFd>,
     started: bool,
     enabled: bool,
     running: Option<Running>,
-    starter: Starter,
-    /// Tells whether the front end has gone.
-    connection: Arc<OwnedFd>,
+    link: Link,
 }
 
 impl Vring {
-    pub fn new(
-        name: String,
-        max_size: u16,
-        memory: GuestMemory,
-        starter: Starter,
-        connection: Arc<OwnedFd>,
-    ) -> Result<Self> {
-        let ring = VringMutex::new(memory.clone(), max_size).map_err(invalid)?;
-        let (kick, running) = (None, None);
-        Ok(Vring { name, ring, memory, kick, started: false, enabled: false, running, starter, connection })
+    pub fn new(name: String, max_size: u16, link: Link) -> Result<Self> {
+        let ring = VringMutex::new(link.memory.clone(), max_size).map_err(invalid)?;
+        let (call, kick, running) = (Arc::default(), None, None);
+        Ok(Vring { name, ring, call, kick, started: false, enabled: false, running, link })
+    }
+
+    /// Whether an executor serves it.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
     }
 
     /// Descriptors of the ring.
@@ -95,10 +112,10 @@ impl Vring {
     /// The descriptor for completions; may change while the ring runs.
     pub fn set_call(&mut self, file: Option<File>) -> Result<()> {
         check_eventfd(file.as_ref())?;
-        self.ring.set_call(file);
-        if self.running.is_some() {
+        self.call.set(file);
+        if let Some(running) = &self.running {
             // What was completed before there was a descriptor, or while it changed, has not been signalled.
-            let _ = self.ring.signal_used_queue();
+            running.control.signal();
         }
         Ok(())
     }
@@ -130,22 +147,29 @@ impl Vring {
 
     fn start(&mut self, inflight: Option<InflightQueue>) -> Result<()> {
         self.ring.set_queue_ready(true);
-        if !self.ring.get_ref().get_queue().is_valid(&*self.memory.memory()) {
+        if !self.ring.get_ref().get_queue().is_valid(&*self.link.memory.memory()) {
             return Err(Error::InvalidOperation("a ring lies outside guest memory"));
         }
-        let clone = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+        let kick = self.kick.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?;
+        let tracked = inflight.is_some();
         let (ended_sender, ended) = sync_channel(1);
         let control = Arc::new(Control::default());
         let start = Start {
             name: self.name.clone(),
-            ring: Ring { vring: self.ring.clone(), memory: self.memory.clone(), inflight },
-            kick: clone(&self.kick).map_err(Error::ReqHandlerError)?,
+            ring: Ring {
+                vring: self.ring.clone(),
+                memory: self.link.memory.clone(),
+                breakage: self.link.breakage.clone(),
+                inflight,
+                call: self.call.clone(),
+            },
+            kick,
             control: control.clone(),
+            shared: self.link.shared.clone(),
             ended: ended_sender,
         };
-        let kick = clone(&self.kick).map_err(Error::ReqHandlerError)?;
-        self.starter.send_blocking(start).map_err(|_| Error::BackendInternalError)?;
-        self.running = Some(Running { control, kick, ended });
+        self.link.starter.send_blocking(start).map_err(|_| Error::BackendInternalError)?;
+        self.running = Some(Running { control, ended, tracked });
         Ok(())
     }
 
@@ -156,7 +180,7 @@ impl Vring {
         self.enabled = false;
         self.kick = None;
         self.ring.set_queue_ready(false);
-        self.ring.set_call(None);
+        self.call.set(None);
         self.ring.queue_next_avail()
     }
 
@@ -167,16 +191,18 @@ impl Vring {
             Stopping::Drain => running.control.drain(),
             Stopping::Abandon => running.control.abandon(),
         }
-        wake(running.kick.as_ref());
     }
 
     fn halt(&mut self, how: Stopping) {
         self.announce_stop(how);
         let Some(running) = self.running.take() else { return };
+        let (since, most) = (Instant::now(), if running.tracked { self.link.drain } else { UNTRACKED_DRAIN });
         // An executor that is gone has let go of the ring as well.
         while let Err(RecvTimeoutError::Timeout) = running.ended.recv_timeout(HANGUP_CHECK) {
-            if has_hung_up(&self.connection) {
+            if has_hung_up(&self.link.connection) {
                 running.control.abandon();
+            } else if how == Stopping::Drain && since.elapsed() >= most {
+                running.control.leave();
             }
         }
     }
@@ -189,24 +215,10 @@ impl Vring {
     }
 }
 
-/// Kicks and calls are eventfds: writing to anything else could block.
 fn check_eventfd(file: Option<&File>) -> Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let target = std::fs::read_link(link).map_err(Error::ReqHandlerError)?;
-    if target.as_os_str() != "anon_inode:[eventfd]" {
-        return Err(Error::InvalidOperation("a kick or call descriptor is not an eventfd"));
-    }
-    Ok(())
-}
-
-/// Ends the executor's wait for a kick.
-fn wake(kick: Option<&OwnedFd>) {
-    let Some(kick) = kick else { return };
-    let mut ready = [PollFd::new(kick.as_fd(), PollFlags::POLLOUT)];
-    // A full counter wakes the executor by itself, and writing to it would block.
-    if poll(&mut ready, PollTimeout::ZERO).is_ok_and(|n| n > 0) {
-        let _ = nix::unistd::write(kick, &1u64.to_ne_bytes());
+    match file.map(is_eventfd).transpose().map_err(Error::ReqHandlerError)? {
+        Some(false) => Err(Error::InvalidOperation("a kick or call descriptor is not an eventfd")),
+        _ => Ok(()),
     }
 }
 

@@ -25,7 +25,7 @@ fn the_guest_learns_what_the_disk_is() {
     assert_eq!(u64::from(guest.config.capacity), CAPACITY as u64 / 512);
     assert_eq!(u32::from(guest.config.blk_size), 512);
     assert_eq!(guest.config.physical_block_exp, 3);
-    assert_eq!(u16::from(guest.config.num_queues), 4);
+    assert_eq!(u16::from(guest.config.num_queues), 64);
     assert_eq!(guest.config.writeback, 1);
     drop(guest);
     served.stop();

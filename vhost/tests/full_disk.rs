@@ -6,11 +6,11 @@ mod common;
 use common::Served;
 use common::front::{DISCARD, FLUSH, FREE, Front, READ, Vm, WRITE_OUT};
 use common::held::{CAPACITY, Desk, Verdict};
-use levee_vhost::limits::{MAX_BYTES_IN_FLIGHT, MAX_REQUEST_LEN, SECTOR_SIZE};
+use levee_vhost::limits::{PIECE_LEN, SECTOR_SIZE};
 
 const SIZE: u16 = 128;
-/// Writes of the largest size that fit the budget, and many more of them.
-const FIT: usize = (MAX_BYTES_IN_FLIGHT / MAX_REQUEST_LEN) as usize;
+/// Writes of one piece that fit the budget, and many more of them.
+const FIT: usize = 8;
 const WRITES: u16 = 3 * FIT as u16;
 /// Each request's header and status; the data of the large ones is the same for all.
 const HEADERS: u64 = FREE;
@@ -23,8 +23,8 @@ fn header(head: u16) -> u64 {
 /// Makes a large write available, told apart by its sector.
 fn submit_write(vm: &mut Vm, number: u16) {
     let head = number * 3;
-    vm.request(head, header(head), WRITE_OUT, u64::from(number), MAX_REQUEST_LEN as u32);
-    vm.descriptor(head + 1, DATA, MAX_REQUEST_LEN as u32, common::front::NEXT, head + 2);
+    vm.request(head, header(head), WRITE_OUT, u64::from(number), PIECE_LEN as u32);
+    vm.descriptor(head + 1, DATA, PIECE_LEN as u32, common::front::NEXT, head + 2);
     vm.submit(head);
 }
 
@@ -47,10 +47,13 @@ fn serve(front: &Front, vm: &mut Vm, kind: u32, len: u32) {
 fn waiting_writes_keep_nothing_else_waiting() {
     let mut vm = Vm::new(SIZE);
     let desk = Desk::new(Verdict::HoldWrites);
-    let served = Served::start({
-        let desk = desk.clone();
-        move || desk.disk()
-    });
+    let served = Served::start_with(
+        {
+            let desk = desk.clone();
+            move || desk.disk()
+        },
+        |config| config.memory = FIT as u64 * PIECE_LEN,
+    );
     let front = vm.connect(served.socket());
     (0..WRITES).for_each(|number| submit_write(&mut vm, number));
     front.kick();
@@ -83,7 +86,10 @@ fn writes_that_wait_in_the_queue_are_resumed() {
             let desk = desk.clone();
             move || desk.disk()
         },
-        |config| config.drain = std::time::Duration::ZERO,
+        |config| {
+            config.memory = FIT as u64 * PIECE_LEN;
+            config.drain = std::time::Duration::ZERO;
+        },
     );
     let front = vm.connect(served.socket());
     (0..WRITES).for_each(|number| submit_write(&mut vm, number));

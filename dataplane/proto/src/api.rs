@@ -473,6 +473,29 @@ pub struct VolumeReport {
     pub lost: Vec<ByteRange>,
     #[serde(default)]
     pub load: VolumeLoad,
+    #[serde(default)]
+    pub front_end: FrontEndReport,
+}
+
+/// Who uses the socket of a served volume: QEMU, or another vhost-user front end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FrontEndReport {
+    /// One is connected. It keeps the volume until it goes; the volume is not detached meanwhile, unless that is forced.
+    pub connected: bool,
+    /// Its process on the gateway's host, as far as that is known.
+    #[serde(default)]
+    pub process: Option<i32>,
+    /// For how long.
+    #[serde(default)]
+    pub seconds: u64,
+    /// A guest's driver has started it.
+    #[serde(default)]
+    pub started: bool,
+    /// Connections that were turned away since the volume was opened, and why the last one was.
+    #[serde(default)]
+    pub refused: u64,
+    #[serde(default)]
+    pub last_refusal: Option<String>,
 }
 
 /// Most ranges of lost data named in one [`VolumeReport`].

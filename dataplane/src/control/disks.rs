@@ -128,7 +128,7 @@ impl Control {
     /// Formats the disk if asked to, locks it and reads what it is.
     async fn take_disk(&self, ask: &AddDisk) -> Outcome<Disk> {
         let (path, cores) = (PathBuf::from(&ask.path), self.args.data.len() as u16);
-        let format = ask.format.then(|| FormatArgs { path: path.clone(), size: ask.size, cores });
+        let format = ask.format.then(|| FormatArgs { path: path.clone(), size: ask.size, cores, force: ask.force });
         let class = ask.class;
         let take = move || -> anyhow::Result<Disk> {
             format.as_ref().map(disks::make_disk).transpose()?;

@@ -8,6 +8,7 @@ use levee_core::sync::join_all;
 use levee_proto::api::*;
 use levee_proto::{Epoch, VolumeId};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tracing::warn;
 
@@ -165,15 +166,34 @@ impl Control {
             return Err(format!("the meta server has opened volume {} instead of {}", opened.id, want.volume));
         }
         let serve = ServeOptions {
-            socket: (!want.repair).then(|| self.args.sockets.join(format!("{}.sock", want.name))),
+            socket: (!want.repair).then(|| socket_path(&self.args.sockets, &want.name, want.volume)),
             queues: self.args.queues,
             poll: Duration::from_micros(self.args.poll_us),
+            memory: self.args.volume_memory / 2,
+            memory_of_all: self.args.guest_memory / self.args.data.len().max(1) as u64,
         };
         let (core, attachment, volume) = (self.cores.of_volume(want.volume), want.attachment, Box::new(opened));
         let (done, taken) = async_channel::bounded(1);
         self.cores.send(core, Command::Open { volume, attachment, serve, done }).await;
         taken.recv().await.unwrap_or_else(|_| Err("its core has ended".into()))
     }
+}
+
+/// Longest path of a socket, bytes: what an address has room for, with its end.
+pub(super) const MAX_SOCKET_PATH: usize = 107;
+
+/// Where guests of a volume connect: at its name, or at its number if the name makes too long a path. No name begins like that.
+fn socket_path(folder: &Path, name: &str, volume: VolumeId) -> PathBuf {
+    let named = folder.join(format!("{name}.sock"));
+    match named.as_os_str().len() <= MAX_SOCKET_PATH {
+        true => named,
+        false => numbered_socket(folder, volume),
+    }
+}
+
+/// The shortest path that a volume's socket may have.
+pub(super) fn numbered_socket(folder: &Path, volume: VolumeId) -> PathBuf {
+    folder.join(format!("@{}.sock", volume.0))
 }
 
 /// Whose gateway speaks.
@@ -202,5 +222,6 @@ fn failed(volume: VolumeId, epoch: Epoch, why: String) -> VolumeReport {
         degraded: vec![],
         lost: vec![],
         load: VolumeLoad::default(),
+        front_end: FrontEndReport::default(),
     }
 }

@@ -233,6 +233,12 @@ pub fn check(args: &RunArgs) -> Result<()> {
             bail!("cannot listen on {address}: {e}; stop the process that uses it or choose another port");
         }
     }
+    let longest = intent::numbered_socket(&args.sockets, levee_proto::VolumeId(u64::MAX)).as_os_str().len();
+    if longest > intent::MAX_SOCKET_PATH {
+        let (folder, most) =
+            (args.sockets.display(), intent::MAX_SOCKET_PATH + args.sockets.as_os_str().len() - longest);
+        bail!("--sockets {folder} is too long a path for sockets in it: choose one of at most {most} bytes");
+    }
     std::fs::create_dir_all(&args.sockets).with_context(|| format!("cannot create {}", args.sockets.display()))?;
     if args.meta.iter().any(|u| !u.starts_with("http://")) {
         bail!("--meta takes URLs such as http://10.0.0.1:7400, separated by commas");

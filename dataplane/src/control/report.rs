@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Between heartbeats, unless there is news.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Between any two.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// Most chunks that are named, over all volumes: a node that was lost degrades thousands.
 const MAX_CHUNKS: usize = 1024;
 
@@ -33,6 +35,8 @@ impl Control {
                     None => complaint.say(&format!("heartbeat: {e}")),
                 },
             }
+            // Front ends that come and go make news as fast as they like.
+            tokio::time::sleep(MIN_PAUSE).await;
             let _ = tokio::time::timeout(HEARTBEAT, news.recv()).await;
         }
     }
@@ -156,6 +160,7 @@ mod tests {
             degraded: (0..degraded as u32).map(chunk).collect(),
             lost: vec![],
             load: VolumeLoad::default(),
+            front_end: FrontEndReport::default(),
         }
     }
 

@@ -2,12 +2,13 @@
 
 use super::lock::exclusively;
 use super::owned::{PlainDisk, size_of_disk};
+use super::signature;
 use crate::args::FormatArgs;
-use anyhow::{Context, Result, bail, ensure};
-use levee_core::store::{self, FormatError, Superblock};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use levee_core::store::{self, Superblock};
 use levee_proto::units::show_size;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -38,8 +39,14 @@ pub fn make_disk(args: &FormatArgs) -> Result<u64> {
             false => format!("{path} is a file: say how large it shall be with --size"),
         }
     );
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&args.path);
-    let file = file.with_context(|| format!("cannot create {path}"))?;
+    let mut options = OpenOptions::new();
+    // The kernel grants a device exclusively only if nobody has mounted it, or made it a part of another one.
+    let exclusive = if is_device { libc::O_EXCL } else { 0 };
+    options.read(true).write(true).create(!is_device).truncate(false).mode(0o600).custom_flags(exclusive);
+    let file = options.open(&args.path).map_err(|e| match e.raw_os_error() {
+        Some(libc::EBUSY) => anyhow!("{path} is in use: it is mounted, swapped to, or part of another device"),
+        _ => anyhow!("cannot open {path}: {e}"),
+    })?;
     let lock = exclusively(file, &args.path, Duration::ZERO)?;
     let made = make(&lock, args, is_device);
     if made.is_err() && existing.is_none() {
@@ -50,10 +57,10 @@ pub fn make_disk(args: &FormatArgs) -> Result<u64> {
 
 fn make(file: &File, args: &FormatArgs, is_device: bool) -> Result<u64> {
     if is_device {
-        match futures_lite::future::block_on(store::read_superblock(&PlainDisk::of(file)?)) {
-            Err(FormatError::NotLevee) => {}
-            Ok(_) => bail!("it is a Levee disk already: wipe its first MiB if nothing on it is needed"),
-            Err(e) => bail!("it may be a Levee disk ({e}): wipe its first MiB if nothing on it is needed"),
+        if let Some(found) = signature::find(file)?
+            && !args.force
+        {
+            bail!("there is {found} on it: use --force if nothing on it is needed");
         }
     } else if let Some(size) = args.size {
         // Checked before the file grows, so that a refused size leaves nothing behind.

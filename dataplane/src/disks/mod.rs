@@ -9,6 +9,7 @@ mod known;
 pub mod lock;
 mod owned;
 mod shards;
+mod signature;
 mod watched;
 #[cfg(test)]
 mod watched_tests;

@@ -482,7 +482,8 @@ mod tests {
     fn test<F: Future<Output = ()> + 'static>(story: impl FnOnce(Shards) -> F + Send + 'static) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
-        crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1 }).unwrap();
+        crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1, force: false })
+            .unwrap();
         let owned = OwnedDisk::open(&path, Duration::ZERO).map_err(|e| e.why).unwrap();
         let disks = vec![(path, Some(owned.superblock.clone()))];
         let core = crate::executor::spawn("test", move || async move { story(Shards::open(disks, 0, 1).await).await });
@@ -549,7 +550,8 @@ mod tests {
     fn a_disk_that_is_added_or_taken_back_late_is_not_given_up_for_what_it_is_doing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("late");
-        crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1 }).unwrap();
+        crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1, force: false })
+            .unwrap();
         let superblock = OwnedDisk::open(&path, Duration::ZERO).map_err(|e| e.why).unwrap().superblock;
         test(move |shards| async move {
             // The daemon has been up for longer than any operation may take.
@@ -576,7 +578,8 @@ mod tests {
     fn a_disk_is_in_use_as_long_as_one_open_file_can_still_be_written_through() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
-        crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1 }).unwrap();
+        crate::disks::format(&FormatArgs { path: path.clone(), size: Some(256 << 20), cores: 1, force: false })
+            .unwrap();
         let core = crate::executor::spawn("test", move || async move {
             let take = || OwnedDisk::open(&path, Duration::ZERO);
             let owned = take().map_err(|e| e.why).unwrap();

@@ -4,6 +4,11 @@ use super::Volume;
 use levee_proto::api::{ByteRange, DiffEvent, DiffVolume};
 use levee_proto::{Version, View};
 
+/// What may hold anything, rather than a difference.
+const EVERYTHING: DiffVolume = DiffVolume { from: Version(0), to: None };
+/// In one event.
+const RANGES: usize = 1024;
+
 impl Volume {
     /// Tells what differs, and last whether that was all.
     pub async fn diff(&self, what: DiffVolume, events: async_channel::Sender<DiffEvent>) {
@@ -18,10 +23,17 @@ impl Volume {
         let gateway = &self.0.gateway;
         let stopped = |why: levee_core::gateway::Stopped| why.0;
         gateway.ready().await.map_err(stopped)?;
+        let range = |r: std::ops::Range<u64>| ByteRange { offset: r.start, length: r.end - r.start };
+        if what == EVERYTHING {
+            for ranges in gateway.mapped().chunks(RANGES) {
+                let ranges = ranges.iter().cloned().map(range).collect();
+                let _ = events.send(DiffEvent::Changed { ranges }).await;
+            }
+            return Ok(());
+        }
         let (from, to) = self.views(what)?;
         for group in gateway.groups() {
             let changed = gateway.changed(group, &from, &to).await.map_err(stopped)?;
-            let range = |r: std::ops::Range<u64>| ByteRange { offset: r.start, length: r.end - r.start };
             let ranges: Vec<ByteRange> = changed.into_iter().map(range).collect();
             if !ranges.is_empty() && events.send(DiffEvent::Changed { ranges }).await.is_err() {
                 // Nobody listens any more.

@@ -13,7 +13,9 @@ use levee_meta_state as state;
 use levee_meta_state::Command;
 use levee_proto::NodeId;
 use levee_proto::api::*;
+use serde::Deserialize;
 use std::sync::Arc;
+use utoipa::IntoParams;
 
 /// Runs a command that answers with the volume, and adds what its gateway reports.
 pub(super) async fn change(app: &App, command: Command) -> Result<VolumeInfo, Failure> {
@@ -126,10 +128,49 @@ fn check_serves_more(state: &state::State, volume: &str, node: &str) -> Result<(
 
 /// Has the volume's node stop serving it
 #[utoipa::path(post, path = "/v1/volumes/{name}/detach", tag = "volumes",
-    params(("name" = String, Path, description = "The volume, or VOLUME@NAME of a snapshot")),
+    params(("name" = String, Path, description = "The volume, or VOLUME@NAME of a snapshot"), Forced),
     responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
-pub async fn detach(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeInfo>, Failure> {
+pub async fn detach(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Query(forced): Query<Forced>,
+) -> Result<Answer<VolumeInfo>, Failure> {
+    if !forced.force {
+        app.barrier.pass().await?;
+        let mut volume = app.replicated.read(|state| state.volume_named(&name))?;
+        fill(&app, std::slice::from_mut(&mut volume));
+        let is_up = |node| app.observed(|observed, now| observed.node_state(node, now) == NodeState::Up);
+        check_unused(&volume, is_up)?;
+    }
     Ok(Answer(change(&app, Command::Detach { name }).await?))
+}
+
+/// Whether a guest may lose what it uses.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Forced {
+    /// Take the volume away from the guest that is connected.
+    #[serde(default)]
+    force: bool,
+}
+
+/// A volume whose socket somebody is connected to is not taken away without a word. What a node said last that is away now
+/// does not count: volumes of a lost node are moved.
+fn check_unused(volume: &VolumeInfo, is_up: impl FnOnce(NodeId) -> bool) -> Result<(), Problem> {
+    let Some(attachment) = volume.attachment.as_ref().filter(|attachment| !attachment.repair) else { return Ok(()) };
+    let Some(front_end) = attachment.report.as_ref().map(|report| &report.front_end).filter(|it| it.connected) else {
+        return Ok(());
+    };
+    if !is_up(attachment.node) {
+        return Ok(());
+    }
+    let process = front_end.process.map_or_else(|| "a process".into(), |pid| format!("process {pid}"));
+    let (name, node) = (&volume.name, &attachment.node_name);
+    let why = format!("volume '{name}' is in use: {process} on node '{node}' is connected to it, QEMU if nothing else");
+    Err(Problem::new(
+        ProblemKind::Conflict,
+        format!("{why}; shut its guest down first, or use --force (`?force=true`) to take it away from the guest"),
+    ))
 }
 
 /// A gateway asks for its epoch and the volume's map

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use levee_perf::faults::interrupt;
-use levee_perf::fuzz::{FuzzOptions, Report, admin, link, raft, run};
+use levee_perf::fuzz::{FuzzOptions, Report, admin, front_end, link, raft, run};
 
 /// Starts a cluster of its own and sends random and mutated messages, chosen by a seed, to one kind of its ports.
 ///
@@ -29,6 +29,8 @@ enum Port {
     Admin(Options),
     /// The meta servers, as another one would speak to them; there are three
     Raft(Options),
+    /// The socket of a volume, as a front end that is anything but QEMU would use it
+    FrontEnd(Options),
 }
 
 /// Meta servers that speak to each other.
@@ -84,5 +86,6 @@ fn fuzz(cli: Cli) -> Result<Report> {
         Port::Link(options) => run(&options.into(), link::LinkPort::open),
         Port::Admin(options) => run(&options.into(), admin::AdminPort::open),
         Port::Raft(options) => run(&FuzzOptions { metas: GROUP, ..options.into() }, raft::RaftPort::open),
+        Port::FrontEnd(options) => run(&options.into(), front_end::FrontEndPort::open),
     }
 }

@@ -41,6 +41,11 @@ impl Bystander {
         Ok(())
     }
 
+    /// The time that one request in a hundred took at least, since this was asked last, milliseconds.
+    pub fn p99_ms(&self) -> f64 {
+        self.control.take_latencies().percentiles().p99 / 1000.0
+    }
+
     /// Ends the load, and has another node serve the volume: nothing may be lost, and everything must still be possible.
     /// How many requests had completed.
     pub fn survive(self, cluster: &Cluster) -> Result<u64> {

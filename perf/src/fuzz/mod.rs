@@ -9,6 +9,7 @@
 pub mod admin;
 mod bystander;
 pub mod bytes;
+pub mod front_end;
 pub mod link;
 mod mutate;
 pub mod raft;
@@ -28,11 +29,19 @@ use bystander::Bystander;
 
 /// How often it is looked whether all daemons still run.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the bystander is let alone, and then measured, before the attack.
+const WARM_UP: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_secs(8);
+/// A quiet p99 below this says more about the moment than about the machine, milliseconds.
+const NOISE_MS: f64 = 10.0;
 /// How long a volume may take to be detached.
 const DETACH_LIMIT: Duration = Duration::from_secs(60);
 
 /// One kind of port under attack.
 pub trait Port {
+    /// How many times longer one in a hundred of the bystander's requests may take, if that is judged.
+    const SLOWER: Option<f64> = None;
+
     /// Sends one message, or a few. An error means that the attack itself could not be made, say because nobody listens any
     /// more: that it is refused, or its connection ended, is as it should be.
     fn attack(&mut self, rng: &mut Rng) -> Result<()>;
@@ -62,6 +71,9 @@ pub struct Report {
     pub attacks: u64,
     /// Requests of the bystander's guest that completed meanwhile.
     pub completed: u64,
+    /// What one in a hundred of them took at least, before the attack and during it, milliseconds.
+    pub quiet_p99_ms: f64,
+    pub p99_ms: f64,
 }
 
 /// Starts a cluster, attacks the port that `open` finds in it, and checks what must have stayed as it was.
@@ -79,11 +91,20 @@ pub fn run<P: Port>(options: &FuzzOptions, open: impl FnOnce(&Cluster, &mut Rng)
     let mut rng = Rng::new(options.seed);
     let bystander = Bystander::start(&cluster, options.seed)?;
     let mut port = open(&cluster, &mut rng)?;
+    std::thread::sleep(WARM_UP);
+    bystander.p99_ms();
+    std::thread::sleep(QUIET);
+    let quiet_p99_ms = bystander.p99_ms();
     let attacks = attack(options, &cluster, &bystander, &mut port, &mut rng)?;
+    let p99_ms = bystander.p99_ms();
+    if let Some(slower) = P::SLOWER {
+        let most = slower * quiet_p99_ms.max(NOISE_MS);
+        ensure!(p99_ms <= most, "the bystander's p99 was {quiet_p99_ms} ms before and {p99_ms} ms during the attack");
+    }
     let completed = bystander.survive(&cluster)?;
     port.check(&cluster)?;
     cluster.destroy()?;
-    Ok(Report { seed: options.seed, attacks, completed })
+    Ok(Report { seed: options.seed, attacks, completed, quiet_p99_ms, p99_ms })
 }
 
 /// Attacks until the time is up; how often.

@@ -20,6 +20,7 @@ pub struct Percentiles {
 }
 
 /// Latencies of many requests, in constant space.
+#[derive(Debug)]
 pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {

@@ -13,9 +13,12 @@ mod state;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+
+use crate::load::latency::Latencies;
 
 pub use report::{Operations, Report, millis};
 
@@ -53,6 +56,7 @@ pub struct Control {
     checks_done: AtomicU64,
     longest_stall_us: AtomicU64,
     slowest_request_us: AtomicU64,
+    latencies: Mutex<Latencies>,
     mistakes: AtomicU64,
     errors: AtomicU64,
 }
@@ -95,6 +99,11 @@ impl Control {
         self.completions.load(Ordering::Relaxed)
     }
 
+    /// How long requests took since this was asked last.
+    pub fn take_latencies(&self) -> Latencies {
+        std::mem::take(&mut *self.latencies.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Ends the window of stalls and mistakes, and begins the next.
     pub fn take_window(&self) -> Window {
         Window {
@@ -129,6 +138,7 @@ impl Control {
 
     fn note_request(&self, took: Duration) {
         self.slowest_request_us.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
+        self.latencies.lock().unwrap_or_else(PoisonError::into_inner).record(took);
     }
 
     fn note_faults(&self, mistakes: u64, errors: u64) {

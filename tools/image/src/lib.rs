@@ -14,6 +14,7 @@
 mod content;
 mod error;
 mod file;
+mod foreign;
 pub mod limits;
 mod qcow2;
 mod raw;
@@ -42,15 +43,27 @@ impl Format {
             Format::Qcow2 => "qcow2",
         }
     }
+
+    /// What the end of a file's name says. Disks named `.img` come in either.
+    pub fn of_name(path: &Path) -> Option<Format> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "raw" => Some(Format::Raw),
+            "qcow2" | "qcow" => Some(Format::Qcow2),
+            _ => None,
+        }
+    }
 }
 
 /// What may be opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OpenOptions {
-    /// None: a file that begins as qcow2 files do is one, any other is raw.
+    /// None: a file that begins as qcow2 files do is one; any other is raw, unless it is known to be something else or its name
+    /// says so.
     pub format: Option<Format>,
     /// Also images that are completed by backing files in the same folder or below it.
     pub allow_backing: bool,
+    /// Also compressed images that unpack to more than [`limits::MAX_EXPANSION`] times what they take.
+    pub allow_expansion: bool,
 }
 
 /// A disk in a file, opened for reading.
@@ -63,18 +76,29 @@ enum Kind {
 
 impl Image {
     pub fn open(path: &Path, options: OpenOptions) -> Result<Image> {
-        let mut chain = Chain { folder: None, allowed: options.allow_backing, files: 0 };
+        let mut chain =
+            Chain { folder: None, allowed: options.allow_backing, any_expansion: options.allow_expansion, files: 0 };
         Image::open_in(path, options.format, &mut chain)
     }
 
     fn open_in(path: &Path, format: Option<Format>, chain: &mut Chain) -> Result<Image> {
         let file = ReadFile::open(path)?;
         chain.enter(&file)?;
+        let asked = format.is_some();
         let format = match format {
             Some(format) => format,
             None if qcow2::is_qcow2(&file)? => Format::Qcow2,
-            None => Format::Raw,
+            None => {
+                foreign::check(&file)?;
+                Format::Raw
+            }
         };
+        if chain.files == 1 && !asked && Format::of_name(path).is_some_and(|named| named != format) {
+            let (named, found) = (Format::of_name(path).map_or("", Format::name), format.name());
+            return file.refused(format!(
+                "its name says that it is {named}, its content that it is {found}: --format {found} takes it as what it is"
+            ));
+        }
         Ok(Image(match format {
             Format::Raw => Kind::Raw(RawImage::open(file)?),
             Format::Qcow2 => Kind::Qcow2(Box::new(Qcow2Image::open(file, chain)?)),
@@ -121,6 +145,7 @@ pub(crate) struct Chain {
     /// Where backing files may be: the first file's folder.
     folder: Option<PathBuf>,
     allowed: bool,
+    any_expansion: bool,
     files: usize,
 }
 

@@ -16,5 +16,8 @@ pub const MAX_CHAIN: usize = 8;
 pub const MAX_EXTENSIONS: usize = 64;
 /// Memory that a compressed cluster may ask for to be unpacked, as a power of two.
 pub const MAX_ZSTD_WINDOW_BITS: u32 = 23;
+/// What compressed clusters may unpack to, in what they take; where it comes to more than [`FREE_EXPANSION`] bytes.
+pub const MAX_EXPANSION: u64 = 200;
+pub const FREE_EXPANSION: u64 = 1 << 30;
 /// The piece of a disk that is tested for zeros when a raw file is written, bytes.
 pub const RAW_BLOCK: usize = 4096;

@@ -180,6 +180,9 @@ pub struct NewDisk {
     /// Make it a Levee disk first: it must be empty
     #[arg(long)]
     pub format: bool,
+    /// Also a block device that holds something: it is lost
+    #[arg(long, requires = "format")]
+    pub force: bool,
     /// Size of a file that is to be made
     #[arg(long, requires = "format", value_parser = values::whole_blocks)]
     pub size: Option<u64>,

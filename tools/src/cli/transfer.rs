@@ -27,12 +27,15 @@ pub struct SourceFile {
     /// File with the disk
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Format of the file [default: qcow2 if it begins as such, else raw]
+    /// Format of the file [default: qcow2 if it begins as such, else raw, unless it is known to be something else]
     #[arg(long)]
     pub format: Option<FileFormat>,
     /// Also read a qcow2 file that is completed by another one, in the same folder or below it
     #[arg(long)]
     pub allow_backing: bool,
+    /// Also read a compressed file that unpacks to more than 200 times its size
+    #[arg(long)]
+    pub allow_expansion: bool,
 }
 
 /// A file to be written.
@@ -41,9 +44,9 @@ pub struct TargetFile {
     /// File to create
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Format of the file
-    #[arg(long, default_value = "qcow2")]
-    pub format: FileFormat,
+    /// Format of the file [default: what its name says, .raw or .qcow2, else qcow2]
+    #[arg(long)]
+    pub format: Option<FileFormat>,
     /// Replace the file if it exists
     #[arg(long)]
     pub overwrite: bool,

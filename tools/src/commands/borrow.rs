@@ -1,12 +1,13 @@
 //! Uses a volume on this machine for the time of one command: attached before, detached after, whatever happens.
 
 use super::attach::{Unserved, wait_served};
-use super::redundancy;
+use super::{diff, gateway, redundancy};
 use crate::client::{AdminClient, MetaClient};
+use crate::limits::DETACH_PATIENCE;
 use crate::signals::Signals;
 use crate::transfer::Job;
 use anyhow::Context;
-use levee_proto::api::{AttachVolume, NodeInfo, NodeState, VolumeInfo};
+use levee_proto::api::{AttachVolume, ByteRange, NodeInfo, NodeState, VolumeInfo};
 use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
@@ -26,19 +27,19 @@ impl Borrow<'_> {
         &self,
         signals: &mut Signals,
         job: &Job,
-        work: impl FnOnce(PathBuf) -> anyhow::Result<T> + Send + 'static,
+        work: impl FnOnce(Borrowed) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
         let volume = self.attach().await?;
         let outcome = tokio::select! {
-            socket = self.socket(&volume, job) => Some(socket),
+            borrowed = self.borrowed(&volume, job) => Some(borrowed),
             () = signals.next() => None,
         };
         let outcome = match outcome {
-            Some(Ok(socket)) => finish(signals, job, move || work(socket)).await,
+            Some(Ok(borrowed)) => finish(signals, job, move || work(borrowed)).await,
             Some(Err(e)) => Err(e),
             None => Err(anyhow::anyhow!("interrupted")),
         };
-        let detached = self.meta.detach(self.volume).await;
+        let detached = self.meta.detach_unused(self.volume, DETACH_PATIENCE).await;
         let outcome = outcome?;
         detached.with_context(|| format!("all is done, but volume {} cannot be detached again", self.volume))?;
         Ok(outcome)
@@ -68,6 +69,14 @@ impl Borrow<'_> {
         Ok(None)
     }
 
+    async fn borrowed(&self, volume: &VolumeInfo, job: &Job) -> anyhow::Result<Borrowed> {
+        let socket = self.socket(volume, job).await?;
+        let gateway = gateway::find(self.meta, self.volume).await?;
+        // An older daemon does not know: all of the volume is looked at then.
+        let mapped = diff::ranges(&gateway, self.volume, &diff::EVERYTHING).await.ok();
+        Ok(Borrowed { socket, mapped })
+    }
+
     async fn socket(&self, volume: &VolumeInfo, job: &Job) -> anyhow::Result<PathBuf> {
         let served = wait_served(self.meta, volume, self.timeout, &job.bar, Unserved::IsDetached).await?;
         let socket = PathBuf::from(&served.socket);
@@ -81,6 +90,13 @@ impl Borrow<'_> {
         }
         Ok(socket)
     }
+}
+
+/// A volume that is served to us.
+pub struct Borrowed {
+    pub socket: PathBuf,
+    /// Where it may hold anything, in order; `None`: anywhere.
+    pub mapped: Option<Vec<ByteRange>>,
 }
 
 /// Waits for the work to end; a signal makes it end soon.

@@ -5,6 +5,7 @@ use crate::client::MetaClient;
 use crate::errors::{Found, Usage};
 use crate::output::Output;
 use crate::values::Moment;
+use levee_proto::Version;
 use levee_proto::api::{ByteRange, DiffEvent, DiffVolume, SnapshotName};
 use serde::Serialize;
 use std::time::Duration;
@@ -43,14 +44,17 @@ pub async fn diff(
     detached.map_err(Found::after_document)
 }
 
-async fn version(meta: &MetaClient, of: &Moment) -> anyhow::Result<Option<levee_proto::Version>> {
+async fn version(meta: &MetaClient, of: &Moment) -> anyhow::Result<Option<Version>> {
     let Some(snapshot) = of.snapshot.clone() else { return Ok(None) };
     let name = SnapshotName { volume: of.volume.clone(), snapshot };
     Ok(Some(meta.snapshot(&name).await?.version))
 }
 
+/// Asks for all that may hold anything.
+pub const EVERYTHING: DiffVolume = DiffVolume { from: Version(0), to: None };
+
 /// All that differs, as the gateway tells; ranges that touch as one.
-async fn ranges(gateway: &Gateway, volume: &str, what: &DiffVolume) -> anyhow::Result<Vec<ByteRange>> {
+pub async fn ranges(gateway: &Gateway, volume: &str, what: &DiffVolume) -> anyhow::Result<Vec<ByteRange>> {
     let mut events = gateway.client.diff(volume, what).await?;
     let mut all: Vec<ByteRange> = Vec::new();
     while let Some(event) = events.next().await? {

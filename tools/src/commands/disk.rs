@@ -44,7 +44,8 @@ async fn take(meta: &MetaClient, node: &str, new: &NewDisk, out: &Output) -> any
     let path = new.path.display().to_string();
     let daemon = daemon(meta, node).await?;
     let bar = out.spinner(format!("{node} takes disk {path}"));
-    let request = AddDisk { path, format: new.format, size: new.size, class: new.class.map(Into::into) };
+    let request =
+        AddDisk { path, format: new.format, force: new.force, size: new.size, class: new.class.map(Into::into) };
     let added = daemon.add_disk(&request).await;
     let known = match added {
         Ok(added) => wait_for(KNOWN_WITHIN, async || {

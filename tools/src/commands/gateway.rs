@@ -3,6 +3,7 @@
 use super::attach::{Unserved, wait_served};
 use super::redundancy;
 use crate::client::{AdminClient, MetaClient};
+use crate::limits::DETACH_PATIENCE;
 use crate::signals::Signals;
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -43,7 +44,7 @@ pub async fn at_gateway<T>(
         outcome = work => outcome,
         () = signals.next() => Err(anyhow::anyhow!("interrupted")),
     };
-    let detached = if attached_here { meta.detach(name).await.map(|_| ()) } else { Ok(()) };
+    let detached = if attached_here { meta.detach_unused(name, DETACH_PATIENCE).await.map(|_| ()) } else { Ok(()) };
     bar.finish_and_clear();
     Ok((outcome?, detached.with_context(|| format!("all is done, but volume {name} cannot be detached again"))))
 }

@@ -94,7 +94,7 @@ pub async fn export(
     let deleted = meta.delete_volume(&clone).await;
     let moved = exported?;
     deleted.with_context(|| format!("the image is exported, but its clone {clone} cannot be deleted"))?;
-    let told = Transferred::new(name, &target.file, target.format.format(), &moved);
+    let told = Transferred::new(name, &target.file, transfer::format_of(target)?, &moved);
     out.result(&json!({ "image": name, "export": told }), || {
         format!("{} holds the disk of image {name}: {}.", told.file, told.amounts())
     })

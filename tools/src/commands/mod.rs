@@ -158,7 +158,7 @@ async fn run_volume(command: &Volume, cli: &Cli, out: &Output) -> anyhow::Result
         Volume::Flatten { name, timeout } => family::flatten(&meta, name, *timeout, out).await,
         Volume::AcceptLoss { name } => volume::accept_loss(&meta, name, out).await,
         Volume::Attach { name, node, timeout } => attach::attach(&meta, name, node.as_deref(), *timeout, out).await,
-        Volume::Detach { name } => volume::detach(&meta, name, out).await,
+        Volume::Detach { name, force } => volume::detach(&meta, name, *force, out).await,
         Volume::Import { source, volume, overwrite, place } => {
             transfer::import(&meta, source, volume, *overwrite, place, out).await
         }

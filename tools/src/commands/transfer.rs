@@ -3,6 +3,7 @@
 use super::borrow::Borrow;
 use crate::cli::{FileFormat, Place, SourceFile, TargetFile};
 use crate::client::MetaClient;
+use crate::errors::Usage;
 use crate::output::{Output, measure_bytes};
 use crate::signals::Signals;
 use crate::transfer::{self, Job, Moved, PartFile};
@@ -41,13 +42,18 @@ impl<'a> Transferred<'a> {
 
     /// Of what a person is told, the part that is the same whatever was done.
     pub fn amounts(&self) -> String {
-        format!("{}, of which {} hold data (crc32c {})", show_size(self.size), show_size(self.data), self.crc32c)
+        let (size, data) = (show_size(self.size), show_size(self.data));
+        format!("{size}, of which {data} hold data ({}, crc32c {})", self.format, self.crc32c)
     }
 }
 
 /// Opens the file of an import.
 pub fn open(source: &SourceFile) -> anyhow::Result<Image> {
-    let options = OpenOptions { format: source.format.map(FileFormat::format), allow_backing: source.allow_backing };
+    let options = OpenOptions {
+        format: source.format.map(FileFormat::format),
+        allow_backing: source.allow_backing,
+        allow_expansion: source.allow_expansion,
+    };
     let image = Image::open(&source.file, options)?;
     anyhow::ensure!(image.size() > 0, "{}: the image is empty", source.file.display());
     Ok(image)
@@ -97,10 +103,10 @@ pub async fn fill(
     let job = Job::new(out.spinner(&title), title);
     let borrow = Borrow { meta, volume: &volume.name, node: place.node.as_deref(), timeout: place.timeout };
     let (fresh, size, inner) = (is_fresh(volume), volume.size, job.clone());
-    let outcome = borrow.run(signals, &job, move |socket| {
+    let outcome = borrow.run(signals, &job, move |borrowed| {
         inner.bar.set_message(inner.title.clone());
         measure_bytes(&inner.bar, size);
-        transfer::fill(image, &socket, fresh, &inner)
+        transfer::fill(image, &borrowed.socket, fresh, &inner)
     });
     let outcome = outcome.await;
     job.bar.finish_and_clear();
@@ -116,8 +122,29 @@ pub async fn export(
 ) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     let moved = export_volume(meta, &mut signals, name, target, place, out).await?;
-    let told = Transferred::new(name, &target.file, target.format.format(), &moved);
+    let told = Transferred::new(name, &target.file, format_of(target)?, &moved);
     out.result(&told, || format!("{} holds the disk of volume {name}: {}.", told.file, told.amounts()))
+}
+
+/// The format of a file that is to be written; a name that contradicts it is refused.
+pub fn format_of(target: &TargetFile) -> anyhow::Result<Format> {
+    let asked = target.format.map(FileFormat::format);
+    let foreign = ["vmdk", "vdi", "vhd", "vhdx", "vpc", "qed", "gz", "xz", "zst"];
+    let extension = target.file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let file = target.file.display();
+    if foreign.contains(&extension.as_str()) && asked.is_none() {
+        return Err(Usage(format!(
+            "{file}: .{extension} is not written here: name it .qcow2 or .raw, or use --format"
+        ))
+        .into());
+    }
+    match (asked, Format::of_name(&target.file)) {
+        (Some(asked), Some(named)) if asked != named => {
+            let (asked, named) = (asked.name(), named.name());
+            Err(Usage(format!("{file}: its name says {named} and --format says {asked}: let them say the same")).into())
+        }
+        (asked, named) => Ok(asked.or(named).unwrap_or(Format::Qcow2)),
+    }
 }
 
 /// Writes the disk of a volume that is not in use to a file.
@@ -129,17 +156,17 @@ pub async fn export_volume(
     place: &Place,
     out: &Output,
 ) -> anyhow::Result<Moved> {
-    let format = target.format.format();
+    let format = format_of(target)?;
     let volume = meta.volume(name).await?;
     let (part, file) = PartFile::create(&target.file, target.overwrite)?;
     let title = format!("exporting {name}");
     let job = Job::new(out.spinner(&title), title);
     let borrow = Borrow { meta, volume: name, node: place.node.as_deref(), timeout: place.timeout };
-    let (fresh, size, inner, path) = (is_fresh(&volume), volume.size, job.clone(), target.file.clone());
-    let outcome = borrow.run(signals, &job, move |socket| {
+    let (size, inner, path) = (volume.size, job.clone(), target.file.clone());
+    let outcome = borrow.run(signals, &job, move |borrowed| {
         inner.bar.set_message(inner.title.clone());
         measure_bytes(&inner.bar, size);
-        transfer::drain(&socket, fresh, (file, &path), format, &inner)
+        transfer::drain(&borrowed.socket, borrowed.mapped, (file, &path), format, &inner)
     });
     let outcome = outcome.await;
     job.bar.finish_and_clear();

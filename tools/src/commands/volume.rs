@@ -4,8 +4,9 @@ use super::{redundancy, usage};
 use crate::cli::Create;
 use crate::client::MetaClient;
 use crate::errors::Usage;
+use crate::limits::DETACH_GLANCE;
 use crate::output::Output;
-use levee_proto::api::{CreateVolume, NodeInfo, ParentName, SnapshotInfo, VolumeInfo, VolumeUsage};
+use levee_proto::api::{CreateVolume, NodeInfo, ParentName, SnapshotInfo, VolumeInfo, VolumeReport, VolumeUsage};
 use levee_proto::units::show_size;
 use serde::Serialize;
 use serde_json::json;
@@ -42,7 +43,7 @@ pub async fn list(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
     out.result(&volumes, || match volumes.as_slice() {
         [] => "There is no volume; `levee volume create NAME --size 10G` creates one.".into(),
         volumes => out.table(
-            &["VOLUME", "SIZE", "COPIES", "CHUNKS", "NODE", "STATE"],
+            &["VOLUME", "SIZE", "COPIES", "CHUNKS", "NODE", "GUEST", "STATE"],
             volumes.iter().map(|volume| {
                 vec![
                     volume.name.clone(),
@@ -50,11 +51,22 @@ pub async fn list(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
                     format!("{}/{}", volume.copies, volume.min_copies),
                     volume.chunks.to_string(),
                     redundancy::user(volume).map_or("-".into(), |a| a.node_name.clone()),
+                    guest(volume).into(),
                     redundancy::state(volume),
                 ]
             }),
         ),
     })
+}
+
+/// Whether a guest has the volume.
+fn guest(volume: &VolumeInfo) -> &'static str {
+    let report = redundancy::user(volume).and_then(|attachment| attachment.report.as_ref());
+    match report.map(|report| &report.front_end) {
+        Some(front_end) if front_end.started => "running",
+        Some(front_end) if front_end.connected => "connected",
+        _ => "-",
+    }
 }
 
 /// A volume, and how much it holds if that can be found out.
@@ -136,6 +148,7 @@ fn describe(volume: &VolumeInfo, used: &usage::Found, snapshots: &[SnapshotInfo]
             ));
         }
         lines.extend(report.socket.iter().map(|socket| format!("Socket      {socket}")));
+        lines.extend(front_end_lines(report));
         lines.extend(report.detail.iter().map(|detail| format!("Detail      {detail}")));
         let copies = redundancy::lines(volume, report, nodes);
         lines.extend(copies.into_iter().enumerate().map(|(i, line)| {
@@ -144,6 +157,27 @@ fn describe(volume: &VolumeInfo, used: &usage::Found, snapshots: &[SnapshotInfo]
         }));
     }
     lines.join("\n")
+}
+
+/// Who uses it, and who was turned away.
+fn front_end_lines(report: &VolumeReport) -> Vec<String> {
+    let front_end = &report.front_end;
+    let used = match (report.socket.is_some(), front_end.connected) {
+        (false, _) => None,
+        (true, false) => Some("not connected".to_string()),
+        (true, true) => {
+            let process = front_end.process.map_or_else(|| "a process".into(), |pid| format!("process {pid}"));
+            let state =
+                if front_end.started { "its guest uses the disk" } else { "its guest has not started the disk" };
+            let since = super::forecast::show_time(front_end.seconds);
+            Some(format!("{process}, connected for {since}; {state}"))
+        }
+    };
+    let mut lines: Vec<String> = used.into_iter().map(|used| format!("Guest       {used}")).collect();
+    if let Some(why) = &front_end.last_refusal {
+        lines.push(format!("Turned away {} connections; the last one: {why}", front_end.refused));
+    }
+    lines
 }
 
 pub async fn delete(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
@@ -163,8 +197,11 @@ pub async fn accept_loss(meta: &MetaClient, name: &str, out: &Output) -> anyhow:
     out.result(&volume, || format!("Volume {name} is used again without what was lost of it."))
 }
 
-pub async fn detach(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result<()> {
-    let volume = meta.detach(name).await?;
+pub async fn detach(meta: &MetaClient, name: &str, force: bool, out: &Output) -> anyhow::Result<()> {
+    let volume = match force {
+        true => meta.detach(name, true).await?,
+        false => meta.detach_unused(name, DETACH_GLANCE).await?,
+    };
     let user = redundancy::user(&volume);
     let what = if volume.read_only { "Snapshot" } else { "Volume" };
     out.result(&json!({ "volume": name, "detached": user.is_none() }), || match user {

@@ -4,19 +4,21 @@ use super::device::Device;
 use super::{Job, Moved};
 use crate::limits::{TRANSFER_PIECE, TRANSFER_QUEUE, TRANSFER_WINDOW};
 use levee_image::{Checksum, Format, Writer, is_zero};
+use levee_proto::api::ByteRange;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Bytes of the disk, in ascending order, without those that are zero.
 type Piece = (u64, Vec<u8>);
 
-/// Writes what a volume holds to a file that is new and open for writing; `path` is for messages. Nothing is read of a
-/// volume that is `fresh`: that has never held anything.
+/// Writes what a volume holds to a file that is new and open for writing; `path` is for messages. Only what is `mapped` is
+/// read, if that is known: ranges in order, of which the rest is zeros.
 pub fn drain(
     socket: &Path,
-    fresh: bool,
+    mapped: Option<Vec<ByteRange>>,
     (file, path): (File, &Path),
     format: Format,
     job: &Job,
@@ -30,13 +32,8 @@ pub fn drain(
             let sums = write_pieces(&mut writer, &pieces, size)?;
             Ok((writer, sums))
         });
-        let read = match fresh {
-            true => {
-                drop(sender);
-                Ok(())
-            }
-            false => read_pieces(&mut device, sender, job),
-        };
+        let everything = vec![ByteRange { offset: 0, length: size }];
+        let read = read_ranges(&mut device, &mapped.unwrap_or(everything), sender, job);
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // Where writing failed, reading has come to an early end.
         let (writer, sums) = written?;
@@ -50,14 +47,25 @@ pub fn drain(
     Ok(Moved { size, data, checksum })
 }
 
-/// Reads the volume from start to end and hands on what is not zero, in order.
-fn read_pieces(device: &mut Device, pieces: SyncSender<Piece>, job: &Job) -> anyhow::Result<()> {
+/// Reads parts of the volume, and hands on what is not zero, in order.
+fn read_ranges(device: &mut Device, ranges: &[ByteRange], pieces: SyncSender<Piece>, job: &Job) -> anyhow::Result<()> {
     let size = device.capacity();
-    let len_at = |offset: u64| (size - offset).min(TRANSFER_PIECE as u64);
-    let (mut asked, mut done) = (0, 0);
+    for range in ranges {
+        let end = range.offset.saturating_add(range.length).min(size);
+        if !read_pieces(device, range.offset..end, &pieces, job)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Reads one part from start to end; whether what was read is still wanted.
+fn read_pieces(device: &mut Device, part: Range<u64>, pieces: &SyncSender<Piece>, job: &Job) -> anyhow::Result<bool> {
+    let len_at = |offset: u64| (part.end - offset).min(TRANSFER_PIECE as u64);
+    let (mut asked, mut done) = (part.start, part.start);
     let mut arrived: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    while done < size {
-        while asked < size
+    while done < part.end {
+        while asked < part.end
             && asked - done < TRANSFER_WINDOW
             && let Some(tag) = device.free_slot()
         {
@@ -72,12 +80,12 @@ fn read_pieces(device: &mut Device, pieces: SyncSender<Piece>, job: &Job) -> any
             done += bytes.len() as u64;
             if !zero && pieces.send((offset, bytes)).is_err() {
                 // The other side has failed, and tells why.
-                return Ok(());
+                return Ok(false);
             }
         }
         job.bar.set_position(done);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Writes pieces until there are no more. The disk's checksum, and the bytes that were not zero.

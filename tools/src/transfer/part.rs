@@ -3,7 +3,8 @@
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Dropped before it was kept, it leaves nothing behind.
@@ -24,7 +25,9 @@ impl PartFile {
         }
         let name = path.file_name().with_context(|| format!("{} is not the name of a file", path.display()))?;
         let part = path.with_file_name(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
-        let file = File::create_new(&part).with_context(|| format!("cannot create {}", part.display()))?;
+        // It holds all that a guest has.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
+        let file = file.with_context(|| format!("cannot create {}", part.display()))?;
         Ok((PartFile { part, path: path.to_owned(), overwrite, kept: false }, file))
     }
 

@@ -20,7 +20,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// A running cluster. Dropping it ends its daemons and deletes its folder. If the test is killed, the next
 /// one that gets its ports does.
 pub struct Cluster {
-    dir: PathBuf,
+    pub dir: PathBuf,
     ports: Ports,
     _alone: MutexGuard<'static, ()>,
 }

@@ -75,6 +75,19 @@ impl Guest {
         self.submit(tag, Operation::Write { offset, len: data.len() });
     }
 
+    /// Tries for some time to have one block written, by a disk that may not be there; whether it was.
+    pub fn try_write(&mut self, time: Duration) -> bool {
+        let tag = self.front.free_slot(0).expect("nothing is in flight");
+        self.front.submit(tag, Operation::Write { offset: 0, len: BLOCK }, Shape::default());
+        self.front.kick();
+        let (begun, mut done) = (Instant::now(), Vec::new());
+        while done.is_empty() && begun.elapsed() < time {
+            // A connection that ends at once is tried again.
+            let _ = self.front.poll(TICK, &mut done);
+        }
+        !done.is_empty()
+    }
+
     /// The status of one request, whatever it is.
     pub fn status_of(&mut self, operation: Operation) -> u8 {
         let tag = self.front.free_slot(0).expect("nothing is in flight");

@@ -5,6 +5,7 @@ mod bit_rot;
 mod clones;
 mod cluster;
 mod crash;
+mod front_ends;
 mod groups;
 mod guest;
 mod images;

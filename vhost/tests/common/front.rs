@@ -11,7 +11,7 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub const NEXT: u16 = 1;
 pub const WRITE: u16 = 2;
@@ -36,7 +36,7 @@ pub const WRITE_ZEROES: u32 = 13;
 /// A guest's memory with one ring in it, and the in-flight region: what survives a daemon.
 pub struct Vm {
     pub mem: GuestMemoryMmap<()>,
-    file: File,
+    pub file: File,
     pub size: u16,
     avail_idx: u16,
     seen: u16,
@@ -48,8 +48,8 @@ pub struct Front {
     pub frontend: Frontend,
     /// The frontend's own way to its descriptor waits while a message is being answered.
     connection: RawFd,
-    kick: EventFd,
-    call: EventFd,
+    pub kick: EventFd,
+    pub call: EventFd,
 }
 
 impl Vm {
@@ -144,7 +144,8 @@ impl Vm {
             .unwrap();
         frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         let connection = frontend.as_raw_fd();
-        Front { frontend, connection, kick: EventFd::new(0).unwrap(), call: EventFd::new(0).unwrap() }
+        let call = EventFd::new(EFD_NONBLOCK).unwrap();
+        Front { frontend, connection, kick: EventFd::new(0).unwrap(), call }
     }
 
     pub fn share_memory(&self, front: &mut Front) {

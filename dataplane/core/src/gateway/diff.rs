@@ -30,6 +30,20 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         self.chunks().iter().map(|c| c.index / group_chunks).collect()
     }
 
+    /// The parts of the volume in which it, or an ancestor, may hold anything: bytes, in order. Everything else reads as zeros.
+    pub fn mapped(&self) -> Vec<Range<u64>> {
+        let geometry = self.0.volume.geometry;
+        let group_chunks = u32::from(geometry.group_chunks);
+        let mut groups = self.groups();
+        groups.extend(self.0.ancestors.indexes().into_iter().map(|index| index / group_chunks));
+        let size = self.size();
+        let range = |group: u32| {
+            let start = u64::from(group) * geometry.group_size();
+            start..(start + geometry.group_size()).min(size)
+        };
+        joined(groups.into_iter().map(range).filter(|range| !range.is_empty()).collect())
+    }
+
     /// The parts of one group of chunks that two live views read differently: bytes of the volume, in order.
     pub async fn changed(&self, group: u32, from: &View, to: &View) -> Result<Vec<Range<u64>>, Stopped> {
         let geometry = self.0.volume.geometry;

@@ -22,6 +22,9 @@ pub struct AddDisk {
     /// Formats it first: it must be empty. Without, it must have been formatted.
     #[serde(default)]
     pub format: bool,
+    /// Formats also a block device that holds something, which is lost.
+    #[serde(default)]
+    pub force: bool,
     /// Bytes, of a file that is to be made.
     #[serde(default)]
     pub size: Option<u64>,

@@ -307,7 +307,8 @@ pub struct VolumeVersions {
 /// Asks a volume's gateway what differs between a snapshot of it and another one, or the volume as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiffVolume {
-    /// The version that the snapshot froze.
+    /// The version that the snapshot froze; 0, with `to` absent: all parts in which the volume may hold anything are told, by
+    /// groups of chunks.
     pub from: Version,
     /// Absent: the volume as it is.
     #[serde(default)]

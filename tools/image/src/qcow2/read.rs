@@ -12,6 +12,7 @@ use super::header::{Backing, Header};
 use super::map::Map;
 use crate::error::Result;
 use crate::file::ReadFile;
+use crate::limits::{FREE_EXPANSION, MAX_EXPANSION};
 use crate::{Chain, Image};
 
 pub(crate) struct Qcow2Image {
@@ -25,6 +26,11 @@ pub(crate) struct Qcow2Image {
     unpacked: Option<(Packed, Vec<u8>)>,
     /// Bytes of the file that were used for data.
     used: u64,
+    /// Bytes of clusters that were unpacked, and what they were packed in.
+    expanded: u64,
+    packed: u64,
+    /// They may have any proportion.
+    any_expansion: bool,
 }
 
 impl Qcow2Image {
@@ -35,7 +41,9 @@ impl Qcow2Image {
             Some(backing) => Some(open_backing(&file, backing, chain)?),
         };
         let map = Map::read(&file, &header)?;
-        Ok(Qcow2Image { file, header, map, backing, empty_below: 0..0, unpacked: None, used: 0 })
+        let any_expansion = chain.any_expansion;
+        let (empty_below, unpacked, used, expanded, packed) = (0..0, None, 0, 0, 0);
+        Ok(Qcow2Image { file, header, map, backing, empty_below, unpacked, used, expanded, packed, any_expansion })
     }
 
     pub fn size(&self) -> u64 {
@@ -135,12 +143,29 @@ impl Qcow2Image {
             let mut bytes = vec![0; packed.len as usize];
             let len = self.file.read_some(packed.offset, &mut bytes)?;
             match unpack(self.header.compression, &bytes[..len], &mut cluster) {
-                Ok(used) => self.check_used(used)?,
+                Ok(used) => {
+                    self.check_used(used)?;
+                    self.check_expansion(used, size as u64)?;
+                }
                 Err(why) => return self.file.damaged(format!("compressed cluster at {}: {why}", packed.offset)),
             }
             self.unpacked = Some((packed, cluster));
         }
         Ok(self.unpacked.as_ref().map_or(&[], |(_, cluster)| cluster))
+    }
+
+    /// Counts what was unpacked: a small file is not to fill a cluster by surprise.
+    fn check_expansion(&mut self, packed: u64, unpacked: u64) -> Result<()> {
+        self.packed += packed;
+        self.expanded += unpacked;
+        let most = self.packed.saturating_mul(MAX_EXPANSION).max(FREE_EXPANSION);
+        if self.expanded <= most || self.any_expansion {
+            return Ok(());
+        }
+        self.file.refused(format!(
+            "it unpacks to more than {MAX_EXPANSION} times its size, which no ordinary disk does: --allow-expansion takes it \
+             all the same"
+        ))
     }
 
     /// Counts bytes of the file that are used, tables included.
