@@ -159,3 +159,37 @@ fn what_cannot_be_read_is_said() {
         assert!(matches!(&refused, Error::Refused { why, .. } if why.contains(words)), "{refused}");
     }
 }
+
+/// A small file may hold a large disk, but does not fill a cluster by surprise.
+#[test]
+fn what_unpacks_to_far_more_than_it_takes_has_to_be_asked_for() {
+    let files = Files::new();
+    let large = std::fs::File::create(&files.raw).unwrap();
+    let megabyte = vec![b'x'; 1 << 20];
+    (0..1100).for_each(|_| std::io::Write::write_all(&mut &large, &megabyte).unwrap());
+    let options = ["-c", "-o", "compression_type=zstd,cluster_size=2M"];
+    let Some(packed) = files.convert("packed.qcow2", &options) else { return };
+    let read = |allow_expansion| {
+        let mut image = Image::open(&packed, OpenOptions { allow_expansion, ..OpenOptions::default() })?;
+        let mut window = vec![0; 1 << 20];
+        (0..1100u64).try_for_each(|i| image.read(i << 20, &mut window))
+    };
+    assert!(matches!(read(false), Err(Error::Refused { why, .. }) if why.contains("--allow-expansion")));
+    read(true).unwrap();
+}
+
+#[test]
+fn a_name_that_contradicts_its_content_is_refused() {
+    let files = Files::new();
+    let Some(packed) = files.convert("disk.qcow2", &[]) else { return };
+    let open =
+        |path: &Path, format| Image::open(path, OpenOptions { format, ..OpenOptions::default() }).map(|i| i.format());
+    let wrong = files.path("wrong.raw");
+    std::fs::rename(&packed, &wrong).unwrap();
+    assert!(matches!(open(&wrong, None), Err(Error::Refused { .. })));
+    assert_eq!(open(&wrong, Some(Format::Qcow2)).unwrap(), Format::Qcow2);
+    let wrong = files.path("wrong.qcow2");
+    std::fs::copy(&files.raw, &wrong).unwrap();
+    assert!(matches!(open(&wrong, None), Err(Error::Refused { .. })));
+    assert_eq!(open(&wrong, Some(Format::Raw)).unwrap(), Format::Raw);
+}

@@ -128,3 +128,18 @@ fn qemu_starts_as_the_readme_says() {
     qemu.wait().unwrap();
     cluster.ok(&["volume", "detach", "vol"]);
 }
+
+/// Whatever can be created can be used, with its longest name.
+#[test]
+fn a_long_name_has_a_socket() {
+    let cluster = Cluster::start(&["--disk-size", "1G"]);
+    let name = "n".repeat(128);
+    cluster.create(&name, &["--size", "64M"]);
+    let mut guest = Guest::connect(&cluster.attach(&name, "node-1"));
+    guest.fill(0..MIB, 1);
+    cluster.ok(&["snapshot", "create", &format!("{name}@{name}")]);
+    let mut reader = Guest::connect(&cluster.attach(&format!("{name}@{name}"), "node-2"));
+    assert!(reader.contents(MIB).iter().all(|byte| *byte == 1));
+    reader.close();
+    guest.close();
+}
