@@ -4,6 +4,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
+# With what the simulator looks for in the code: see dataplane/core/src/probe.rs.
+MARKED := MIMALLOC_PURGE_DELAY=-1 RUSTFLAGS="--cfg levee_mutants"
 CARGO_TEST := $(shell command -v cargo-nextest >/dev/null && \
 	echo "$(CARGO) nextest run --cargo-profile release" || echo "$(CARGO) test --release")
 
@@ -26,7 +28,7 @@ SEEDS ?= 1000
 FROM ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short images-short fuzz-api fuzz-short fuzz-ports dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api bench-failover bench-moves sim model mutants clean
+.PHONY: help build deb deb-check deps test lint format unit faults-short guest-short guest-uefi images-short walk fuzz-api fuzz-short fuzz-ports dashboard-test demo faults kill bench bench-repair bench-snapshots bench-api bench-failover bench-moves sim model mutants clean
 
 help: ## This list
 	@echo "Levee: replicated block storage for virtual machines. Targets:"
@@ -56,8 +58,9 @@ lint: format deps ## Format and lints, warnings being errors
 	@$(SHELLCHECK) $$(grep -lsE '^#!/bin/(ba)?sh' scripts/*) scripts/*.sh .ci/run
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
+# The simulator's tests are in `mutants`: they need the marks in the code that are only compiled in there.
 unit: ## The crates' own tests
-	$(CARGO_TEST) --workspace
+	$(CARGO_TEST) --workspace --exclude levee-sim
 
 # The seed is one whose few rounds have kills, all daemons killed, a cut, rot, bad sectors, slow disks, disks that exchange their
 # names and a second daemon: a test says so.
@@ -85,6 +88,12 @@ dashboard-test: build deps ## Look at the dashboard of a small cluster with a he
 guest-short: build deps
 	scripts/demo --quick
 
+guest-uefi: build deps ## Boot a UEFI guest, with a kernel of 32 MiB, from a volume
+	scripts/guest-uefi
+
+walk: build deps ## Take a cluster of five hosts through an operator's life; what is said of it has to be true
+	scripts/walk
+
 demo: build deps ## Kill daemons under a guest that writes; check every byte it was promised (1-2 minutes)
 	scripts/demo
 
@@ -95,17 +104,17 @@ kill: build ## The same, but daemons are only killed or halted
 	$(BIN)/levee-faults --rounds $(N) --seed $(SEED) --kinds kill,all-killed,meta,two --dir $(TARGET)/kill
 
 sim: ## Simulate SEEDS clusters under faults, from seed FROM on
-	MIMALLOC_PURGE_DELAY=-1 $(CARGO) run --release -q -p levee-sim -- --seeds $(SEEDS) --from $(FROM)
+	$(MARKED) $(CARGO) run --release -q -p levee-sim --target-dir $(TARGET)/mutants -- --seeds $(SEEDS) --from $(FROM)
 
 model: ## Explore every execution of the protocol within larger bounds than `make test` does (tens of minutes)
 	$(CARGO) run --release -q -p levee-model -- check --large
 
-mutants: ## Switch every rule off in turn: the simulator and the model have to notice
+mutants: ## The simulator's own tests; then switch every rule off in turn: the simulator and the model have to notice
 	$(CARGO) run --release -q -p levee-model -- mutants
-	@tests=$$(RUSTFLAGS="--cfg levee_mutants" $(CARGO) test --release --no-run -p levee-core --target-dir $(TARGET)/mutants 2>&1 | \
+	$(MARKED) $(CARGO) test --release -q -p levee-sim --target-dir $(TARGET)/mutants
+	@tests=$$($(MARKED) $(CARGO) test --release --no-run -p levee-core --target-dir $(TARGET)/mutants 2>&1 | \
 		sed -n 's/.*Executable .*(\(.*\))/\1/p' | tac); \
-	MIMALLOC_PURGE_DELAY=-1 RUSTFLAGS="--cfg levee_mutants" \
-		$(CARGO) run --release -q -p levee-sim --target-dir $(TARGET)/mutants -- mutants $$tests
+	$(MARKED) $(CARGO) run --release -q -p levee-sim --target-dir $(TARGET)/mutants -- mutants $$tests
 
 bench: build deps ## Compare with the raw disk and qemu-storage-daemon in one run, TIME seconds per point
 	$(BIN)/levee-bench suite --time $(TIME) --dir $(TARGET)/bench --out $(TARGET)/bench/latest.json

@@ -3,6 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 use levee_proto::api::{DiskClass, MAX_NAME, is_valid_name};
 use levee_proto::units::parse_size;
+use levee_vhost::Access;
+use nix::unistd::{Gid, Group, Uid, User};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -31,15 +33,15 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  levee-stored format /srv/levee/disk-1 --size 100G --cores 2")]
 pub struct FormatArgs {
-    /// File or block device. A file is created; one that exists must be empty.
+    /// File or block device. A file is created; one that exists must hold nothing but zeros.
     pub path: PathBuf,
-    /// Size of the file, such as 100G. Not given for a block device.
+    /// Size of the file, such as 100G. Not given for a block device, or a file that has its size.
     #[arg(long, value_parser = parse_size)]
     pub size: Option<u64>,
     /// Cores that will share the disk: one log for each.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub cores: u16,
-    /// Also a block device that holds something: it is lost. One that is mounted is never formatted.
+    /// Also a device or file that holds something: it is lost. A device that is mounted is never formatted.
     #[arg(long)]
     pub force: bool,
 }
@@ -82,6 +84,13 @@ pub struct RunArgs {
     /// Folder for the sockets that virtual machines connect to.
     #[arg(long)]
     pub sockets: PathBuf,
+    /// The user whom the sockets belong to, by name or number: they are for that user alone then. The daemon must be allowed to give
+    /// files away. Without this and --socket-group, the umask decides.
+    #[arg(long, value_name = "USER")]
+    pub socket_owner: Option<String>,
+    /// The group whose members may connect to the sockets, by name or number: one that the daemon is in.
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<String>,
     /// Virtqueues offered to each virtual machine.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub queues: u16,
@@ -97,6 +106,26 @@ pub struct RunArgs {
     /// Memory for what clones have read of their images and snapshots, shared by all volumes of the host; 0 for none.
     #[arg(long, default_value = "256M", value_parser = parse_size)]
     pub shared_cache: u64,
+}
+
+impl RunArgs {
+    /// Who may connect to volumes' sockets; an error if this host does not know them.
+    pub fn access(&self) -> Result<Access, String> {
+        let owner = self.socket_owner.as_deref().map(|name| match name.parse() {
+            Ok(number) => Ok(Uid::from_raw(number)),
+            Err(_) => known(User::from_name(name), "--socket-owner", name).map(|user| user.uid),
+        });
+        let group = self.socket_group.as_deref().map(|name| match name.parse() {
+            Ok(number) => Ok(Gid::from_raw(number)),
+            Err(_) => known(Group::from_name(name), "--socket-group", name).map(|group| group.gid),
+        });
+        Ok(Access { owner: owner.transpose()?, group: group.transpose()? })
+    }
+}
+
+fn known<T>(found: nix::Result<Option<T>>, option: &str, name: &str) -> Result<T, String> {
+    let found = found.map_err(|e| format!("{option} {name}: {e}"))?;
+    found.ok_or_else(|| format!("{option} {name}: this host knows no such name"))
 }
 
 /// A disk as the command line names it.

@@ -34,6 +34,7 @@ impl<R: Runtime, C: Cluster> VolumeDevice<R, C> {
         io: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, IoError> {
         let begin = Instant::now();
+        let _pending = self.stats.begin(begin);
         let done = io.await.map_err(|failure| match failure {
             Failure::Stopped(_) => IoError::Stopped,
             Failure::Lost => IoError::Failed,

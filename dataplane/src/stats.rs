@@ -62,9 +62,55 @@ impl Recent {
 /// Counters of one volume.
 pub struct IoStats(RefCell<Inner>);
 
+/// A request that is not answered yet; dropped when it is, or is given up.
+pub struct Pending<'s> {
+    stats: &'s IoStats,
+    slot: usize,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.stats.0.borrow_mut().pending.end(self.slot);
+    }
+}
+
+/// When the requests began that are not answered yet. Slots are used again: nothing is allocated once there were as many.
+#[derive(Default)]
+struct Begun {
+    slots: Vec<Option<Instant>>,
+    free: Vec<usize>,
+}
+
+impl Begun {
+    fn begin(&mut self, at: Instant) -> usize {
+        match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot] = Some(at);
+                slot
+            }
+            None => {
+                self.slots.push(Some(at));
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    fn end(&mut self, slot: usize) {
+        self.slots[slot] = None;
+        self.free.push(slot);
+    }
+
+    /// How many are at least so old, and the age of the oldest.
+    fn older_than(&self, age: Duration) -> Option<(usize, Duration)> {
+        let old = || self.slots.iter().flatten().map(Instant::elapsed).filter(|a| *a >= age);
+        Some((old().count(), old().max()?))
+    }
+}
+
 struct Inner {
     kinds: Vec<Kind>,
     recent: Recent,
+    pending: Begun,
     rates: Rates,
     sampled: Instant,
     load: VolumeLoad,
@@ -87,10 +133,21 @@ impl IoStats {
         IoStats(RefCell::new(Inner {
             kinds: KINDS.iter().map(|_| kind()).collect(),
             recent: Recent::new(),
+            pending: Begun::default(),
             rates: Rates::default(),
             sampled: Instant::now(),
             load: VolumeLoad::default(),
         }))
+    }
+
+    /// A request begins.
+    pub fn begin(&self, at: Instant) -> Pending<'_> {
+        Pending { stats: self, slot: self.0.borrow_mut().pending.begin(at) }
+    }
+
+    /// How many requests have waited for so long, and the age of the oldest; none: there is none.
+    pub fn waiting(&self, age: Duration) -> Option<(usize, Duration)> {
+        self.0.borrow().pending.older_than(age)
     }
 
     pub fn record(&self, kind: IoKind, bytes: u64, took: Duration) {
@@ -141,6 +198,23 @@ impl IoStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_that_wait_are_counted_by_their_age() {
+        let (stats, now) = (IoStats::new(), Instant::now());
+        let ago = |seconds| now.checked_sub(Duration::from_secs(seconds)).unwrap();
+        assert_eq!(stats.waiting(Duration::ZERO), None);
+        let old = stats.begin(ago(9));
+        let young = stats.begin(now);
+        let (count, oldest) = stats.waiting(Duration::from_secs(1)).unwrap();
+        assert!(count == 1 && oldest >= Duration::from_secs(9), "{oldest:?}");
+        drop(old);
+        assert_eq!(stats.waiting(Duration::from_secs(1)), None);
+        let again = stats.begin(ago(3));
+        assert_eq!(stats.0.borrow().pending.slots.len(), 2, "a slot is used again");
+        drop((young, again));
+        assert_eq!(stats.waiting(Duration::ZERO), None);
+    }
 
     #[test]
     fn recent_latencies_are_of_what_was_asked_for_lately() {

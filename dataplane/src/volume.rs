@@ -9,11 +9,11 @@ use crate::ports::GlommioRuntime;
 use crate::stats::{IoSnapshot, IoStats};
 use levee_core::gateway::{Gateway, GatewayReport, Options};
 use levee_proto::api::{
-    DiskState, FrontEndReport, OpenedVolume, ScrubEvent, ScrubReport, ServeState, VerifyEvent, VolumeReport,
-    VolumeVersions,
+    DiskState, FrontEndReport, OpenedVolume, STALLED_MS, ScrubEvent, ScrubReport, ServeState, StallReport, VerifyEvent,
+    VolumeReport, VolumeVersions,
 };
 use levee_proto::{DiskId, NodeId, ReplicaId, VolumeId};
-use levee_vhost::{FrontEnd, ServerConfig, ServerHandle};
+use levee_vhost::{Access, FrontEnd, ServerConfig, ServerHandle};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ const VERIFY_PATIENCE: Duration = Duration::from_secs(120);
 pub struct ServeOptions {
     /// `None`: nobody uses the volume, it is opened to make its copies whole.
     pub socket: Option<PathBuf>,
+    /// Who may connect to it.
+    pub access: Access,
     pub queues: u16,
     pub poll: Duration,
     /// For the data of guests' requests in flight, bytes: of this volume, reads and writes apart, and of all of its core's.
@@ -181,6 +183,7 @@ impl Volume {
             poll: options.poll,
             memory: options.memory,
             memory_of_all: options.memory_of_all,
+            access: options.access,
             changed: Arc::new(move || {
                 let _ = news.try_send(());
             }),
@@ -236,6 +239,9 @@ impl Volume {
         if state == ServeState::Serving {
             detail = what_waits(&gateway);
         }
+        let stall = self.stall(&gateway);
+        // A copy is being moved: there is one more until it is.
+        let one_more = gateway.health.degraded - gateway.health.short;
         let socket = self.0.options.socket.as_ref().filter(|_| state == ServeState::Serving);
         let report = VolumeReport {
             volume: self.0.id,
@@ -243,10 +249,10 @@ impl Volume {
             state,
             socket: socket.map(|path| path.display().to_string()),
             detail,
-            healthy_chunks: gateway.health.healthy,
-            degraded_chunks: gateway.health.degraded + gateway.health.waiting,
-            waiting_chunks: gateway.health.waiting,
-            leaving_replicas: gateway.leaving_replicas,
+            healthy_chunks: gateway.health.healthy + one_more,
+            degraded_chunks: gateway.health.short + gateway.health.waiting - gateway.health.new,
+            waiting_chunks: waiting(&gateway),
+            leaving_replicas: gateway.leaving_replicas.max(one_more),
             full: gateway.full,
             copied_bytes: gateway.copied_bytes,
             scrubbed_blocks: gateway.scrubbed_blocks,
@@ -259,6 +265,7 @@ impl Volume {
                 State::Serving(Some(server)) => front_end(server.front_end()),
                 _ => FrontEndReport::default(),
             },
+            stall,
         };
         let counts = Counts {
             hedged_reads: gateway.hedged_reads,
@@ -269,6 +276,13 @@ impl Volume {
         };
         let stopped = state == ServeState::Failed && self.0.gateway.stopped().is_some();
         VolumeStatus { name: self.name().to_string(), stopped, report, counts, io: self.0.stats.snapshot() }
+    }
+
+    /// Requests that have waited for long, and what for.
+    fn stall(&self, gateway: &GatewayReport) -> Option<StallReport> {
+        let (requests, oldest) = self.0.stats.waiting(Duration::from_millis(STALLED_MS))?;
+        let why = what_waits(gateway).unwrap_or_else(|| "its copies have not answered".into());
+        Some(StallReport { requests: requests as u32, oldest_ms: oldest.as_millis() as u64, why })
     }
 
     /// Looks at what its guest does: to be called about once a second.
@@ -369,13 +383,31 @@ fn front_end(front_end: FrontEnd) -> FrontEndReport {
     }
 }
 
+/// Chunks that cannot be written, or not even be read, before more copies can be reached.
+fn waiting(gateway: &GatewayReport) -> u32 {
+    let health = &gateway.health;
+    health.waiting - health.new + health.unwritable
+}
+
 /// What a volume that is served waits for: one line for a person.
 fn what_waits(gateway: &GatewayReport) -> Option<String> {
-    let chunks = gateway.health.waiting;
-    let copies = (chunks > 0).then(|| format!("{chunks} chunks wait for copies that cannot be reached"));
+    let chunks = waiting(gateway);
+    let copies = (chunks > 0).then(|| {
+        let nodes = unreached(gateway);
+        format!("{chunks} chunks wait for copies that cannot be reached{nodes}")
+    });
     let space = gateway.full.then(|| "writes wait because disks are full".to_string());
     match (copies, space) {
         (Some(copies), Some(space)) => Some(format!("{copies}; {space}")),
         (copies, space) => copies.or(space),
     }
+}
+
+/// Where the copies are that are missing, as far as chunks are named.
+fn unreached(gateway: &GatewayReport) -> String {
+    let behind =
+        gateway.degraded.iter().filter(|chunk| !chunk.served || chunk.current < chunk.wanted).flat_map(|c| &c.behind);
+    let nodes: BTreeSet<NodeId> = behind.map(|member| member.node).collect();
+    let names: Vec<String> = nodes.iter().map(NodeId::to_string).collect();
+    if names.is_empty() { String::new() } else { format!(", on nodes {}", names.join(", ")) }
 }

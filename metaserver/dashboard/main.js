@@ -38,12 +38,12 @@ async function newestEvents() {
 
 async function look() {
   if (!page.offers.size) page.offers = new Set(Object.keys((await get("/v1/openapi.json")).paths));
-  const [cluster, capacity, nodes, disks, volumes, load, history, repair, rebalance, maintenance, events] = await Promise.all([
-    get("/v1/cluster"), get("/v1/capacity"), all("/v1/nodes"), all("/v1/disks"),
+  const [cluster, health, capacity, nodes, disks, volumes, load, history, repair, rebalance, maintenance, events] = await Promise.all([
+    get("/v1/cluster"), get("/v1/health"), get("/v1/capacity"), all("/v1/nodes"), all("/v1/disks"),
     get(`/v1/volumes?limit=${PAGE}&after=${encodeURIComponent(page.after)}`), get("/v1/load?limit=1000"), get("/v1/history"),
     get("/v1/repair"), optional("/v1/rebalance"), optional("/v1/maintenance"), newestEvents(),
   ]);
-  return { cluster, capacity, nodes, disks, volumes, load, history, repair, rebalance, maintenance, events };
+  return { cluster, health, capacity, nodes, disks, volumes, load, history, repair, rebalance, maintenance, events };
 }
 
 // Bytes copied a second since the look before. Sums go back when volumes are closed.
@@ -57,6 +57,7 @@ function copyRate(load) {
 function show(seen) {
   page.next = seen.volumes.next ?? null;
   fill(byId("tiles"), tiles(seen));
+  fill(byId("condition-rows"), conditionRows(seen));
   fill(byId("members"), members(seen));
   fill(byId("node-rows"), nodeRows(seen));
   fill(byId("disk-rows"), diskRows(seen));

@@ -1,22 +1,29 @@
 // Tiles and tables: each takes what the API answered and makes elements of it.
 
-const NODE_STATES = { up: ["up", "good"], down: ["down", "bad"], unknown: ["unknown", "warn"] };
-const DISK_STATES = { "in-service": ["in service", "good"], draining: ["draining", "warn"], dead: ["dead", "bad"] };
 const LEVELS = { fine: "good", warn: "warn", full: "bad" };
+const SEVERITIES = { info: "", warning: "warn", error: "bad" };
 
-const stateTag = (states, state) => tag(...(states[state] || [state, "warn"]));
+// What the server says of a thing in a few words, and how that looks.
+const BAD = /down|dead|failed|unreachable|missing|stalled|wait|full|unfinished/;
+const GOOD = /^(up|in service|serving)(, read-only)?$/;
+const moodOf = (status) => (GOOD.test(status) ? "good" : BAD.test(status) ? "bad" : status.startsWith("detached") ? "" : "warn");
+const statusTag = (thing) => tag(thing.status, moodOf(thing.status));
 
 function tile(title, value, note, mood) {
   return el(mood ? `li.${mood}` : "li", el("span", title), el("b", value), el("small", note || ""));
 }
 
-function tiles({ cluster, capacity, nodes, disks, load }) {
+function tiles({ cluster, capacity, nodes, disks, load, health }) {
   const up = nodes.filter((n) => n.state === "up").length;
-  const serving = disks.filter((d) => d.state === "in-service").length;
+  const serving = disks.filter((d) => d.status === "in service").length;
+  const problems = health.conditions.filter((c) => c.severity !== "info");
+  const errors = problems.filter((c) => c.severity === "error").length;
   const whole = load.redundancy;
   const used = percentOf(capacity.used, capacity.reported);
   const lacking = whole.degraded_chunks + whole.leaving_replicas;
   return [
+    tile("Problems", problems.length || "none", errors ? `${errors} of them stop something` : health.summary,
+      errors ? "bad" : problems.length ? "warn" : "good"),
     tile("Leader", cluster.leader ? `member ${cluster.leader}` : "none", `of ${plural(cluster.members.length, "member", "members")}`,
       cluster.leader ? "good" : "bad"),
     tile("Nodes up", `${up} of ${nodes.length}`, up < nodes.length ? `${nodes.length - up} not heard of` : "all heard of",
@@ -25,9 +32,10 @@ function tiles({ cluster, capacity, nodes, disks, load }) {
     tile("Used", `${used} %`, capacity.detail || `${size(capacity.used)} of ${size(capacity.reported)}`, LEVELS[capacity.level]),
     tile("Promised", size(capacity.provisioned), capacity.provisionable ? `of ${size(capacity.provisionable)}` : "no limit"),
     tile("Redundancy", lacking ? `${count(whole.degraded_chunks)} lacking` : "whole",
-      whole.waiting_chunks ? `${plural(whole.waiting_chunks, "chunk", "chunks")} not served`
+      whole.stalled_volumes ? `${plural(whole.stalled_volumes, "volume is", "volumes are")} stalled`
+        : whole.waiting_chunks ? `${plural(whole.waiting_chunks, "chunk waits", "chunks wait")}`
         : `${count(whole.healthy_chunks)} whole chunks of ${plural(whole.volumes, "served volume", "served volumes")}`,
-      whole.waiting_chunks ? "bad" : lacking ? "warn" : "good"),
+      whole.waiting_chunks || whole.stalled_volumes ? "bad" : lacking ? "warn" : "good"),
     tile("Guests", `${count(requests(load.guests))}/s`, `${count(load.guests.reads)} reads, ${count(load.guests.writes)} writes`),
     tile("Throughput", `${size(bytes(load.guests))}/s`, `disks ${size(bytes(load.disk_load))}/s`),
   ];
@@ -47,11 +55,15 @@ function why(columns, text) {
   return el("tr.more", cell);
 }
 
-function nodeState(node) {
-  const tags = [stateTag(NODE_STATES, node.state)];
-  if (node.removed || node.draining) tags.push(" ", tag(node.removed ? "leaving" : "draining", "warn"));
-  if (node.state === "up" && node.condition && node.condition !== "fine") tags.push(" ", tag(node.condition, "warn"));
-  return tags;
+// Every state that wants a word, with what is done about it; the worst first.
+function conditionRows({ health }) {
+  if (!health.conditions.length) return [el("li.quiet", "All is well.")];
+  return health.conditions.map((c) => {
+    const item = el("li", tag(`${c.kind} ${c.word}`, SEVERITIES[c.severity]), " ", c.text,
+      c.since_ms ? el("span.quiet", ` since ${moment(c.since_ms)}`) : null, ...c.doing.map((line) => el("div.quiet", line)));
+    item.dataset.condition = `${c.kind} ${c.subject} ${c.word}`;
+    return item;
+  });
 }
 
 function nodeRows({ nodes, load }) {
@@ -61,7 +73,7 @@ function nodeRows({ nodes, load }) {
     const work = busy.get(node.id);
     const place = [node.zone, node.rack].filter(Boolean).join(" / ");
     const name = el("td.name", node.name, place ? el("span.quiet", ` ${place}`) : null);
-    const row = el("tr", titled(name, place ? `${node.name}: ${place}` : node.name), el("td", ...nodeState(node)),
+    const row = el("tr", titled(name, place ? `${node.name}: ${place}` : node.name), el("td", statusTag(node)),
       el("td.n", node.disks.length), el("td.n", work ? work.volumes : "–"),
       el("td.n", work ? count(requests(work.guests)) : "–"), el("td.n", work ? size(bytes(work.guests)) : "–"));
     row.dataset.node = node.name;
@@ -80,19 +92,11 @@ function diskRows({ disks, nodes, load, capacity }) {
     const use = disk.used === null ? el("td", el("span.quiet", "unknown"))
       : titled(el("td", bar(share, warn, full), `${share} %`), `${size(disk.used)} of ${size(disk.capacity)}`);
     const row = el("tr", titled(el("td", disk.id), disk.path), el("td.name", names.get(disk.node) ?? disk.node),
-      el("td", stateTag(DISK_STATES, disk.state)), use, el("td.n", count(disk.replicas)),
+      el("td", statusTag(disk)), use, el("td.n", count(disk.replicas)),
       el("td.n", work ? count(requests(work)) : "–"), el("td.n", work ? size(bytes(work)) : "–"));
     row.dataset.disk = disk.id;
     return disk.reason ? [row, why(7, disk.reason)] : [row];
   });
-}
-
-function volumeState(volume) {
-  const at = volume.attachment;
-  if (!at) return tag("detached");
-  if (!at.report) return tag(at.repair ? "repair" : "opening", "warn");
-  const mood = { serving: "good", opening: "warn", closing: "warn", failed: "bad" }[at.report.state] || "warn";
-  return tag(at.repair ? "in repair" : at.report.state, mood);
 }
 
 function redundancy(volume) {
@@ -116,12 +120,13 @@ function volumeRows({ volumes }) {
   return volumes.items.flatMap((volume) => {
     const report = volume.attachment?.report;
     const load = report?.load;
-    const row = el("tr", titled(el("td.name", volume.name), volume.name), el("td", volumeState(volume)), el("td", redundancy(volume)),
+    const row = el("tr", titled(el("td.name", volume.name), volume.name), el("td", statusTag(volume)), el("td", redundancy(volume)),
       el("td.n", size(volume.size)), el("td", volume.attachment?.node_name ?? ""), el("td", guest(report)),
       el("td.n", load ? count(load.load.reads) : "–"), el("td.n", load ? count(load.load.writes) : "–"),
       el("td.n", load ? size(bytes(load.load)) : "–"), el("td.n", micros(load?.p50_us)), el("td.n", micros(load?.p99_us)));
     row.dataset.volume = volume.name;
-    return report?.detail ? [row, why(11, report.detail)] : [row];
+    const told = report?.stall?.why ?? report?.detail;
+    return told ? [row, why(11, told)] : [row];
   });
 }
 
@@ -135,7 +140,7 @@ function repairBody({ repair, load, disks, rebalance, maintenance }, rate) {
   if (chunks) add("Whole", bar(percentOf(whole.healthy_chunks, chunks), 101, 101), `${percentOf(whole.healthy_chunks, chunks)} %`);
   add("Copying", rate > 0 ? `${size(rate)}/s` : "nothing at the moment", ` (${size(whole.copied_bytes)} since volumes were opened)`);
   for (const disk of disks.filter((d) => d.state !== "in-service")) {
-    add(`Disk ${disk.id}`, stateTag(DISK_STATES, disk.state), ` ${plural(disk.replicas, "copy", "copies")} still there`);
+    add(`Disk ${disk.id}`, statusTag(disk), ` ${plural(disk.replicas, "copy", "copies")} still there`);
   }
   if (repair.held) add("Held", tag(repair.held, "warn"));
   add("Nodes are given up", `after ${repair.after_s} s of silence`);
@@ -153,8 +158,6 @@ function rebalanceLine(rebalance) {
   const skipped = rebalance.skipped ? `, ${count(rebalance.skipped)} given up` : "";
   return [tag(rebalance.state, rebalance.state === "running" ? "warn" : ""), " ", bar(done, 101, 101), counts + skipped];
 }
-
-const SEVERITIES = { warning: "warn", error: "bad" };
 
 function eventRows({ events }) {
   if (!events) return [el("li.quiet", "This meta server keeps no events.")];

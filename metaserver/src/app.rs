@@ -6,7 +6,7 @@ use crate::members::Changes;
 use crate::meters::Requests;
 use crate::observe::Observed;
 use crate::proposer::Proposer;
-use crate::raft::{Directory, Network, Raft, Replicated};
+use crate::raft::{Contact, Directory, Network, Raft, Replicated};
 use crate::rates::{Limiter, Rates};
 use crate::repair::Policy;
 use openraft::RaftMetrics;
@@ -20,6 +20,8 @@ pub struct App {
     /// Where this member says that it is.
     pub url: String,
     pub network: Network,
+    /// When a leader was heard last.
+    pub contact: Contact,
     pub changes: Changes,
     pub raft: Raft,
     pub replicated: Replicated,
@@ -45,6 +47,7 @@ impl App {
     pub fn new(
         url: String,
         network: Network,
+        contact: Contact,
         policy: Policy,
         rates: Rates,
         raft: Raft,
@@ -59,6 +62,7 @@ impl App {
             proposer: Proposer::start(raft.clone(), replicated.clone(), own.level),
             barrier: Barrier::start(raft.clone(), network.clone(), replicated.clone()),
             network,
+            contact,
             changes: Changes::default(),
             raft,
             replicated,

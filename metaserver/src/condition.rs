@@ -4,7 +4,7 @@
 //! - *Slow*: half of the other nodes wait long for it, or one of its disks does not answer.
 //! - *Flapping*: it went away and came back again and again, and has not stayed for long since.
 
-use crate::limits::{FLAP_REST, FLAP_WINDOW, FLAPS, LINK_WORD, SLOW_DISK, SLOW_LINK};
+use crate::limits::{FLAP_REST, FLAP_WINDOW, FLAPS, LINK_PATIENCE, LINK_WORD, SLOW_DISK, SLOW_LINK};
 use crate::observe::{Heard, Observed};
 use levee_proto::NodeId;
 use levee_proto::api::{LinkReport, NodeCondition, NodeState};
@@ -29,23 +29,36 @@ impl Observed {
     }
 
     /// What the nodes that are up said lately of their links to this one.
-    fn views_of(&self, node: NodeId, now: Instant) -> Vec<&LinkReport> {
-        let fresh = |heard: &&Heard| now.saturating_duration_since(heard.at) < LINK_WORD;
-        let others = self.nodes.iter().filter(|(id, _)| **id != node).map(|(_, heard)| heard);
-        others.filter(fresh).filter_map(|heard| heard.links.get(&node)).collect()
+    fn views_of(&self, node: NodeId, now: Instant) -> Vec<(NodeId, &LinkReport)> {
+        let fresh = |heard: &Heard| !heard.stopping && now.saturating_duration_since(heard.at) < LINK_WORD;
+        let others = self.nodes.iter().filter(|(id, heard)| **id != node && fresh(heard));
+        others.filter_map(|(id, heard)| Some((*id, heard.links.get(&node)?))).collect()
     }
 
     pub fn partition(&self, node: NodeId, now: Instant) -> Option<String> {
         let views = self.views_of(node, now);
-        let (all, up) = (views.len(), views.iter().filter(|link| link.up).count());
+        let all = views.len();
         match self.node_state(node, now) {
-            NodeState::Down if up > 0 => Some(format!(
-                "{up} of {all} other nodes reach it, the meta servers do not: a network between them is cut"
-            )),
-            NodeState::Up if all >= 2 && up * 2 < all => Some(format!(
-                "the meta servers hear it, but only {up} of {all} other nodes reach it: its data network is cut"
-            )),
-            _ => None,
+            _ if self.is_stopped(node) => None,
+            // Right after it has died others have heard it more lately than the meta servers.
+            NodeState::Down if self.silence(node, now) < self.down_after() + LINK_PATIENCE => None,
+            NodeState::Down => {
+                let up = views.iter().filter(|(_, link)| link.up).count();
+                (up > 0).then(|| {
+                    format!(
+                        "{up} of {all} other nodes reach it, the meta servers do not: a network between them is cut"
+                    )
+                })
+            }
+            NodeState::Up => {
+                let up = views.iter().filter(|(from, link)| link.up || !self.is_cut(*from, node, now)).count();
+                (all >= 2 && up * 2 < all).then(|| {
+                    format!(
+                        "the meta servers hear it, but only {up} of {all} other nodes reach it: its data network is cut"
+                    )
+                })
+            }
+            NodeState::Unknown => None,
         }
     }
 
@@ -64,7 +77,7 @@ impl Observed {
             return Some(format!("disk {} has not answered for {seconds} s", oldest.disk));
         }
         let mut latencies: Vec<u64> =
-            self.views_of(node, now).iter().filter(|link| link.up).map(|link| link.latency_us).collect();
+            self.views_of(node, now).iter().filter(|(_, link)| link.up).map(|(_, link)| link.latency_us).collect();
         latencies.sort_unstable();
         let median = *latencies.get(latencies.len() / 2)?;
         (latencies.len() >= 2 && u128::from(median) >= SLOW_LINK.as_micros())
@@ -90,7 +103,16 @@ mod tests {
         };
         let links = links.iter().map(link).collect();
         let (volumes, deleted, locks) = (vec![], vec![], vec![]);
-        Heartbeat { incarnation: Uuid::nil(), disks: vec![], volumes, part: None, deleted, links, locks }
+        Heartbeat {
+            incarnation: Uuid::nil(),
+            disks: vec![],
+            volumes,
+            part: None,
+            deleted,
+            links,
+            locks,
+            stopping: false,
+        }
     }
 
     fn word(observed: &Observed, node: u32, now: Instant) -> (NodeCondition, String) {
@@ -110,6 +132,14 @@ mod tests {
         assert!(condition == NodeCondition::Partitioned && detail.contains("2 of 2 other nodes"), "{detail}");
         assert_eq!(word(&observed, 4, now).0, NodeCondition::Fine, "down, and that is all");
         observed.heartbeat(NodeId(4), beat(&[]), now);
+        assert_eq!(word(&observed, 4, now).0, NodeCondition::Fine, "it has just come");
+        let mut now = now;
+        for _ in 0..4 {
+            for node in [1, 2, 4] {
+                observed.heartbeat(NodeId(node), beat(&[(4, false, 0)]), now);
+            }
+            now += LINK_PATIENCE / 3;
+        }
         let (condition, detail) = word(&observed, 4, now);
         assert!(condition == NodeCondition::Partitioned && detail.contains("only 0 of 2"), "{detail}");
         // Old words do not count.

@@ -5,6 +5,7 @@
 //! - [`proposer`] packs requests that wait into one Raft entry; [`barrier`] shares one leadership check
 //!   among the reads that wait.
 //! - [`observe`]: what daemons report. In the leader's memory only: it is worthless after seconds.
+//! - [`health`]: every state that an operator should know of, derived once from both.
 //! - [`api`]: HTTP. Any member takes requests; those that are not the leader pass them on.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ mod capacity;
 mod changes;
 mod clock;
 mod condition;
+mod health;
 mod history;
 mod limits;
 mod members;

@@ -89,6 +89,10 @@ pub const MAX_SCRUBS_DUE: usize = 4096;
 pub const REPAIR_SETTLED: Duration = Duration::from_secs(2);
 /// How long a repair may get nowhere before others have their turn.
 pub const REPAIR_STALL: Duration = Duration::from_secs(120);
+/// How long nobody may use the volume that a command works on before the command counts as dead.
+pub const JOB_PATIENCE: Duration = Duration::from_millis(3 * levee_proto::api::JOB_RENEWAL_MS);
+/// How long what comes and goes must last to be told.
+pub const SETTLE: Duration = Duration::from_secs(3);
 /// How long a volume is left alone after a repair.
 pub const REPAIR_REST: Duration = Duration::from_secs(30);
 /// Pause between two changes of the nodes' background rate.
@@ -117,6 +121,13 @@ pub const UNREACHABLE_PAUSE: Duration = Duration::from_millis(200);
 pub const CANVASS_WAIT: Duration = Duration::from_millis(300);
 /// How long ago a member may have been heard to count as alive.
 pub const ALIVE_WITHIN: Duration = Duration::from_secs(4);
+/// How long a leader that most members follow must not be heard of to count as none: longer than a heartbeat may be late.
+pub const QUORUM_PATIENCE: Duration = Duration::from_millis(1500);
+/// Pause between two looks at that, and between two lines about it in the log.
+pub const QUORUM_LOOK: Duration = Duration::from_millis(250);
+pub const QUORUM_REMINDER: Duration = Duration::from_secs(30);
+/// How long a leader that hands over may fall silent, and waits for the other one.
+pub const HANDOVER_WAIT: Duration = Duration::from_secs(4);
 /// Pause between two looks at what the group's membership needs.
 pub const MEMBERS_TICK: Duration = Duration::from_millis(500);
 /// Entries that a learner may lack when it becomes a voter.
@@ -151,16 +162,23 @@ pub const MAX_FLAPS: usize = 32;
 pub const STRANGER_WORD: Duration = Duration::from_secs(60);
 /// For how long a node's word about its links counts.
 pub const LINK_WORD: Duration = Duration::from_secs(5);
+/// For how long one node must not reach another one before that is worth a word: both may just have started.
+pub const LINK_PATIENCE: Duration = Duration::from_secs(3);
 /// A node is slow when half of the others wait so long for it,
 pub const SLOW_LINK: Duration = Duration::from_millis(200);
 /// or when one of its disks has not answered for so long.
 pub const SLOW_DISK: Duration = Duration::from_secs(3);
+/// For how long no silence counts when most nodes have been down: they come back one after the other.
+pub const HOLD_REST: Duration = Duration::from_secs(30);
 /// A node whose disks were given up is given more time each time it happens again within this; up to so many doublings.
 pub const GIVEN_UP_WINDOW: Duration = Duration::from_secs(3600);
 pub const MAX_DOUBLINGS: u32 = 4;
 
 /// How long daemons may take to say how large their replicas are.
 pub const SIZES_WAIT: Duration = Duration::from_secs(20);
+/// How long a plan waits for disks that are not measured yet, and the pause between two looks.
+pub const DISKS_WAIT: Duration = Duration::from_secs(5);
+pub const DISKS_LOOK: Duration = Duration::from_millis(100);
 /// How far above the mean a disk may stay if the request does not say, percent.
 pub const DEFAULT_TOLERANCE: u8 = 3;
 /// A move that is under way for so long gets nowhere.

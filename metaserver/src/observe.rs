@@ -2,7 +2,7 @@
 //!
 //! Whether a node is up is told from its heartbeats alone; what more is known of it is its [condition](crate::condition).
 
-use crate::limits::MAX_FLAPS;
+use crate::limits::{LINK_PATIENCE, MAX_FLAPS};
 use crate::successor::Stranger;
 use levee_meta_state::State;
 use levee_proto::api::{
@@ -23,6 +23,8 @@ pub struct Observed {
     pub(crate) returns: BTreeMap<NodeId, VecDeque<Instant>>,
     /// The last process that was refused under the name of each node.
     pub(crate) strangers: BTreeMap<NodeId, Stranger>,
+    /// Since when one node does not reach another one.
+    pub(crate) cuts: BTreeMap<(NodeId, NodeId), Instant>,
     /// Nodes in bad condition, as of the last look: nothing new is put there if it can be helped.
     troubled: BTreeSet<NodeId>,
 }
@@ -30,6 +32,8 @@ pub struct Observed {
 /// The last word of one node.
 pub(crate) struct Heard {
     pub at: Instant,
+    /// It said that it stops.
+    pub stopping: bool,
     pub disks: BTreeMap<DiskId, DiskUsage>,
     volumes: BTreeMap<VolumeId, VolumeReport>,
     /// Locks that it holds; none: it does not say.
@@ -49,6 +53,7 @@ impl Observed {
             nodes: BTreeMap::new(),
             returns: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             troubled: BTreeSet::new(),
         }
     }
@@ -64,10 +69,17 @@ impl Observed {
     pub fn registered(&mut self, node: NodeId, locks: Vec<String>, holds: BTreeSet<DiskId>, now: Instant) {
         let locks = locks.into_iter().collect();
         let (disks, volumes, links) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        self.hear(node, Heard { at: now, disks, volumes, locks, holds, links }, now);
+        self.forget_cuts(node);
+        self.hear(node, Heard { at: now, stopping: false, disks, volumes, locks, holds, links }, now);
     }
 
     pub fn heartbeat(&mut self, node: NodeId, beat: Heartbeat, now: Instant) {
+        if beat.stopping {
+            // What it said of its disks last is true until somebody says something else.
+            let heard = self.nodes.get_mut(&node);
+            return heard.into_iter().for_each(|heard| (heard.at, heard.stopping) = (now, true));
+        }
+        self.note_links(node, &beat.links, now);
         let mut volumes: BTreeMap<_, _> = beat.volumes.into_iter().map(|v| (v.volume, v)).collect();
         if let (Some(part), Some(before)) = (beat.part, self.nodes.get_mut(&node)) {
             let others = std::mem::take(&mut before.volumes).into_iter().filter(|(id, _)| !part.contains(*id));
@@ -75,6 +87,7 @@ impl Observed {
         }
         let heard = Heard {
             at: now,
+            stopping: false,
             locks: beat.locks.into_iter().collect(),
             holds: beat.disks.iter().filter(|d| d.failed.is_none()).map(|d| d.disk).collect(),
             disks: beat.disks.into_iter().map(|d| (d.disk, d)).collect(),
@@ -86,13 +99,54 @@ impl Observed {
 
     fn hear(&mut self, node: NodeId, heard: Heard, now: Instant) {
         let before = self.nodes.insert(node, heard);
-        if before.is_some_and(|before| now.saturating_duration_since(before.at) >= self.down_after) {
+        let was_away = |before: &Heard| now.saturating_duration_since(before.at) >= self.down_after;
+        let Some(before) = before.filter(was_away) else { return };
+        // What others saw of it meanwhile does not count.
+        self.forget_cuts(node);
+        if !before.stopping {
             let returns = self.returns.entry(node).or_default();
             returns.push_back(now);
             if returns.len() > MAX_FLAPS {
                 returns.pop_front();
             }
         }
+    }
+
+    /// Since when the node does not reach the others.
+    fn note_links(&mut self, node: NodeId, links: &[LinkReport], now: Instant) {
+        let cut: BTreeSet<NodeId> = links.iter().filter(|link| !link.up).map(|link| link.node).collect();
+        self.cuts.retain(|(from, to), _| *from != node || cut.contains(to));
+        for to in cut {
+            self.cuts.entry((node, to)).or_insert(now);
+        }
+    }
+
+    fn forget_cuts(&mut self, node: NodeId) {
+        self.cuts.retain(|(from, to), _| *from != node && *to != node);
+    }
+
+    /// Whether one node has not reached the other one for so long that it is worth a word.
+    pub fn is_cut(&self, from: NodeId, to: NodeId, now: Instant) -> bool {
+        self.cuts.get(&(from, to)).is_some_and(|since| now.saturating_duration_since(*since) >= LINK_PATIENCE)
+    }
+
+    pub fn down_after(&self) -> Duration {
+        self.down_after
+    }
+
+    /// Whether this leader has heard anything of the node.
+    pub fn is_heard(&self, node: NodeId) -> bool {
+        self.nodes.contains_key(&node)
+    }
+
+    /// Whether the node was stopped in good order.
+    pub fn is_stopped(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|heard| heard.stopping)
+    }
+
+    /// Nodes on which somebody works: that they come and go says nothing.
+    pub fn excuse(&mut self, nodes: impl Iterator<Item = NodeId>) {
+        nodes.for_each(|node| drop(self.returns.remove(&node)));
     }
 
     /// Looks at all nodes' condition anew; answers with those in bad condition.
@@ -112,17 +166,18 @@ impl Observed {
     /// Disks in service that are so full, by what they report, that nothing is to be put on them.
     pub fn full_disks(&self, state: &State) -> BTreeSet<DiskId> {
         // Older members know of no such thing.
-        let Some(percent) = state.limits().full_percent.filter(|_| state.level() >= 2) else { return BTreeSet::new() };
-        let is_full = |id: DiskId, disk: &levee_meta_state::Disk| {
-            let used = self.used(disk.node, id).unwrap_or(0);
-            u128::from(used) * 100 >= u128::from(disk.capacity) * u128::from(percent)
-        };
-        state.disks().filter(|(id, disk)| is_full(*id, disk)).map(|(id, _)| id).collect()
+        if state.level() < 2 {
+            return BTreeSet::new();
+        }
+        let used = |id: DiskId, disk: &levee_meta_state::Disk| self.used(disk.node, id).unwrap_or(0);
+        let full = state.disks().filter(|(id, disk)| is_full(state, used(*id, disk), disk.capacity));
+        full.map(|(id, _)| id).collect()
     }
 
     pub fn node_state(&self, node: NodeId, now: Instant) -> NodeState {
         let recent = |at: Instant| now.saturating_duration_since(at) < self.down_after;
         match self.nodes.get(&node) {
+            Some(heard) if heard.stopping => NodeState::Down,
             Some(heard) if recent(heard.at) => NodeState::Up,
             _ if recent(self.since) => NodeState::Unknown,
             _ => NodeState::Down,
@@ -212,6 +267,12 @@ impl Observed {
     }
 }
 
+/// Whether a disk is so full, by what its node reports, that nothing is to be put on it.
+pub fn is_full(state: &State, used: u64, capacity: u64) -> bool {
+    let percent = state.limits().full_percent;
+    percent.is_some_and(|percent| u128::from(used) * 100 >= u128::from(capacity) * u128::from(percent))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,7 +295,7 @@ mod tests {
             let (incarnation, disks, deleted, links) = (uuid::Uuid::nil(), vec![], vec![], vec![]);
             observed.heartbeat(
                 node,
-                Heartbeat { incarnation, disks, volumes, part, deleted, links, locks: vec![] },
+                Heartbeat { incarnation, disks, volumes, part, deleted, links, locks: vec![], stopping: false },
                 now,
             );
             observed.nodes[&node].volumes.keys().map(|id| id.0).collect::<Vec<_>>()

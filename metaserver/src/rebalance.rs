@@ -4,12 +4,14 @@
 
 use crate::app::App;
 use crate::clock::now_ms;
-use crate::limits::{DEFAULT_TOLERANCE, MAX_PLAN, SIZES_WAIT};
+use crate::limits::{DEFAULT_TOLERANCE, DISKS_LOOK, DISKS_WAIT, MAX_PLAN, SIZES_WAIT};
+use crate::observe::Observed;
 use levee_meta_state::{Bounds, State, Surroundings, Weights};
 use levee_proto::api::*;
 use levee_proto::{ReplicaId, VolumeId};
 use std::collections::BTreeMap;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 fn surroundings(app: &App) -> Surroundings {
     app.observed(|observed, now| {
@@ -52,12 +54,32 @@ pub async fn plan(app: &App, request: RebalanceRequest) -> Result<RebalancePlan,
     }
     let max_bytes = request.max_bytes.unwrap_or(u64::MAX);
     let bounds = Bounds { goal: request.goal, tolerance_percent, max_bytes, max_moves: MAX_PLAN };
+    wait_for_disks(app).await;
     let (bytes, load) = (sizes(app).await, loads(app));
     let weights = Weights { around: surroundings(app), bytes, load };
     let frozen = app.replicated.read(State::freeze);
     let mut plan = apart(move || frozen.plan_rebalance(&weights, bounds)).await?;
     plan.seconds = seconds(app, plan.bytes);
     Ok(plan)
+}
+
+/// Disks of nodes that have just joined are measured a moment later, and their nodes known for well a moment after that: a plan
+/// without them would be no good.
+async fn wait_for_disks(app: &App) {
+    let end = Instant::now() + DISKS_WAIT;
+    while Instant::now() < end
+        && app.observed(|observed, now| app.replicated.read(|state| is_unknown(state, observed, now)))
+    {
+        sleep(DISKS_LOOK).await;
+    }
+}
+
+/// Whether some disk of a node that is up has not been measured, or its node is not known for well.
+fn is_unknown(state: &State, observed: &Observed, now: std::time::Instant) -> bool {
+    let best = observed.best(state, now);
+    let up = |node| observed.node_state(node, now) != NodeState::Down;
+    let serving = state.disks().filter(|(_, disk)| disk.state() == DiskState::InService && up(disk.node));
+    serving.into_iter().any(|(id, disk)| observed.used(disk.node, id).is_none() || !best.contains(&disk.node))
 }
 
 /// What the gateways report of their busiest chunks.

@@ -40,9 +40,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let (stop, stopping) = watch::channel(false);
     let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_WAIT).tcp_nodelay(true).build()?;
+    let (contact, fatal) = (Contact::default(), watch::Sender::new(None));
     let app = Arc::new(App::new(
         own_url.clone(),
         network,
+        contact.clone(),
         args.policy(),
         args.rates(),
         raft.clone(),
@@ -50,10 +52,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         http,
         stopping.clone(),
     ));
-    let (contact, fatal) = (Contact::default(), watch::Sender::new(None));
     tokio::spawn(raft::elect(raft.clone(), app.network.clone(), log.clone(), contact.clone()));
     tokio::spawn(members::watch_removal(app.clone(), cluster, contact.clone(), fatal.clone()));
     start_group(&app, &args, peers);
+    tokio::spawn(members::watch_quorum(app.clone()));
     tokio::spawn(found_cluster(app.clone()));
     tokio::spawn(repair::run(app.clone()));
     tokio::spawn(history::run(app.clone()));

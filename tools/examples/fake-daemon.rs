@@ -70,6 +70,9 @@ fn metad(args: &[String]) -> Result<(), String> {
             200,
             json!({"cluster": UUID, "member": id, "leader": 1, "members": [{"id": id, "url": url}], "applied": 1}),
         ),
+        ("GET", "/v1/health") => {
+            Response::json(200, json!({"healthy": true, "summary": "a few daemons that do nothing", "conditions": []}))
+        }
         ("POST", "/v1/nodes") => {
             let asked: Value = serde_json::from_slice(&request.body).unwrap_or_default();
             let mut nodes = nodes.lock().expect("no thread panics");

@@ -6,6 +6,7 @@
 //! repeated one that finds its work done has succeeded in any case.
 
 mod events;
+mod group;
 mod members;
 mod name;
 mod operate;
@@ -18,6 +19,7 @@ use reqwest::{Method, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -37,6 +39,8 @@ pub enum ClientError {
     #[error("{url} answered unexpectedly: {detail}; is it a Levee server of this version?")]
     Unexpected { url: String, detail: String },
 }
+
+pub use group::{Survey, Surveyed};
 
 pub type Result<T> = std::result::Result<T, ClientError>;
 
@@ -71,14 +75,14 @@ pub struct MetaClient {
     urls: Vec<String>,
     /// What to do when none answers.
     hint: String,
-    /// The server that answered last.
-    preferred: Cell<usize>,
+    /// The server that answered last; none: they were not asked yet.
+    preferred: Cell<Option<usize>>,
 }
 
 impl MetaClient {
     /// `urls` are roots without a slash at the end, at least one.
     pub fn new(urls: Vec<String>, hint: String) -> MetaClient {
-        MetaClient { http: http_client(), urls, hint, preferred: Cell::new(0) }
+        MetaClient { http: http_client(), urls, hint, preferred: Cell::new(None) }
     }
 
     pub async fn cluster(&self) -> Result<ClusterInfo> {
@@ -147,10 +151,6 @@ impl MetaClient {
         }
     }
 
-    pub async fn repair(&self) -> Result<RepairInfo> {
-        self.call(Method::GET, "/v1/repair", None::<&()>).await
-    }
-
     pub async fn capacity(&self) -> Result<CapacityInfo> {
         self.call(Method::GET, "/v1/capacity", None::<&()>).await
     }
@@ -166,6 +166,21 @@ impl MetaClient {
 
     pub async fn set_disk(&self, disk: DiskId, request: &SetDiskState) -> Result<DiskInfo> {
         self.call(Method::POST, &format!("/v1/disks/{disk}/state"), Some(request)).await
+    }
+
+    /// Every state that an operator should know of.
+    pub async fn health(&self) -> Result<Health> {
+        self.call(Method::GET, "/v1/health", None::<&()>).await
+    }
+
+    /// Marks the volume as one that a command works on, or says that it goes on.
+    pub async fn begin_job(&self, volume: &str, request: &BeginJob) -> Result<VolumeInfo> {
+        self.call(Method::POST, &format!("/v1/volumes/{volume}/job"), Some(request)).await
+    }
+
+    pub async fn end_job(&self, volume: &str, id: Uuid) -> Result<()> {
+        let path = format!("/v1/volumes/{volume}/job?id={id}");
+        self.call::<(), VolumeInfo>(Method::DELETE, &path, None).await.map(|_| ())
     }
 
     async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
@@ -203,7 +218,7 @@ impl MetaClient {
     }
 
     fn unexpected(&self, path: &str, detail: String) -> ClientError {
-        ClientError::Unexpected { url: format!("{}{path}", self.urls[self.preferred.get()]), detail }
+        ClientError::Unexpected { url: format!("{}{path}", self.urls[self.preferred.get().unwrap_or(0)]), detail }
     }
 
     /// Sends a request to the servers in turn, again while they have no leader. Notes in `repeated`
@@ -242,8 +257,9 @@ impl MetaClient {
     ) -> Result<Vec<u8>> {
         let mut reasons = Vec::new();
         let mut unavailable = None;
+        let first = self.first_to_ask().await;
         for turn in 0..self.urls.len() {
-            let index = (self.preferred.get() + turn) % self.urls.len();
+            let index = (first + turn) % self.urls.len();
             let url = &self.urls[index];
             match attempt(&self.http, method, &format!("{url}{path}"), body, key).await {
                 Ok(Err(error)) if error.is(ProblemKind::Unavailable) => {
@@ -251,7 +267,7 @@ impl MetaClient {
                     unavailable = Some(error);
                 }
                 Ok(answer) => {
-                    self.preferred.set(index);
+                    self.preferred.set(Some(index));
                     return answer;
                 }
                 Err(Attempt::Lost(reason)) if *method != Method::GET => {

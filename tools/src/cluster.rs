@@ -3,12 +3,15 @@
 use crate::cli::Global;
 use crate::client::MetaClient;
 use crate::errors::Usage;
+use crate::init::check::meta_servers;
 use crate::local::layout::{ClusterFile, DEFAULT_DIR, Layout};
 use crate::values;
 use std::path::{Path, PathBuf};
 
 /// Environment variable with the URLs of the meta servers.
 pub const CLUSTER_VARIABLE: &str = "LEVEE_CLUSTER";
+/// Where the daemons of an installed host have their files.
+const CONFIG_DIR: &str = "/etc/levee";
 const DEFAULT_URL: &str = "http://127.0.0.1:7400";
 const HINT: &str = "`levee up` starts a cluster on this machine";
 
@@ -18,7 +21,7 @@ pub fn local_dir(global: &Global) -> PathBuf {
 }
 
 /// The cluster to speak to. What is on the command line goes before the environment, and that
-/// before a cluster in the current folder.
+/// before a cluster in the current folder, and that before what this host's daemons are told of.
 pub fn connect(global: &Global) -> anyhow::Result<MetaClient> {
     if !global.cluster.is_empty() {
         return Ok(MetaClient::new(global.cluster.clone(), HINT.into()));
@@ -32,10 +35,20 @@ pub fn connect(global: &Global) -> anyhow::Result<MetaClient> {
     if let Some(urls) = from_environment()? {
         return Ok(MetaClient::new(urls, HINT.into()));
     }
-    Ok(match embedded(Path::new(DEFAULT_DIR))? {
-        Some(client) => client,
+    if let Some(client) = embedded(Path::new(DEFAULT_DIR))? {
+        return Ok(client);
+    }
+    Ok(match installed(Path::new(CONFIG_DIR)) {
+        Some(urls) => MetaClient::new(urls, format!("the files in {CONFIG_DIR} name them; --cluster names others")),
         None => MetaClient::new(vec![DEFAULT_URL.into()], HINT.into()),
     })
+}
+
+/// The meta servers that this host's own daemons are told of.
+fn installed(folder: &Path) -> Option<Vec<String>> {
+    let urls = meta_servers(folder);
+    let urls: Vec<String> = urls.iter().filter_map(|url| values::url(url).ok()).collect();
+    (!urls.is_empty()).then_some(urls)
 }
 
 fn embedded(dir: &Path) -> anyhow::Result<Option<MetaClient>> {

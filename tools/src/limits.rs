@@ -6,6 +6,11 @@ use std::time::Duration;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for the whole answer to one request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for what a meta server says of itself where all are asked.
+pub const SURVEY_TIMEOUT: Duration = Duration::from_millis(1000);
+/// For how long they are asked again while they are choosing a leader, and the pause between.
+pub const SURVEY_TIME: Duration = Duration::from_millis(600);
+pub const SURVEY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a request is repeated while the meta servers have no leader.
 pub const NO_LEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one request for snapshots waits until they are complete; well below [`REQUEST_TIMEOUT`].

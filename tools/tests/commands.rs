@@ -268,6 +268,7 @@ fn a_snapshot_is_attached_shown_and_detached_by_its_name() {
     let reader = |attachment: Value| {
         let mut reader = volume(attachment);
         (reader["name"], reader["read_only"]) = ("vm1@a".into(), true.into());
+        reader["status"] = "serving, read-only".into();
         ok(reader)
     };
     let serving = || reader(attachment(report("serving", Some("/run/vm1@a.sock"), None)));
@@ -343,10 +344,12 @@ fn verify_attaches_for_its_time_and_tells_every_mismatch() {
     let script = || {
         [
             ("GET /v1/volumes/vm1", ok(volume(Value::Null))),
+            ("POST /v1/volumes/vm1/job", ok(volume(Value::Null))),
             ("POST /v1/volumes/vm1/attach", ok(volume(attachment(Value::Null)))),
             ("GET /v1/volumes/vm1", serving()),
             ("GET /v1/nodes?limit=1000", ok(json!({"items": [node(1, &gateway.url)]}))),
             ("POST /v1/volumes/vm1/detach", ok(volume(Value::Null))),
+            ("DELETE /v1/volumes/vm1/job", ok(volume(Value::Null))),
         ]
     };
     let meta = Server::start(script());
@@ -354,7 +357,11 @@ fn verify_attaches_for_its_time_and_tells_every_mismatch() {
     let lines: Vec<_> = ran.stdout.lines().collect();
     assert_eq!(lines, ["chunk 2 on node-1, disk 5: block 9 differs", "chunk 3 on node 8, disk 6: block 1 is missing"]);
     assert!(ran.stderr.contains("2 mismatches"), "{}", ran.stderr);
-    assert_eq!(meta.asked().last().unwrap(), "POST /v1/volumes/vm1/detach");
+    let asked = meta.asked();
+    let marked = asked.iter().position(|line| line.starts_with("POST /v1/volumes/vm1/job "));
+    assert!(marked < asked.iter().position(|line| line.starts_with("POST /v1/volumes/vm1/attach")), "{asked:?}");
+    let detached = asked.iter().position(|line| line == "POST /v1/volumes/vm1/detach");
+    assert!(detached < asked.iter().position(|line| line.starts_with("DELETE /v1/volumes/vm1/job?id=")), "{asked:?}");
 
     let verdict = Server::start(script()).run(&["volume", "verify", "vm1", "--json"]).expect(1).json();
     assert_eq!((&verdict["equal"], verdict["mismatches"].as_array().unwrap().len()), (&json!(false), 2));
@@ -381,9 +388,10 @@ fn a_verification_that_breaks_off_has_failed() {
 fn status_nodes_and_disks_are_shown() {
     let disk = json!({"id": 1, "uuid": UUID, "node": 1, "path": "/d", "capacity": 1u64 << 34, "used": 1u64 << 30,
                       "shards": 1, "replicas": 12});
-    let members = json!([{"id": 1, "url": "http://127.0.0.1:1"}, {"id": 2, "url": dead_url()}]);
+    let members = json!([{"id": 1, "url": "http://127.0.0.1:2"}, {"id": 2, "url": dead_url()}]);
     let server = Server::start([
         ("GET /v1/cluster", ok(json!({"cluster": UUID, "member": 1, "leader": 1, "members": members, "applied": 9}))),
+        ("GET /v1/health", ok(json!({"healthy": true, "summary": "all", "conditions": []}))),
         ("GET /v1/nodes?limit=1000", ok(json!({"items": [node(1, "http://127.0.0.1:1")]}))),
         ("GET /v1/disks?limit=1000", ok(json!({"items": [disk]}))),
         ("GET /v1/capacity", problem(404, "not-found", "there is nothing at /v1/capacity")),
@@ -408,8 +416,9 @@ fn top_shows_who_is_busy() {
         ok(json!({
             "guests": load, "disk_load": load,
             "redundancy": {"volumes": 1, "healthy_chunks": 3, "degraded_chunks": 2, "waiting_chunks": 1,
-                           "leaving_replicas": 0, "copied_bytes": 0},
-            "volumes": [{"volume": "vm1", "node": 1, "node_name": "node-1", "load": load, "p50_us": 150, "p99_us": 12000}],
+                           "leaving_replicas": 0, "copied_bytes": 0, "stalled_volumes": 1},
+            "volumes": [{"volume": "vm1", "node": 1, "node_name": "node-1", "load": load, "p50_us": 150, "p99_us": 12000,
+                         "stalled_ms": 4200, "status": "serving, stalled"}],
             "chunks": [{"volume": "vm1", "index": 7, "load": load}],
             "disks": [{"disk": 1, "node": 1, "node_name": "node-1", "path": "/d", "state": "in-service",
                        "capacity": 100, "used": 25, "load": {"load": load, "oldest_io_us": 0}}],
@@ -417,7 +426,16 @@ fn top_shows_who_is_busy() {
         })),
     )]);
     let text = server.run(&["top", "--once"]).expect(0).stdout;
-    for part in ["10 reads/s, 20 writes/s, 120 KiB/s", "2 chunks lack copies", "vm1", "150 µs", "12 ms", "25 %"] {
+    for part in [
+        "10 reads/s, 20 writes/s, 120 KiB/s",
+        "2 chunks lack copies",
+        "vm1",
+        "1 volumes are stalled",
+        "serving, stalled for 4 s",
+        "150 µs",
+        "12 ms",
+        "25 %",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(server.run(&["top", "--json"]).expect(0).json()["chunks"][0]["index"], 7);

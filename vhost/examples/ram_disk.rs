@@ -4,7 +4,7 @@
 
 // Tests use more of it.
 #[allow(dead_code)]
-#[path = "../tests/common/ram.rs"]
+#[path = "../tests/device/common/ram.rs"]
 mod ram;
 
 use std::rc::Rc;

@@ -2,7 +2,7 @@
 //!
 //! `ring_bench SOCKET read|write DEPTH SECONDS`; an interrupt-driven client, as a guest is.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/device/common/mod.rs"]
 mod common;
 
 use std::path::Path;

@@ -57,4 +57,4 @@ mod vring;
 pub use device::{BlockDevice, IoError};
 pub use front_end::{Connected, FrontEnd};
 pub use server::{ServerConfig, ServerHandle, serve};
-pub use socket::ServeError;
+pub use socket::{Access, ServeError};

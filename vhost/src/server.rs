@@ -31,7 +31,7 @@ use crate::log::{LogLimit, limited};
 use crate::message;
 use crate::notice::NoticeChannel;
 use crate::queue::{self, Pace, Start};
-use crate::socket::{ServeError, Socket};
+use crate::socket::{Access, ServeError, Socket};
 use crate::vring::Stopping;
 
 /// How a device is served.
@@ -39,6 +39,8 @@ use crate::vring::Stopping;
 pub struct ServerConfig {
     /// Where front ends connect.
     pub socket: PathBuf,
+    /// Who may.
+    pub access: Access,
     /// Queues offered.
     pub queues: u16,
     /// The largest queue accepted, a power of two.
@@ -62,6 +64,7 @@ impl ServerConfig {
     pub fn new(socket: impl Into<PathBuf>) -> Self {
         ServerConfig {
             socket: socket.into(),
+            access: Access::default(),
             queues: MAX_QUEUES,
             queue_size: MAX_QUEUE_SIZE,
             poll: Duration::from_micros(40),
@@ -227,7 +230,7 @@ pub async fn serve<D: BlockDevice>(device: Rc<D>, config: ServerConfig) -> Resul
     config.check()?;
     let system = |source| ServeError::System { path: config.socket.clone(), source };
     let shared = Arc::new(Shared::new(device.capacity(), config.changed.clone()).map_err(|e| system(e.into()))?);
-    let socket = Socket::listen(&config.socket)?;
+    let socket = Socket::listen(&config.socket, config.access)?;
     // A start is answered before the next is sent, for each of the queues.
     let (starter, starts) = async_channel::bounded(usize::from(config.queues));
     let (ended_sender, ended) = async_channel::bounded(1);

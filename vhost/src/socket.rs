@@ -1,15 +1,20 @@
 //! The socket file of a device.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{Gid, Uid, chown};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// Why a device is not served.
 #[derive(Debug)]
@@ -48,6 +53,24 @@ impl std::error::Error for ServeError {
     }
 }
 
+/// Who may connect, beside root: else it is as the process's umask says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    pub owner: Option<Uid>,
+    pub group: Option<Gid>,
+}
+
+impl Access {
+    /// As bits of a mode; `None`: nobody is named.
+    fn mode(&self) -> Option<u32> {
+        match (self.owner, self.group) {
+            (None, None) => None,
+            (_, Some(_)) => Some(0o660),
+            (Some(_), None) => Some(0o600),
+        }
+    }
+}
+
 /// A listening socket; its file is removed with it, unless somebody else has replaced it.
 pub(crate) struct Socket {
     pub listener: UnixListener,
@@ -57,15 +80,20 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// Listens at `path`. A socket that nobody listens to any more is replaced.
-    pub fn listen(path: &Path) -> Result<Self, ServeError> {
+    pub fn listen(path: &Path, access: Access) -> Result<Self, ServeError> {
         let system = |source| ServeError::System { path: path.to_owned(), source };
         remove_stale(path)?;
-        let listener = UnixListener::bind(path).map_err(|e| match e.kind() {
-            io::ErrorKind::AddrInUse => ServeError::InUse(path.to_owned()),
-            _ => system(e),
+        let listener = bind_closed(path, access).map_err(|e| match e {
+            Errno::EADDRINUSE => ServeError::InUse(path.to_owned()),
+            e => system(e.into()),
         })?;
         let inode = inode(path).map_err(system)?;
-        Ok(Socket { listener, path: path.to_owned(), inode })
+        let socket = Socket { listener, path: path.to_owned(), inode };
+        if let Some(mode) = access.mode() {
+            chown(path, access.owner, access.group).map_err(|e| system(e.into()))?;
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(system)?;
+        }
+        Ok(socket)
     }
 }
 
@@ -76,6 +104,18 @@ impl Drop for Socket {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Listens at the path. Where somebody is named who may connect, nobody else may before that has been said: the kernel makes the file
+/// with the mode that the socket has.
+fn bind_closed(path: &Path, access: Access) -> nix::Result<UnixListener> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    if access.mode().is_some() {
+        fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    }
+    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd.into())
 }
 
 fn inode(path: &Path) -> io::Result<(u64, u64)> {
@@ -117,12 +157,12 @@ mod tests {
     fn a_live_socket_is_refused_and_a_stale_one_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("v.sock");
-        let first = Socket::listen(&path).unwrap();
-        assert!(matches!(Socket::listen(&path), Err(ServeError::InUse(_))));
+        let first = Socket::listen(&path, Access::default()).unwrap();
+        assert!(matches!(Socket::listen(&path, Access::default()), Err(ServeError::InUse(_))));
         // As a killed process leaves it: the file without a listener.
         let Socket { listener, .. } = &first;
         nix::sys::socket::shutdown(listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
-        let second = Socket::listen(&path).unwrap();
+        let second = Socket::listen(&path, Access::default()).unwrap();
         drop(first);
         assert!(path.exists(), "the file now belongs to the second listener");
         drop(second);
@@ -130,13 +170,30 @@ mod tests {
     }
 
     #[test]
+    fn only_who_is_named_may_connect() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("v.sock");
+        let (owner, group) = (Some(Uid::current()), Some(Gid::current()));
+        for (access, mode) in [(Access { owner, group: None }, 0o600), (Access { owner: None, group }, 0o660)] {
+            let socket = Socket::listen(&path, access).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, mode);
+            try_connect(&path).unwrap();
+            drop(socket);
+        }
+        assert!(Socket::listen(&path, Access::default()).is_ok());
+    }
+
+    #[test]
     fn other_files_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("precious");
         fs::write(&path, "data").unwrap();
-        assert!(matches!(Socket::listen(&path), Err(ServeError::NotASocket(_))));
-        assert!(matches!(Socket::listen(dir.path()), Err(ServeError::NotASocket(_))));
+        assert!(matches!(Socket::listen(&path, Access::default()), Err(ServeError::NotASocket(_))));
+        assert!(matches!(Socket::listen(dir.path(), Access::default()), Err(ServeError::NotASocket(_))));
         assert_eq!(fs::read(&path).unwrap(), b"data");
-        assert!(matches!(Socket::listen(&dir.path().join("no/such")), Err(ServeError::System { .. })));
+        assert!(matches!(
+            Socket::listen(&dir.path().join("no/such"), Access::default()),
+            Err(ServeError::System { .. })
+        ));
     }
 }

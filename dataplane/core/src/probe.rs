@@ -1,15 +1,14 @@
 //! Two kinds of marks in the code, for the simulator: [`reached!`](crate::reached) counts that a rare branch was taken, and
 //! [`mutant!`](crate::mutant) is a deliberate bug that can be switched on.
 //!
-//! Neither exists in what ships. Counters are compiled in by the feature `probes`, which only the simulator asks for.
-//! Mutants are compiled in by `--cfg levee_mutants`, which only `make mutants` sets, for binaries in a folder of their own;
-//! anywhere else each is the constant `false`. Both belong to the thread: simulations on several threads do not meet.
+//! Neither exists in what ships. Both are compiled in by `--cfg levee_mutants`, which only `make sim` and `make mutants` set, for
+//! binaries in a folder of their own; anywhere else nothing is counted, and each mutant is the constant `false`. Both belong to the thread: simulations on several threads do not meet.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 /// Whether branches are counted in this build.
-pub const COUNTING: bool = cfg!(feature = "probes");
+pub const COUNTING: bool = cfg!(levee_mutants);
 /// Whether this build has deliberate bugs to switch on.
 pub const MUTABLE: bool = cfg!(levee_mutants);
 

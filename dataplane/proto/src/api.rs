@@ -3,6 +3,7 @@
 //! | method and path | request | answer |
 //! | --- | --- | --- |
 //! | `GET /v1/cluster` | | [`ClusterInfo`] |
+//! | `GET /v1/health` | | [`Health`] |
 //! | `/v1/members`... | | see [`Members`] |
 //! | `POST /v1/nodes` | [`RegisterNode`] | [`Registered`] |
 //! | `GET /v1/nodes?after=&limit=` | | [`Page`]`<`[`NodeInfo`]`>` |
@@ -19,6 +20,8 @@
 //! | `DELETE /v1/volumes/{name}` | | 204 |
 //! | `POST /v1/volumes/{name}/attach` | [`AttachVolume`] | [`VolumeInfo`] |
 //! | `POST /v1/volumes/{name}/detach` | | [`VolumeInfo`] |
+//! | `POST /v1/volumes/{name}/job` | [`BeginJob`] | [`VolumeInfo`] |
+//! | `DELETE /v1/volumes/{name}/job?id=` | | [`VolumeInfo`] |
 //! | `POST /v1/volumes/{name}/open` | [`OpenVolume`] | [`OpenedVolume`] |
 //! | `POST /v1/volumes/{name}/allocate` | [`AllocateChunks`] | [`AllocatedChunks`] |
 //! | `POST /v1/volumes/{name}/replicas` | [`ChangeReplicas`] | [`ChangedReplicas`] |
@@ -86,7 +89,9 @@ mod batches;
 mod busy;
 mod capacity;
 mod events;
+mod health;
 mod intent;
+mod jobs;
 mod load;
 mod maintenance;
 mod maps;
@@ -105,7 +110,9 @@ pub use batches::*;
 pub use busy::*;
 pub use capacity::*;
 pub use events::*;
+pub use health::*;
 pub use intent::*;
+pub use jobs::*;
 pub use load::*;
 pub use maintenance::*;
 pub use maps::*;
@@ -261,6 +268,9 @@ pub struct ClusterInfo {
     pub members: Vec<MemberInfo>,
     /// Raft log index that this member has applied.
     pub applied: u64,
+    /// Milliseconds for which this member has heard nothing of a leader that most members follow; absent: it hears one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaderless_ms: Option<u64>,
 }
 
 /// One meta server.
@@ -269,6 +279,9 @@ pub struct MemberInfo {
     pub id: u64,
     /// `http://host:port`
     pub url: String,
+    /// Milliseconds since the member that answers heard of this one; absent: it did not since it started, or is it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_ms: Option<u64>,
 }
 
 /// Whether a daemon is heard of.
@@ -309,6 +322,9 @@ pub struct NodeInfo {
     /// What is the matter with it, if something is: one line for a person.
     #[serde(default)]
     pub detail: Option<String>,
+    /// Its state in a few words, with all that is known: what every output shows.
+    #[serde(default)]
+    pub status: String,
 }
 
 /// What is known about a node beside whether it is heard of.
@@ -353,6 +369,9 @@ pub struct DiskInfo {
     pub removed: bool,
     #[serde(default)]
     pub load: DiskLoad,
+    /// As [`NodeInfo::status`].
+    #[serde(default)]
+    pub status: String,
 }
 
 fn full_weight() -> u32 {
@@ -414,6 +433,9 @@ pub struct Heartbeat {
     /// As in [`RegisterNode::locks`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub locks: Vec<String>,
+    /// The last one: the daemon was asked to stop, and does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopping: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -443,7 +465,7 @@ pub struct VolumeReport {
     /// Chunks that have all their copies up to date, and chunks that do not.
     pub healthy_chunks: u32,
     pub degraded_chunks: u32,
-    /// Of the degraded ones: those that lack a quorum and are not served.
+    /// Of the degraded ones: those that lack a quorum, so that writes there wait, and reads unless one copy is known to be up to date.
     #[serde(default)]
     pub waiting_chunks: u32,
     /// Replicas that are to be put elsewhere: on disks that are dead or being drained, or named in [`Intent::moves`].
@@ -475,6 +497,22 @@ pub struct VolumeReport {
     pub load: VolumeLoad,
     #[serde(default)]
     pub front_end: FrontEndReport,
+    /// What its guest waits for; absent: nothing waits for long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stall: Option<StallReport>,
+}
+
+/// A request counts as stalled from this age on, milliseconds.
+pub const STALLED_MS: u64 = 1000;
+
+/// Requests of a guest that are older than [`STALLED_MS`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StallReport {
+    pub requests: u32,
+    /// Milliseconds.
+    pub oldest_ms: u64,
+    /// What they wait for: one line for a person.
+    pub why: String,
 }
 
 /// Who uses the socket of a served volume: QEMU, or another vhost-user front end.
@@ -635,6 +673,12 @@ pub struct VolumeInfo {
     /// On which disks it is; absent: on all.
     #[serde(default)]
     pub class: Option<DiskClass>,
+    /// What a command does to it, or began and never finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Box<VolumeJob>>,
+    /// As [`NodeInfo::status`].
+    #[serde(default)]
+    pub status: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -642,6 +686,9 @@ pub struct AttachVolume {
     /// Name of the node; the meta server picks one if absent.
     #[serde(default)]
     pub node: Option<String>,
+    /// For the job with this id: a volume that is being filled is attached for nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<Uuid>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

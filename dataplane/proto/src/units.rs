@@ -131,6 +131,15 @@ pub fn show_size(bytes: u64) -> String {
     if value.fract() == 0.0 { format!("{value:.0} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// Shows seconds in the unit that fits: `90 s`, `5 min`, `3 h`.
+pub fn show_time(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h", seconds.div_ceil(3600)),
+    }
+}
+
 /// Shows percents as a multiple: 250 as `2.50`.
 pub fn show_ratio(percent: u128) -> String {
     format!("{}.{:02}", percent / 100, percent % 100)

@@ -205,7 +205,7 @@ impl Control {
         let note = self.named_in_vain(&disk.path).map(|path| {
             let path = path.display();
             format!(
-                "the daemon was started with --disk {path}: take that off its command line or out of its configuration"
+                "The daemon was started with `disk` {path}: take that out of /etc/levee/levee-stored.toml, or off its command line"
             )
         });
         Ok(RemovedDisk { disk: id, path, note })

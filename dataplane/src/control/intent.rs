@@ -167,6 +167,7 @@ impl Control {
         }
         let serve = ServeOptions {
             socket: (!want.repair).then(|| socket_path(&self.args.sockets, &want.name, want.volume)),
+            access: self.args.access()?,
             queues: self.args.queues,
             poll: Duration::from_micros(self.args.poll_us),
             memory: self.args.volume_memory / 2,
@@ -222,6 +223,7 @@ fn failed(volume: VolumeId, epoch: Epoch, why: String) -> VolumeReport {
         degraded: vec![],
         lost: vec![],
         load: VolumeLoad::default(),
+        stall: None,
         front_end: FrontEndReport::default(),
     }
 }

@@ -167,8 +167,9 @@ mod tests {
     use levee_proto::api::MemberInfo;
 
     fn told(cluster: u128, leader: Option<u64>, applied: u64, urls: &[&str]) -> ClusterInfo {
-        let members = urls.iter().zip(1..).map(|(url, id)| MemberInfo { id, url: url.to_string() }).collect();
-        ClusterInfo { cluster: Uuid::from_u128(cluster), member: 1, leader, members, applied }
+        let members =
+            urls.iter().zip(1..).map(|(url, id)| MemberInfo { id, url: url.to_string(), silent_ms: None }).collect();
+        ClusterInfo { cluster: Uuid::from_u128(cluster), member: 1, leader, members, applied, leaderless_ms: None }
     }
 
     #[test]

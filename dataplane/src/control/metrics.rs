@@ -92,12 +92,17 @@ fn requests(out: &mut Text, volumes: &[&VolumeStatus]) {
 
 fn copies(out: &mut Text, volumes: &[&VolumeStatus]) {
     let of = |value: fn(&VolumeStatus) -> u64| volumes.iter().map(|v| (volume_label(v), value(v))).collect::<Vec<_>>();
-    let gauges: [Metric<VolumeStatus, u64>; 5] = [
+    let gauges: [Metric<VolumeStatus, u64>; 6] = [
         ("chunks_healthy", "Chunks with all copies up to date.", |v| v.report.healthy_chunks.into()),
         ("chunks_degraded", "Chunks with a copy away or behind.", |v| v.report.degraded_chunks.into()),
-        ("chunks_waiting", "Chunks that lack a quorum and are not served.", |v| v.report.waiting_chunks.into()),
+        ("chunks_waiting", "Chunks that lack a quorum, so that writes there wait, or all requests.", |v| {
+            v.report.waiting_chunks.into()
+        }),
         ("replicas_leaving", "Copies on disks that are to be emptied.", |v| v.report.leaving_replicas.into()),
         ("full", "1 while writes wait because disks are full.", |v| v.report.full.into()),
+        ("stalled_requests", "Guest's requests that have waited for more than a second.", |v| {
+            v.report.stall.as_ref().map_or(0, |stall| stall.requests.into())
+        }),
     ];
     for (name, help, value) in gauges {
         out.gauge(&format!("levee_volume_{name}"), help, of(value));

@@ -19,6 +19,7 @@ mod metrics;
 mod parts;
 mod report;
 mod request_id;
+mod systemd;
 mod versions;
 
 use crate::args::RunArgs;
@@ -156,6 +157,7 @@ pub async fn run(
         shared,
     });
     let admin = admin::listen(control.clone()).await?;
+    systemd::ready();
     let work = async {
         control.join().await?;
         let FromCores { asked, news } = from_cores;
@@ -176,16 +178,22 @@ pub async fn run(
         error!("{replaced}: stopping");
         bail!(replaced)
     };
+    let mut asked = false;
     let ended: Result<()> = tokio::select! {
         done = work => done,
         () = control.follow_members() => Ok(()),
+        never = control.sign() => match never {},
         done = admin => done,
         name = signal() => {
             info!("{name}: stopping");
+            asked = true;
             Ok(())
         }
     };
     control.cores.stop().await;
+    if asked {
+        control.say_goodbye().await;
+    }
     info!("stopped");
     ended
 }
@@ -233,6 +241,7 @@ pub fn check(args: &RunArgs) -> Result<()> {
             bail!("cannot listen on {address}: {e}; stop the process that uses it or choose another port");
         }
     }
+    args.access().map_err(anyhow::Error::msg)?;
     let longest = intent::numbered_socket(&args.sockets, levee_proto::VolumeId(u64::MAX)).as_os_str().len();
     if longest > intent::MAX_SOCKET_PATH {
         let (folder, most) =

@@ -9,11 +9,14 @@ use levee_proto::NodeId;
 use levee_proto::api::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tracing::warn;
 
 /// Between heartbeats, unless there is news.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Between any two.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
+/// How long the last heartbeat may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Most chunks that are named, over all volumes: a node that was lost degrades thousands.
 const MAX_CHUNKS: usize = 1024;
 
@@ -51,10 +54,21 @@ impl Control {
         let (incarnation, disks, held) = (self.incarnation, status.disks, self.disks.borrow().locks());
         for (part, volumes) in parts(status.volumes) {
             let (disks, deleted, links, locks) = (disks.clone(), deleted.to_vec(), links.clone(), held.clone());
-            let beat = Heartbeat { incarnation, disks, volumes, part, deleted, links, locks };
+            let beat = Heartbeat { incarnation, disks, volumes, part, deleted, links, locks, stopping: false };
             self.meta.heartbeat(self.joined().node, &beat).await?;
         }
         Ok(())
+    }
+
+    /// Says that the daemon stops, so that it is not taken for one that has died. Nobody waits for long to hear it.
+    pub(super) async fn say_goodbye(&self) {
+        let Some(node) = self.node.borrow().as_ref().map(|joined| joined.node) else { return };
+        let (incarnation, stopping) = (self.incarnation, true);
+        let (disks, volumes, deleted, links, locks) = (vec![], vec![], vec![], vec![], vec![]);
+        let beat = Heartbeat { incarnation, disks, volumes, part: None, deleted, links, locks, stopping };
+        if !matches!(tokio::time::timeout(GOODBYE, self.meta.heartbeat(node, &beat)).await, Ok(Ok(_))) {
+            warn!("the meta servers were not told that this daemon stops");
+        }
     }
 
     /// How the daemon does.
@@ -104,6 +118,9 @@ impl Control {
         let VolumeStatus { mut report, .. } = volume;
         if let (Some(why), ServeState::Serving) = (self.without_chunks.borrow().get(&report.volume), report.state) {
             let waiting = format!("writes to parts that were never written wait for new chunks: {why}");
+            if let Some(stall) = &mut report.stall {
+                stall.why = waiting.clone();
+            }
             report.detail = Some(match report.detail.take() {
                 Some(detail) => format!("{detail}; {waiting}"),
                 None => waiting,
@@ -161,6 +178,7 @@ mod tests {
             lost: vec![],
             load: VolumeLoad::default(),
             front_end: FrontEndReport::default(),
+            stall: None,
         }
     }
 

@@ -24,21 +24,18 @@ pub fn make_disk(args: &FormatArgs) -> Result<u64> {
     let path = args.path.display();
     let existing = std::fs::symlink_metadata(&args.path).ok();
     let is_device = existing.as_ref().is_some_and(|m| m.file_type().is_block_device());
+    let has = existing.as_ref().filter(|m| m.is_file()).map_or(0, |m| m.len());
     if let Some(m) = &existing {
         ensure!(is_device || m.is_file(), "{path} is neither a file nor a block device");
-        ensure!(
-            is_device || m.len() == 0,
-            "{path} exists and is not empty: remove it first if nothing on it is needed"
-        );
     }
-    ensure!(
-        is_device != args.size.is_some(),
-        "{}",
-        match is_device {
-            true => format!("{path} is a block device: leave --size out, all of it is used"),
-            false => format!("{path} is a file: say how large it shall be with --size"),
+    match args.size {
+        Some(_) if is_device => bail!("{path} is a block device: leave --size out, all of it is used"),
+        None if !is_device && has == 0 => bail!("{path} is a file: say how large it shall be with --size"),
+        Some(size) if has > 0 && size != has => {
+            bail!("{path} exists and has {}: leave --size out, or remove it first", show_size(has))
         }
-    );
+        _ => {}
+    }
     let mut options = OpenOptions::new();
     // The kernel grants a device exclusively only if nobody has mounted it, or made it a part of another one.
     let exclusive = if is_device { libc::O_EXCL } else { 0 };
@@ -48,15 +45,16 @@ pub fn make_disk(args: &FormatArgs) -> Result<u64> {
         _ => anyhow!("cannot open {path}: {e}"),
     })?;
     let lock = exclusively(file, &args.path, Duration::ZERO)?;
-    let made = make(&lock, args, is_device);
+    let made = make(&lock, args, is_device || has > 0);
     if made.is_err() && existing.is_none() {
         let _ = std::fs::remove_file(&args.path);
     }
     made.with_context(|| format!("cannot make {path} a disk"))
 }
 
-fn make(file: &File, args: &FormatArgs, is_device: bool) -> Result<u64> {
-    if is_device {
+/// `exists`: it may hold something.
+fn make(file: &File, args: &FormatArgs, exists: bool) -> Result<u64> {
+    if exists {
         if let Some(found) = signature::find(file)?
             && !args.force
         {

@@ -4,9 +4,11 @@ use super::Failure;
 use super::extract::Answer;
 use crate::app::App;
 use crate::limits::{LEADER_RETRY, LEADER_WAIT};
+use crate::members;
 use axum::extract::State;
 use levee_proto::api::{ClusterInfo, MemberInfo, Problem, ProblemKind};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// The meta servers, as the member that is asked knows them
@@ -25,25 +27,41 @@ pub async fn cluster(State(app): State<Arc<App>>) -> Result<Answer<ClusterInfo>,
         }
     };
     let metrics = app.raft.metrics().borrow().clone();
+    let leaderless = members::leaderless(&app);
     let members = metrics.membership_config.nodes().map(|(id, node)| {
         let url = app.directory().url(*id, Some(&node.addr)).unwrap_or_else(|| node.addr.clone());
-        MemberInfo { id: *id, url }
+        let heard = app.directory().seen(*id).map(|seen| millis(seen.at.elapsed()));
+        MemberInfo { id: *id, url, silent_ms: heard.filter(|_| *id != app.id) }
     });
     Ok(Answer(ClusterInfo {
         cluster,
         member: app.id,
-        leader: metrics.current_leader,
+        leader: metrics.current_leader.filter(|_| leaderless.is_none()),
         members: members.collect(),
         applied: metrics.last_applied.map_or(0, |id| id.index),
+        leaderless_ms: leaderless.map(millis),
     }))
 }
 
-/// 200 while this member knows a leader.
-pub async fn healthz(State(app): State<Arc<App>>) -> Result<&'static str, Failure> {
-    match app.leader() {
-        Some(_) => Ok("ok\n"),
-        None => {
-            Err(Failure::new(ProblemKind::Unavailable, "no leader is known: are most of the meta servers running?"))
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// 200 while the process answers: it need not be restarted.
+pub async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// 200 while this member hears a leader that most members follow: requests can be sent to it.
+pub async fn ready(State(app): State<Arc<App>>) -> Result<&'static str, Failure> {
+    match members::leaderless(&app) {
+        None => Ok("ok\n"),
+        Some(silence) => {
+            let seconds = silence.as_secs();
+            let why = format!(
+                "no leader that most members follow was heard of for {seconds} s: are most of the meta servers running?"
+            );
+            Err(Failure::new(ProblemKind::Unavailable, why))
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::Failure;
 use super::extract::{Answer, Query};
 use crate::app::App;
+use crate::health::{self, View, words};
 use crate::history;
-use crate::observe::Observed;
 use axum::extract::State;
 use levee_meta_state as state;
 use levee_proto::api::*;
@@ -13,7 +13,6 @@ use serde::Deserialize;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 use utoipa::IntoParams;
 
 /// Items of each kind if the request names no number.
@@ -56,7 +55,7 @@ fn checked(limit: Option<usize>) -> Result<usize, Failure> {
 pub async fn show(State(app): State<Arc<App>>, Query(query): Query<Busiest>) -> Result<Answer<ClusterLoad>, Failure> {
     let limit = checked(query.limit)?;
     app.barrier.pass().await?;
-    let mut load = app.observed(|observed, now| app.replicated.read(|state| gather(state, observed, now)));
+    let mut load = health::with_view(&app, gather);
     order(&mut load, query.by);
     load.volumes.truncate(limit);
     load.chunks.truncate(limit);
@@ -89,12 +88,12 @@ fn order(load: &mut ClusterLoad, by: BusyBy) {
     load.nodes.sort_by_key(|n| (Reverse(key(&n.guests.plus(&n.disks))), n.node));
 }
 
-fn gather(state: &state::State, observed: &Observed, now: Instant) -> ClusterLoad {
+fn gather(view: &View<'_>) -> ClusterLoad {
+    let View { state, observed, .. } = *view;
     let mut load = ClusterLoad::default();
-    let mut nodes: BTreeMap<NodeId, BusyNode> =
-        state.node_ids().map(|id| (id, idle(state, observed, id, now))).collect();
+    let mut nodes: BTreeMap<NodeId, BusyNode> = state.node_ids().map(|id| (id, idle(view, id))).collect();
     for (id, report) in observed.reports(state) {
-        add_volume(&mut load, &mut nodes, state, id, report);
+        add_volume(&mut load, &mut nodes, view, id, report);
     }
     for (id, disk) in state.disks() {
         let usage = observed.usage(disk.node, id);
@@ -110,6 +109,7 @@ fn gather(state: &state::State, observed: &Observed, now: Instant) -> ClusterLoa
             node_name: name(state, disk.node),
             path: disk.path.clone(),
             state: disk.state(),
+            status: words::disk(view, id, disk),
             capacity: disk.capacity,
             used: usage.map(|usage| usage.used),
             load: busy,
@@ -119,11 +119,12 @@ fn gather(state: &state::State, observed: &Observed, now: Instant) -> ClusterLoa
     load
 }
 
-fn idle(state: &state::State, observed: &Observed, node: NodeId, now: Instant) -> BusyNode {
+fn idle(view: &View<'_>, node: NodeId) -> BusyNode {
     BusyNode {
         node,
-        name: name(state, node),
-        state: observed.node_state(node, now),
+        name: name(view.state, node),
+        state: view.observed.node_state(node, view.now),
+        status: words::node(view, node),
         guests: Load::default(),
         disks: Load::default(),
         volumes: 0,
@@ -137,7 +138,7 @@ fn name(state: &state::State, node: NodeId) -> String {
 fn add_volume(
     load: &mut ClusterLoad,
     nodes: &mut BTreeMap<NodeId, BusyNode>,
-    state: &state::State,
+    view: &View<'_>,
     id: VolumeId,
     report: &VolumeReport,
 ) {
@@ -148,7 +149,8 @@ fn add_volume(
     sum.waiting_chunks += u64::from(report.waiting_chunks);
     sum.leaving_replicas += u64::from(report.leaving_replicas);
     sum.copied_bytes = sum.copied_bytes.saturating_add(report.copied_bytes);
-    let Some(volume) = state.volume(id) else { return };
+    sum.stalled_volumes += u64::from(report.stall.is_some());
+    let Some(volume) = view.state.volume(id) else { return };
     let Some(node) = volume.attachment.as_ref().map(|attachment| attachment.node) else { return };
     let VolumeLoad { load: guest, p50_us, p99_us, hot } = &report.load;
     load.guests = load.guests.plus(guest);
@@ -161,9 +163,11 @@ fn add_volume(
     load.volumes.push(BusyVolume {
         volume: volume.name.clone(),
         node,
-        node_name: name(state, node),
+        node_name: name(view.state, node),
         load: *guest,
         p50_us: *p50_us,
         p99_us: *p99_us,
+        stalled_ms: report.stall.as_ref().map_or(0, |stall| stall.oldest_ms),
+        status: words::gateway(view, node, Some(report)),
     });
 }

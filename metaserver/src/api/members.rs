@@ -53,6 +53,15 @@ pub async fn remove(
     Ok(Answer(members::status(&app)))
 }
 
+/// Has a meta server lead; answered by the one that led, once it does
+#[utoipa::path(post, path = "/v1/members/{id}/lead", tag = "cluster", params(("id" = u64, Path, description = "The meta server")),
+    responses((status = 200, body = Members), (status = "default", body = Problem, content_type = "application/problem+json")))]
+pub async fn lead(State(app): State<Arc<App>>, Path(id): Path<u64>) -> Result<Answer<Members>, Failure> {
+    app.barrier.pass().await?;
+    members::hand_over(&app, id).await?;
+    Ok(Answer(Members { leader: id, ..members::status(&app) }))
+}
+
 /// Has a meta server begin anew with an empty folder
 #[utoipa::path(post, path = "/v1/members/{id}/replace", tag = "cluster", request_body = ReplaceMember,
     params(Forcing, ("id" = u64, Path, description = "The meta server")),

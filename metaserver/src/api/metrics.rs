@@ -3,11 +3,13 @@
 //! What daemons report is told by the leader alone, so that a sum over all members counts nothing twice.
 
 use crate::app::App;
+use crate::health::{self, View, words};
+use crate::members;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use levee_meta_state as state;
-use levee_proto::api::{CapacityInfo, DiskState, NodeState, VolumeReport};
+use levee_proto::api::{CapacityInfo, Condition, DiskState, NodeState, VolumeReport};
 use openraft::{BasicNode, RaftMetrics};
 use std::fmt::Write;
 use std::sync::Arc;
@@ -18,12 +20,13 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     let mut text = String::new();
     own(&app, &mut text);
     if app.leader() == Some(app.id) {
-        app.observed(|observed, now| {
-            app.replicated.read(|state| {
-                nodes_and_disks(state, |id| observed.node_state(id, now), &mut text);
-                capacity(&crate::capacity::info(state, observed), &mut text);
-                volumes(state, &observed.reports(state).collect::<Vec<_>>(), &mut text);
-            })
+        let members = members::status(&app);
+        health::with_view(&app, |view| {
+            let View { state, observed, .. } = *view;
+            nodes_and_disks(view, &mut text);
+            capacity(&crate::capacity::info(state, observed), &mut text);
+            volumes(state, &observed.reports(state).collect::<Vec<_>>(), &mut text);
+            conditions(&health::derive(view, &members), &mut text);
         });
         let held = u64::from(app.repair_held().is_some());
         family(&mut text, "levee_repair_held", "gauge", [(String::new(), held)]);
@@ -45,9 +48,11 @@ fn own(app: &App, text: &mut String) {
     let [nodes, disks, volumes] = app.replicated.read(|state| state.counts());
     let counts = app.proposer.counts();
     let voters = raft.membership_config.membership().voter_ids().count();
-    let rows: [(&str, &str, u64); 14] = [
-        ("leader", "gauge", u64::from(raft.current_leader == Some(app.id))),
-        ("leader_known", "gauge", u64::from(raft.current_leader.is_some())),
+    let leaderless = members::leaderless(app);
+    let rows: [(&str, &str, u64); 15] = [
+        ("leader", "gauge", u64::from(raft.current_leader == Some(app.id) && leaderless.is_none())),
+        ("leader_known", "gauge", u64::from(leaderless.is_none())),
+        ("leaderless_seconds", "gauge", leaderless.map_or(0, |silence| silence.as_secs())),
         ("members", "gauge", voters as u64),
         ("term", "gauge", raft.current_term),
         ("log_index", "gauge", raft.last_log_index.unwrap_or(0)),
@@ -83,8 +88,21 @@ fn members_behind(app: &App, raft: &RaftMetrics<u64, BasicNode>, text: &mut Stri
     family(text, "levee_meta_member_behind_entries", "gauge", rows);
 }
 
+/// Those that are told, each with the severity that it has now.
+fn conditions(conditions: &[Condition], text: &mut String) {
+    let row = |c: &Condition| {
+        let kind = format!("{:?}", c.kind).to_lowercase();
+        let severity = format!("{:?}", c.severity).to_lowercase();
+        let (subject, word) = (&c.subject, c.word.name());
+        (format!("{{kind=\"{kind}\",subject=\"{subject}\",condition=\"{word}\",severity=\"{severity}\"}}"), 1)
+    };
+    family(text, "levee_condition", "gauge", conditions.iter().map(row));
+}
+
 /// Names are plain: nothing in a label needs an escape.
-fn nodes_and_disks(state: &state::State, node_state: impl Fn(levee_proto::NodeId) -> NodeState, text: &mut String) {
+fn nodes_and_disks(view: &View<'_>, text: &mut String) {
+    let state = view.state;
+    let node_state = |id| view.observed.node_state(id, view.now);
     let name = |id| state.node(id).map(|n| n.name.as_str()).unwrap_or_default();
     let up = |id| u64::from(node_state(id) == NodeState::Up);
     family(text, "levee_node_up", "gauge", state.node_ids().map(|id| (format!("{{node=\"{}\"}}", name(id)), up(id))));
@@ -101,6 +119,11 @@ fn nodes_and_disks(state: &state::State, node_state: impl Fn(levee_proto::NodeId
         states.iter().map(move |(s, word)| (labels(word), u64::from(*s == disk.state())))
     });
     family(text, "levee_disk_state", "gauge", disks);
+    let serving = state.disks().map(|(id, disk)| {
+        let labels = format!("{{disk=\"{id}\",node=\"{}\"}}", name(disk.node));
+        (labels, u64::from(words::is_serving(view, id, disk)))
+    });
+    family(text, "levee_disk_serving", "gauge", serving);
     let replicas = state.disks().map(|(id, disk)| (format!("{{disk=\"{id}\"}}"), disk.live()));
     family(text, "levee_disk_replicas", "gauge", replicas);
 }
@@ -127,12 +150,14 @@ fn capacity(info: &CapacityInfo, text: &mut String) {
 type Number = fn(&VolumeReport) -> u64;
 
 fn volumes(state: &state::State, reports: &[(levee_proto::VolumeId, &VolumeReport)], text: &mut String) {
-    let numbers: [(&str, &str, Number); 5] = [
+    let numbers: [(&str, &str, Number); 7] = [
         ("levee_chunks_below_copies", "gauge", |r| r.degraded_chunks.into()),
         ("levee_chunks_waiting", "gauge", |r| r.waiting_chunks.into()),
         ("levee_repair_leaving_replicas", "gauge", |r| r.leaving_replicas.into()),
         ("levee_repair_copied_bytes", "gauge", |r| r.copied_bytes),
         ("levee_volume_full", "gauge", |r| r.full.into()),
+        ("levee_volume_stalled_requests", "gauge", |r| r.stall.as_ref().map_or(0, |s| s.requests.into())),
+        ("levee_volume_stalled_milliseconds", "gauge", |r| r.stall.as_ref().map_or(0, |s| s.oldest_ms)),
     ];
     for (name, kind, number) in numbers {
         let rows = reports.iter().filter_map(|(id, report)| {

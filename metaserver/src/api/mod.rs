@@ -10,6 +10,8 @@ mod events;
 mod extract;
 mod families;
 mod forward;
+mod health;
+mod jobs;
 mod limit;
 mod load;
 mod maintenance;
@@ -67,7 +69,9 @@ pub fn router(app: Arc<App>, raft: Router) -> Router {
         .route("/script.js", get(dashboard::script))
         .route("/icon.svg", get(dashboard::icon))
         .route("/metrics", get(metrics::metrics))
-        .route("/healthz", get(cluster::healthz))
+        .route("/healthz", get(cluster::ready))
+        .route("/readyz", get(cluster::ready))
+        .route("/livez", get(cluster::live))
         .with_state(app.clone())
         .merge(raft)
         .fallback(no_route)
@@ -126,6 +130,9 @@ fn documented_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(members::list, members::add))
         .routes(routes!(members::remove))
         .routes(routes!(members::replace))
+        .routes(routes!(members::lead))
+        .routes(routes!(health::show))
+        .routes(routes!(jobs::begin, jobs::end))
 }
 
 /// Answered by any member: the barrier sees to it that it knows all that the leader does.

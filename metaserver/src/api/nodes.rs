@@ -4,6 +4,7 @@ use super::Failure;
 use super::extract::{Answer, Body, Paging, Path, Query, page};
 use super::recovery;
 use crate::app::App;
+use crate::health;
 use crate::observe::Observed;
 use crate::proposer::unexpected;
 use crate::successor;
@@ -71,7 +72,7 @@ pub async fn list_nodes(
     let (limit, after) = (paging.limit()?, paging.after_number()?);
     app.barrier.pass().await?;
     let mut nodes = app.replicated.read(|state| state.nodes_after(NodeId(after), limit + 1));
-    app.observed(|observed, now| nodes.iter_mut().for_each(|n| observed.fill_node(n, now)));
+    health::with_view(&app, |view| nodes.iter_mut().for_each(|node| view.fill_node(node)));
     Ok(Answer(page(nodes, limit, |n| n.id.to_string())))
 }
 
@@ -85,7 +86,7 @@ pub async fn list_disks(
     let (limit, after) = (paging.limit()?, paging.after_number()?);
     app.barrier.pass().await?;
     let mut disks = app.replicated.read(|state| state.disks_after(DiskId(after), limit + 1));
-    app.observed(|observed, _| disks.iter_mut().for_each(|d| observed.fill_disk(d)));
+    health::with_view(&app, |view| disks.iter_mut().for_each(|disk| view.fill_disk(disk)));
     Ok(Answer(page(disks, limit, |d| d.id.to_string())))
 }
 

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::extract::{Answer, Body, Path, Query};
 use crate::app::App;
+use crate::health;
 use crate::proposer::unexpected;
 use axum::extract::State;
 use levee_meta_state as state;
@@ -26,7 +27,7 @@ pub struct Removal {
 async fn change_node(app: &App, command: Command) -> Result<Answer<NodeInfo>, Failure> {
     match app.proposer.propose(command).await? {
         state::Answer::Node(mut node) => {
-            app.observed(|observed, now| observed.fill_node(&mut node, now));
+            health::with_view(app, |view| view.fill_node(&mut node));
             Ok(Answer(node))
         }
         other => Err(unexpected(other).into()),
@@ -36,7 +37,7 @@ async fn change_node(app: &App, command: Command) -> Result<Answer<NodeInfo>, Fa
 async fn change_disk(app: &App, command: Command) -> Result<Answer<DiskInfo>, Failure> {
     match app.proposer.propose(command).await? {
         state::Answer::Disk(mut disk) => {
-            app.observed(|observed, _| observed.fill_disk(&mut disk));
+            health::with_view(app, |view| view.fill_disk(&mut disk));
             Ok(Answer(disk))
         }
         other => Err(unexpected(other).into()),

@@ -3,6 +3,7 @@
 use super::Failure;
 use super::extract::{Answer, Body, Path};
 use crate::app::App;
+use crate::health;
 use crate::proposer::unexpected;
 use crate::request::is_repeated;
 use axum::extract::State;
@@ -36,7 +37,7 @@ pub async fn set_disk_state(
     let SetDiskState { state, reason } = request;
     match app.proposer.propose(Command::SetDisk { disk, state, reason, by: Decider::Operator }).await? {
         state::Answer::Disk(mut disk) => {
-            app.observed(|observed, _| observed.fill_disk(&mut disk));
+            health::with_view(&app, |view| view.fill_disk(&mut disk));
             Ok(Answer(disk))
         }
         other => Err(unexpected(other).into()),

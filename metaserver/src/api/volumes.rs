@@ -5,6 +5,7 @@ use super::caller::Calling;
 use super::extract::{Answer, Body, Paging, Path, Query, page};
 use crate::app::App;
 use crate::capacity;
+use crate::health;
 use crate::limits::MAX_SERVED;
 use crate::proposer::unexpected;
 use axum::extract::State;
@@ -16,6 +17,7 @@ use levee_proto::api::*;
 use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::IntoParams;
+use uuid::Uuid;
 
 /// Runs a command that answers with the volume, and adds what its gateway reports.
 pub(super) async fn change(app: &App, command: Command) -> Result<VolumeInfo, Failure> {
@@ -29,9 +31,14 @@ pub(super) async fn change(app: &App, command: Command) -> Result<VolumeInfo, Fa
 }
 
 fn fill(app: &App, volumes: &mut [VolumeInfo]) {
-    app.observed(|observed, _| {
-        app.replicated.read(|state| volumes.iter_mut().for_each(|v| observed.fill_volume(state, v)));
-    });
+    health::with_view(app, |view| volumes.iter_mut().for_each(|volume| view.fill_volume(volume)));
+}
+
+/// The volume as this leader knows it now.
+pub(super) fn look_at(app: &App, name: &str) -> Result<VolumeInfo, Problem> {
+    let mut volume = app.replicated.read(|state| state.volume_named(name))?;
+    fill(app, std::slice::from_mut(&mut volume));
+    Ok(volume)
 }
 
 /// Creates a volume
@@ -67,9 +74,7 @@ pub async fn list(
     responses((status = 200, body = VolumeInfo), (status = "default", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Answer<VolumeInfo>, Failure> {
     app.barrier.pass().await?;
-    let mut volume = app.replicated.read(|state| state.volume_named(&name))?;
-    fill(&app, std::slice::from_mut(&mut volume));
-    Ok(Answer(volume))
+    Ok(Answer(look_at(&app, &name)?))
 }
 
 /// Deletes a volume that is not attached
@@ -93,7 +98,9 @@ pub async fn attach(
     Path(name): Path<String>,
     Body(request): Body<AttachVolume>,
 ) -> Result<Answer<VolumeInfo>, Failure> {
-    let node = request.node;
+    let AttachVolume { node, job } = request;
+    check_filled(&app, &name, job)?;
+    take_over(&app, &name, job).await?;
     let alive = app.observed(|observed, now| {
         app.replicated.read(|state| match &node {
             Some(node) => check_serves_more(state, &name, node).map(|()| observed.alive(state, now)),
@@ -102,6 +109,24 @@ pub async fn attach(
     })?;
     let volume = change(&app, Command::Attach { name, node, alive }).await?;
     Ok(Answer(volume))
+}
+
+/// What a command has left attached is the user's from now on: nobody is to clean up behind that command any more.
+async fn take_over(app: &App, name: &str, job: Option<Uuid>) -> Result<(), Failure> {
+    let there = app.replicated.read(|state| state.volume_named(name).ok().and_then(|volume| volume.job));
+    if let (Some(there), None) = (there, job) {
+        app.proposer.propose(Command::EndJob { name: name.into(), id: there.id }).await?;
+    }
+    Ok(())
+}
+
+/// What is filled only in part is attached for the command alone that fills it.
+fn check_filled(app: &App, name: &str, job: Option<Uuid>) -> Result<(), Problem> {
+    app.replicated.read(|state| match state.volume_named(name) {
+        Ok(volume) if volume.job.as_ref().is_none_or(|there| Some(there.id) != job) => state.check_filled(volume.id),
+        // The command itself says what is wrong.
+        _ => Ok(()),
+    })
 }
 
 fn serves_more(state: &state::State, node: NodeId) -> bool {
@@ -137,8 +162,7 @@ pub async fn detach(
 ) -> Result<Answer<VolumeInfo>, Failure> {
     if !forced.force {
         app.barrier.pass().await?;
-        let mut volume = app.replicated.read(|state| state.volume_named(&name))?;
-        fill(&app, std::slice::from_mut(&mut volume));
+        let volume = look_at(&app, &name)?;
         let is_up = |node| app.observed(|observed, now| observed.node_state(node, now) == NodeState::Up);
         check_unused(&volume, is_up)?;
     }

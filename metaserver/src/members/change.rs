@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::limits::*;
-use levee_meta_state::Command;
+use levee_meta_state::{Command, Note};
 use levee_proto::api::*;
 use openraft::{BasicNode, ChangeMembers};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,7 +63,7 @@ pub async fn add(app: &App, request: AddMember) -> Result<(), Problem> {
             check_folder(app, &hello)?;
             let moved = BTreeMap::from([(hello.id, BasicNode::new(&url))]);
             change(app, ChangeMembers::SetNodes(moved)).await?;
-            tracing::info!("meta server {} has moved to {url}", hello.id);
+            tell(app, hello.id, &format!("has moved to {url}")).await;
             Ok(())
         }
         None => take_in(app, &hello, &url).await,
@@ -100,7 +100,9 @@ pub async fn remove(app: &App, id: u64, force: bool) -> Result<(), Problem> {
         return Err(Problem::new(ProblemKind::NotFound, format!("there is no meta server {id}")));
     }
     take_out(app, id, force).await?;
-    tracing::info!("meta server {id} is not in the group any more");
+    if id != app.id {
+        tell(app, id, "is not in the group any more").await;
+    }
     Ok(())
 }
 
@@ -158,7 +160,7 @@ async fn take_in(app: &App, hello: &Hello, url: &str) -> Result<(), Problem> {
         return Err(conflict(format!("meta server {} is still being taken in: wait for it, or remove it", other.id)));
     }
     let id = hello.id;
-    app.directory().trouble(id, None);
+    app.directory().begins_anew(id);
     if app.directory().pinned(id).is_some_and(|folder| folder != hello.folder) {
         app.proposer.propose(Command::ReleaseMember { id }).await?;
     }
@@ -166,7 +168,7 @@ async fn take_in(app: &App, hello: &Hello, url: &str) -> Result<(), Problem> {
         app.proposer.propose(Command::PinMember { id, folder: hello.folder }).await?;
     }
     change(app, ChangeMembers::AddNodes(BTreeMap::from([(id, BasicNode::new(url))]))).await?;
-    tracing::info!("meta server {id} at {url} is being taken in");
+    tell(app, id, &format!("at {url} is being taken in")).await;
     Ok(())
 }
 
@@ -212,6 +214,15 @@ pub(super) async fn answering(app: &App, members: &[MemberStatus]) -> BTreeSet<u
     let own = members.iter().filter(|m| m.id == app.id).map(|m| m.id);
     let counts = |hello: &Hello| app.directory().stranger(hello.id, hello.folder).is_none();
     own.chain(asked.join_all().await.into_iter().flatten().filter(counts).map(|hello| hello.id)).collect()
+}
+
+/// Tells operators of a change; that it is done counts, not that it is told.
+pub(super) async fn tell(app: &App, id: u64, text: &str) {
+    tracing::info!("meta server {id} {text}");
+    if app.replicated.read(|state| state.level()) > levee_meta_state::FIRST_LEVEL {
+        let (kind, severity, subject) = (EventKind::Member, Severity::Info, id.to_string());
+        let _ = app.proposer.propose(Command::Note(vec![Note { kind, severity, subject, text: text.into() }])).await;
+    }
 }
 
 /// Commits one change of the membership, with all its steps.

@@ -6,8 +6,12 @@
 
 mod change;
 mod join;
+mod lead;
+mod quorum;
 mod tend;
 
 pub use change::{Changes, add, remove, replace, status};
 pub use join::{announce, found, watch_removal};
+pub use lead::hand_over;
+pub use quorum::{leaderless, watch as watch_quorum};
 pub use tend::run;

@@ -1,6 +1,6 @@
 //! What the leader does for the group by itself: it finishes changes, takes learners in as voters, notes folders, raises the level.
 
-use super::change::{answering, change, status};
+use super::change::{answering, change, status, tell};
 use crate::app::App;
 use crate::limits::*;
 use levee_meta_state::{Command, FIRST_LEVEL};
@@ -53,7 +53,7 @@ async fn promote(app: &App) {
         return;
     }
     match change(app, ChangeMembers::AddVoterIds(BTreeSet::from([id]))).await {
-        Ok(()) => tracing::info!("meta server {id} is a voter now"),
+        Ok(()) => tell(app, id, "is in the group and counts").await,
         Err(problem) => tracing::warn!("meta server {id} has the log and is not a voter yet: {problem}"),
     }
 }

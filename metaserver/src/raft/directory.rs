@@ -34,6 +34,9 @@ pub struct Directory {
     replicated: Replicated,
     peers: Arc<BTreeMap<u64, String>>,
     notes: Arc<Mutex<BTreeMap<u64, Note>>>,
+    /// Until when this member, which leads, says nothing to the others.
+    hushed: Arc<Mutex<Option<Instant>>>,
+    started: Instant,
 }
 
 #[derive(Default)]
@@ -49,7 +52,14 @@ struct Note {
 
 impl Directory {
     pub fn new(own: Identity, replicated: Replicated, peers: BTreeMap<u64, String>) -> Directory {
-        Directory { own, replicated, peers: Arc::new(peers), notes: Arc::default() }
+        Directory {
+            own,
+            replicated,
+            peers: Arc::new(peers),
+            notes: Arc::default(),
+            hushed: Arc::default(),
+            started: Instant::now(),
+        }
     }
 
     fn notes(&self) -> MutexGuard<'_, BTreeMap<u64, Note>> {
@@ -90,6 +100,25 @@ impl Directory {
         id == self.own.id || self.seen(id).is_some_and(|seen| seen.at.elapsed() < within)
     }
 
+    /// For how long nothing was heard of it, as far as this process can know.
+    pub fn silence(&self, id: u64) -> Duration {
+        self.seen(id).map_or(self.started, |seen| seen.at).elapsed()
+    }
+
+    /// Says nothing to the others for at most so long.
+    pub fn hush(&self, most: Duration) {
+        *self.hushed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + most);
+    }
+
+    /// Speaks again.
+    pub fn speak(&self) {
+        *self.hushed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    pub fn is_hushed(&self) -> bool {
+        self.hushed.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
     /// The folder that the member's promises are in, if it is known.
     pub fn pinned(&self, id: u64) -> Option<Uuid> {
         self.replicated.read(|state| state.member_folder(id))
@@ -126,6 +155,13 @@ impl Directory {
         let mut notes = self.notes();
         let note = notes.entry(id).or_default();
         note.holds = note.holds.filter(|(leader, _)| *leader == vote.leader_id).max(Some((vote.leader_id, upto)));
+    }
+
+    /// The member begins with an empty folder: what it held before counts no more.
+    pub fn begins_anew(&self, id: u64) {
+        let mut notes = self.notes();
+        let note = notes.entry(id).or_default();
+        (note.holds, note.trouble) = (None, None);
     }
 
     /// Whether it has told that leader that it holds this entry.

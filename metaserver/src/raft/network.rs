@@ -182,6 +182,12 @@ impl Peer {
         understood(response).await
     }
 
+    /// Has it stand for election; whether it does.
+    pub async fn stand(&self) -> bool {
+        let sent = self.request(reqwest::Method::POST, "/raft/stand", HELLO_WAIT).send().await;
+        sent.is_ok_and(|response| response.status().is_success())
+    }
+
     /// An answer counts only if it can be one: openraft believes it.
     fn sensible(&self, verdict: Verdict) -> Result<(), Unreachable> {
         verdict.map_err(|refusal| {
@@ -242,6 +248,11 @@ impl RaftNetwork<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failure<RaftError<u64>>> {
+        if self.directory.is_hushed() {
+            return Err(RPCError::Unreachable(Unreachable::from(AnyError::error(
+                "the leadership is being handed over",
+            ))));
+        }
         let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
         let asked = Asked { vote: rpc.vote, prev: rpc.prev_log_id, last };
         let answer = self.call("/raft/append", serde_json::to_vec(&rpc), option.hard_ttl()).await?;

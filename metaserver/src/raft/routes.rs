@@ -58,6 +58,7 @@ pub fn router(local: Local) -> Router {
         .route("/raft/snapshot", post(snapshot))
         .route("/raft/canvass", get(canvass))
         .route("/raft/read-index", get(read_index))
+        .route("/raft/stand", post(stand))
         .with_state(local.clone())
         .layer(from_fn_with_state(local.clone(), addressed));
     Router::new()
@@ -166,6 +167,15 @@ async fn read_index(State(local): State<Local>) -> Result<Json<u64>, Failure> {
         return Err(Failure::new(ProblemKind::Unavailable, "this member does not lead"));
     }
     Ok(Json(local.barrier.pass().await?))
+}
+
+/// The leader, which hands over to this member, has fallen silent; anybody else is not listened to while one is heard.
+async fn stand(State(local): State<Local>) -> Result<Json<()>, Failure> {
+    if local.contact.silence() < Duration::from_millis(LEASE_MS) {
+        return Err(Failure::new(ProblemKind::Conflict, "this member hears a leader"));
+    }
+    let stood = local.raft.trigger().elect().await;
+    stood.map(Json).map_err(|fatal| Failure::new(ProblemKind::Internal, fatal.to_string()))
 }
 
 async fn canvass(State(local): State<Local>) -> Json<Canvass> {

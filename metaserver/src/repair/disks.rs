@@ -2,12 +2,12 @@
 //!
 //! A disk is lost when its daemon says that it failed, at once; or when nothing was heard of it for the
 //! time that the operators set: its node is down, or runs without it. Silence may as well be this member's own:
-//! while more than half of the nodes are down, no silence counts, nor does that of a node which other nodes reach. It does not
+//! while more than half of the nodes are down, and for a while after, no silence counts, nor does that of a node which other nodes reach. It does not
 //! count during maintenance either. A disk that is heard of again is lost no more; but a node whose disks were given up and came
 //! back is given twice the time when it goes away again soon, so that one that comes and goes does not keep the cluster copying.
 
 use super::View;
-use crate::limits::{GIVEN_UP_WINDOW, MAX_DOUBLINGS};
+use crate::limits::{GIVEN_UP_WINDOW, HOLD_REST, MAX_DOUBLINGS};
 use levee_meta_state::limits::MAX_REASON;
 use levee_meta_state::{Command, Decider, Disk, State};
 use levee_proto::api::{DiskState, NodeState};
@@ -22,6 +22,8 @@ pub struct Absences {
     absent: BTreeMap<DiskId, Instant>,
     /// Nodes whose silence counted: how often lately, and when last.
     given_up: BTreeMap<NodeId, (u32, Instant)>,
+    /// When most nodes were down last: others may be about to come back as well.
+    most_down: Option<Instant>,
 }
 
 impl Absences {
@@ -43,7 +45,12 @@ impl Absences {
             return None;
         }
         if let Some(why) = most_are_down(view) {
+            self.most_down = Some(view.now);
             return Some(why);
+        }
+        let rest = view.policy.after.min(HOLD_REST);
+        if self.most_down.is_some_and(|at| view.now.saturating_duration_since(at) < rest) {
+            return None;
         }
         let reached = |command: &Command| match command {
             Command::SetDisk { disk, .. } => self.is_reached(view, *disk),

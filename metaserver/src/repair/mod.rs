@@ -2,20 +2,22 @@
 //!
 //! Once a second it looks at what daemons report and proposes what follows from it: disks that count as lost
 //! ([`disks`]), volumes that nobody uses and that are opened to repair them ([`volumes`]), and what background
-//! copying may take ([`rate`]). It also says when the cluster fills up. Gateways do the work. Each part decides by a function of the state and the
+//! copying may take ([`rate`]). It cleans up behind commands that died ([`jobs`]), and tells what has begun and ended ([`health`]). Gateways do the work. Each part decides by a function of the state and the
 //! observations; nothing here is remembered beyond a term, so a new leader starts its waits anew.
 
 mod disks;
+mod jobs;
 mod moves;
 mod rate;
 mod scrubs;
 mod volumes;
-mod watch;
 
 use crate::app::App;
 use crate::capacity;
 use crate::clock::now_ms;
+use crate::health::{self, Teller};
 use crate::limits::{MAX_BATCH, REPAIR_TICK};
+use crate::members;
 use crate::observe::Observed;
 use levee_meta_state::{Command, State};
 use levee_proto::api::CapacityLevel;
@@ -52,7 +54,8 @@ struct Memory {
     volumes: volumes::Repairs,
     rate: rate::Shares,
     moves: moves::Moves,
-    watch: watch::Watch,
+    jobs: jobs::Jobs,
+    teller: Teller,
     /// How full the cluster was said to be last.
     level: CapacityLevel,
 }
@@ -83,18 +86,22 @@ fn look(app: &App, memory: &mut Memory) -> Vec<Command> {
     tell_level(app, &mut memory.level);
     let now_ms = now_ms();
     let held = app.observed(|observed, now| {
-        observed.look(now);
         app.replicated.read(|state| {
+            observed.excuse(state.node_ids().filter(|node| state.node_is_maintained(*node, now_ms)));
+            observed.look(now);
+            let observed = &*observed;
             let view = View { state, observed, policy: app.policy, now, now_ms };
             let held = memory.disks.judge(&view, &mut commands);
             memory.volumes.tend(&view, &mut commands);
             memory.rate.share(&view, &mut commands);
             memory.moves.watch(&view, &mut commands);
-            memory.watch.tell(&view, &mut commands);
+            memory.jobs.tend(&view, &mut commands);
             held
         })
     });
     app.hold_repair(held);
+    let members = members::status(app);
+    health::with_view(app, |view| memory.teller.tell(view, &members, &mut commands));
     commands.truncate(MAX_BATCH);
     commands
 }

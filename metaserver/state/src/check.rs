@@ -2,7 +2,9 @@
 
 use crate::command::Decider;
 use crate::history::{Grouped, History, Parent, Snapshot};
-use crate::limits::{MAX_ANCESTORS, MAX_EVENTS, MAX_KEYS, MAX_KEYS_WEIGHT, MAX_MOVES_PER_DISK, MAX_SNAPSHOTS};
+use crate::limits::{
+    MAX_ANCESTORS, MAX_EVENTS, MAX_KEYS, MAX_KEYS_WEIGHT, MAX_MOVES_PER_DISK, MAX_SNAPSHOTS, MAX_TOLD,
+};
 use crate::mirrors::mirror_name;
 use crate::state::{Index, State};
 use crate::tables::{Chunk, Volume};
@@ -48,6 +50,9 @@ impl State {
         }
         self.check_groups_of_snapshots()?;
         self.check_moves()?;
+        let is_there = |id: &VolumeId| self.tables.volumes.get(id).is_some_and(|volume| !volume.history().deleted);
+        ensure!(self.tables.jobs.keys().all(is_there), "a command works on a volume that is not there");
+        ensure!(self.told_conditions().count() <= MAX_TOLD, "too many conditions are remembered");
         self.check_events()?;
         self.check_disks(&mut seen)
     }

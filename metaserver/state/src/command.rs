@@ -3,8 +3,10 @@
 use crate::batches::validate_batch;
 use crate::caller::validate_call;
 use crate::capacity::validate_limits;
+use crate::conditions::{ConditionChange, validate_change};
 use crate::copysets::validate_placement;
 use crate::events::{Note, validate_notes};
+use crate::jobs::validate_job;
 use crate::keys::{Key, validate_keyed};
 use crate::limits::*;
 use crate::maintenance::validate_maintenance;
@@ -196,6 +198,15 @@ pub enum Command {
     ReleaseMember {
         id: u64,
     },
+    BeginJob {
+        name: String,
+        request: BeginJob,
+    },
+    EndJob {
+        name: String,
+        id: Uuid,
+    },
+    Conditions(ConditionChange),
 }
 
 /// Who says that a disk is dead. One can only take back what itself or a lesser one said.
@@ -263,6 +274,8 @@ impl Command {
             Command::Keyed { key, command } => validate_keyed(key, command),
             Command::Of { command, .. } => validate_call(command),
             Command::Inventory { request, .. } => validate_inventory(request),
+            Command::BeginJob { request, .. } => validate_job(request),
+            Command::Conditions(change) => validate_change(change),
             Command::ConfirmDeleted { replicas, .. } if replicas.len() > MAX_DELETES => Err(invalid(format!(
                 "{} deleted replicas in one message: at most {MAX_DELETES} are allowed",
                 replicas.len()
@@ -293,6 +306,7 @@ impl Command {
                 | Of { .. }
                 | Recover { .. }
                 | Inventory { .. }
+                | Conditions(_)
         )
     }
 
@@ -317,7 +331,11 @@ impl Command {
             Command::Inventory { request, .. } => request.replicas.len() * 96 + request.fences.len() * 40,
             Command::SetDisk { reason, .. } => reason.as_ref().map_or(0, String::len),
             Command::StartRebalance { moves, .. } => moves.len() * 96,
-            Command::Note(notes) => notes.iter().map(|n| n.subject.len() + n.text.len() + 64).sum(),
+            Command::Note(notes) => weight_of(notes),
+            Command::Conditions(change) => {
+                let keys = change.began.iter().chain(&change.ended);
+                keys.map(|key| key.subject.len() + 96).sum::<usize>() + weight_of(&change.notes)
+            }
             Command::BeginSnapshots { request, .. } => request.snapshots.len() * 2 * (MAX_NAME + 32),
             // The work counts, not the bytes.
             Command::CreateClones(request) => FAMILY_WEIGHT.saturating_mul(request.names.len() as usize),
@@ -327,6 +345,10 @@ impl Command {
             _ => 0,
         }
     }
+}
+
+fn weight_of(notes: &[Note]) -> usize {
+    notes.iter().map(|n| n.subject.len() + n.text.len() + 64).sum()
 }
 
 pub(crate) fn invalid(detail: impl Into<String>) -> Problem {

@@ -12,9 +12,11 @@ use levee_proto::api::{DiskClass, Problem, ProblemKind, RegisterNode};
 use serde::{Deserialize, Serialize};
 
 /// The newest level that this program knows.
-pub const LEVEL: u32 = 3;
+pub const LEVEL: u32 = 4;
 /// From this one on gateways are known by what is never given again, and daemons tell what they have seen.
 pub const CALLERS: u32 = 3;
+/// From this one on commands mark the volumes that they work on, and conditions are told across leaders.
+pub const CONDITIONS: u32 = 4;
 /// That of logs and snapshots which name none.
 pub const FIRST_LEVEL: u32 = 1;
 
@@ -47,6 +49,7 @@ impl Command {
             Of { command, .. } => command.level().max(CALLERS),
             RegisterNode(request) if !request.seen.is_nothing() => CALLERS,
             Open { request, .. } if request.fenced.is_some() => CALLERS,
+            BeginJob { .. } | EndJob { .. } | Conditions(_) => CONDITIONS,
             Recover { .. } | Inventory { .. } | AcceptLoss { .. } => CALLERS,
             RegisterNode(request) if names_more_than_level_1(request) => 2,
             CreateVolume(request) if request.class.is_some() => 2,

@@ -19,6 +19,7 @@
 //! - a clone's parent is a snapshot that exists, of an older volume with the same geometry, which counts it; only what has
 //!   clones outlives its deletion;
 //! - an idempotency key is remembered once for each part of its request;
+//! - a command works on volumes that exist;
 //! - a snapshot that is attached for reading has one reader: a volume without chunks that is named as the snapshot, exists while
 //!   it is attached, and keeps the snapshot from being deleted.
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ mod changes;
 mod check;
 mod clones;
 mod command;
+mod conditions;
 mod copysets;
 mod disks;
 mod eras;
@@ -38,6 +40,7 @@ mod events;
 mod groups;
 mod history;
 mod intent;
+mod jobs;
 mod keys;
 mod level;
 pub mod limits;
@@ -66,11 +69,12 @@ mod volumes;
 mod what_if;
 
 pub use command::{Answer, Command, Decider, Outcome, validate_locks};
+pub use conditions::ConditionChange;
 pub use events::Note;
 pub use groups::{Group, Member, Stage};
 pub use history::{History, Parent, Snapshot};
 pub use keys::{Key, is_valid_key};
-pub use level::{CALLERS, FIRST_LEVEL, LEVEL};
+pub use level::{CALLERS, CONDITIONS, FIRST_LEVEL, LEVEL};
 pub use plan::{Bounds, Weights};
 pub use repair::RepairScan;
 pub use snapshot_file::Frozen;

@@ -54,6 +54,8 @@ pub const MAX_PERCENT: u32 = 100;
 pub const MAX_REFUSALS: usize = 100;
 /// Events that are remembered.
 pub const MAX_EVENTS: usize = 10_000;
+/// Conditions that are told at a time, and changes of them in one command.
+pub const MAX_TOLD: usize = 4000;
 /// Events that one command may add.
 pub const MAX_NOTES: usize = 1000;
 /// Nodes that a group must keep when it is divided: chunks have three copies as a rule.

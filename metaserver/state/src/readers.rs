@@ -108,6 +108,8 @@ impl State {
             flattening: false,
             read_only: true,
             class: volume.class,
+            job: None,
+            status: String::new(),
         })
     }
 

@@ -24,6 +24,9 @@ impl State {
         let mut planned = Vec::with_capacity(request.snapshots.len());
         for wanted in &request.snapshots {
             let id = self.user_volume_id(&wanted.volume)?;
+            if request.image.is_none() {
+                self.check_filled(id)?;
+            }
             planned.push((id, self.check_snapshot(id, wanted)?, &wanted.snapshot));
             self.check_groups(id, request)?;
         }
@@ -37,6 +40,7 @@ impl State {
         }
         for (id, ..) in &planned {
             self.versions_moved(*id);
+            self.filled(*id);
         }
         let taken = planned.iter().filter_map(|(id, _, name)| self.find_snapshot(*id, name)).collect();
         for wanted in &request.snapshots {
@@ -156,6 +160,7 @@ impl State {
         let beyond = volume.chunks.split_off(&count);
         self.release(beyond.values());
         self.prune_due(id);
+        self.filled(id);
         self.volume_answer(id)
     }
 

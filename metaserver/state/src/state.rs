@@ -175,6 +175,9 @@ impl State {
             Command::AcceptLoss { name } => self.accept_loss(name),
             Command::PinMember { id, folder } => self.pin_member(*id, *folder),
             Command::ReleaseMember { id } => self.release_member(*id),
+            Command::BeginJob { name, request } => self.begin_job(name, request),
+            Command::EndJob { name, id } => self.end_job(name, *id),
+            Command::Conditions(change) => self.tell_conditions(change),
         }
     }
 

@@ -2,6 +2,7 @@
 //! with a serde default.
 
 use crate::command::Decider;
+use crate::conditions::Told;
 use crate::events::Events;
 use crate::groups::Group;
 use crate::history::{History, NO_HISTORY, Parent};
@@ -11,7 +12,9 @@ use crate::maintenance::Windows;
 use crate::rebalance::Rebalance;
 use crate::recovery::Recovery;
 use crate::table::Table;
-use levee_proto::api::{CapacityLimits, DiskClass, DiskState, FULL_WEIGHT, PlacementPolicy, ReplicaPlace, ReplicaRef};
+use levee_proto::api::{
+    CapacityLimits, DiskClass, DiskState, FULL_WEIGHT, PlacementPolicy, ReplicaPlace, ReplicaRef, VolumeJob,
+};
 use levee_proto::*;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -60,6 +63,11 @@ pub(crate) struct Tables {
     /// The folder of each meta server.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<u64, Uuid>,
+    /// What commands do to whole volumes: see [`crate::jobs`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub jobs: BTreeMap<VolumeId, VolumeJob>,
+    #[serde(default, skip_serializing_if = "Told::is_empty")]
+    pub conditions: Told,
 }
 
 /// The largest id of each kind that was ever given out.

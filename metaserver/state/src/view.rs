@@ -19,6 +19,11 @@ impl State {
         self.index.node_by_name.get(name).copied()
     }
 
+    /// Attached volumes, also those that are attached for repair, and their nodes.
+    pub fn attachments(&self) -> impl Iterator<Item = (NodeId, VolumeId)> + '_ {
+        self.index.attached.iter().flat_map(|(node, volumes)| volumes.iter().map(|volume| (*node, *volume)))
+    }
+
     /// The node's disks among these.
     pub fn disks_among(&self, node: NodeId, uuids: impl IntoIterator<Item = Uuid>) -> BTreeSet<DiskId> {
         let known = uuids.into_iter().filter_map(|uuid| self.index.disk_by_uuid.get(&uuid).copied());
@@ -120,6 +125,8 @@ impl State {
             flattening: volume.history().flatten,
             read_only: volume.read_only,
             class: volume.class,
+            job: self.job(id).cloned().map(Box::new),
+            status: String::new(),
         })
     }
 
@@ -159,6 +166,7 @@ fn node_info(id: NodeId, node: &Node) -> NodeInfo {
         removed: node.removed,
         condition: NodeCondition::Fine,
         detail: node.drain.as_ref().and_then(|drain| drain.reason.clone()),
+        status: String::new(),
     }
 }
 
@@ -178,5 +186,6 @@ fn disk_info(id: DiskId, disk: &Disk) -> DiskInfo {
         weight: disk.weight,
         removed: disk.removed,
         load: DiskLoad::default(),
+        status: String::new(),
     }
 }

@@ -163,6 +163,7 @@ impl State {
         (history.deleted, history.flatten) = (true, false);
         self.index.volume_by_name.remove(&name);
         self.index.volume_by_name.insert(hidden, id);
+        self.tables.jobs.remove(&id);
         self.prune_due(id);
     }
 
@@ -171,6 +172,7 @@ impl State {
         self.drop_attachment(id);
         let volume = self.tables.volumes.remove(&id)?;
         self.tables.eras.remove(&id);
+        self.tables.jobs.remove(&id);
         self.index.volume_by_name.remove(&volume.name);
         self.index.provisioned -= promised_to(&volume);
         self.index.forget_history(id);

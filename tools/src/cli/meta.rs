@@ -37,6 +37,16 @@ Example:
         #[arg(long)]
         force: bool,
     },
+    /// Have another meta server lead, before work on the leader's host
+    #[command(after_help = "\
+Changes wait for about two seconds meanwhile; what is served goes on.
+
+Example:
+  levee meta lead 2")]
+    Lead {
+        /// Its number: `levee meta list` shows it
+        id: u64,
+    },
     /// Have a meta server that lost its folder begin anew, and wait until it counts
     #[command(after_help = "\
 For a meta server whose disk or machine was replaced. Start it with its number and an empty folder first.

@@ -23,6 +23,11 @@ impl MetaClient {
         }
     }
 
+    /// Answers once it leads.
+    pub async fn lead(&self, id: u64) -> Result<Members> {
+        self.call(Method::POST, &format!("/v1/members/{id}/lead"), None::<&()>).await
+    }
+
     pub async fn replace_member(&self, id: u64, request: &ReplaceMember, force: bool) -> Result<Members> {
         self.call(Method::POST, &format!("/v1/members/{id}/replace?force={force}"), Some(request)).await
     }

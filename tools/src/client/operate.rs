@@ -60,10 +60,6 @@ impl MetaClient {
         self.ask(Method::DELETE, "/v1/rebalance").await
     }
 
-    pub async fn recovery(&self) -> Result<RecoveryInfo> {
-        self.ask(Method::GET, "/v1/recovery").await
-    }
-
     pub async fn accept_loss(&self, volume: &str) -> Result<VolumeInfo> {
         self.ask(Method::POST, &format!("/v1/volumes/{volume}/accept-loss")).await
     }

@@ -27,7 +27,7 @@ pub async fn attach(
     timeout: Duration,
     out: &Output,
 ) -> anyhow::Result<()> {
-    let volume = meta.attach(name, &AttachVolume { node: node.map(String::from) }).await?;
+    let volume = meta.attach(name, &AttachVolume { node: node.map(String::from), job: None }).await?;
     let bar = out.spinner(format!("attaching {name}"));
     let served = wait_served(meta, &volume, timeout, &bar, Unserved::StaysAttached).await;
     bar.finish_and_clear();

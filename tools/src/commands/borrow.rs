@@ -1,13 +1,14 @@
 //! Uses a volume on this machine for the time of one command: attached before, detached after, whatever happens.
 
 use super::attach::{Unserved, wait_served};
+use super::job::{Marked, keep};
 use super::{diff, gateway, redundancy};
 use crate::client::{AdminClient, MetaClient};
 use crate::limits::DETACH_PATIENCE;
 use crate::signals::Signals;
 use crate::transfer::Job;
 use anyhow::Context;
-use levee_proto::api::{AttachVolume, ByteRange, NodeInfo, NodeState, VolumeInfo};
+use levee_proto::api::{AttachVolume, ByteRange, JobKind, NodeInfo, NodeState, VolumeInfo};
 use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
@@ -17,6 +18,10 @@ use std::time::Duration;
 pub struct Borrow<'a> {
     pub meta: &'a MetaClient,
     pub volume: &'a str,
+    /// What it is used for, as the cluster is told.
+    pub kind: JobKind,
+    /// It is not all that is to be done with the volume: the mark stays.
+    pub goes_on: bool,
     pub node: Option<&'a str>,
     pub timeout: Duration,
 }
@@ -29,13 +34,43 @@ impl Borrow<'_> {
         job: &Job,
         work: impl FnOnce(Borrowed) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        let volume = self.attach().await?;
+        let before = self.free().await?;
+        // A snapshot cannot be marked, and is only read.
+        let marked = match before.read_only {
+            false => Some(Marked::begin(self.meta, self.volume, self.kind).await?),
+            true => None,
+        };
+        let outcome = self.attached(marked.as_ref(), before, signals, job, work).await;
+        // An import that has failed leaves something that is no use: the mark says so. There is nothing to say of what was only read.
+        let over = if self.kind == JobKind::Import { outcome.is_ok() && !self.goes_on } else { true };
+        if let Some(marked) = marked.filter(|_| over) {
+            marked.end().await?;
+        }
+        outcome
+    }
+
+    async fn attached<T: Send + 'static>(
+        &self,
+        marked: Option<&Marked<'_>>,
+        before: VolumeInfo,
+        signals: &mut Signals,
+        job: &Job,
+        work: impl FnOnce(Borrowed) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        if redundancy::user(&before).is_some() {
+            // Its job was left by a command that is gone, or it would not have given way.
+            self.meta.detach_unused(self.volume, DETACH_PATIENCE).await?;
+        }
+        let volume = self.attach(marked).await?;
         let outcome = tokio::select! {
             borrowed = self.borrowed(&volume, job) => Some(borrowed),
             () = signals.next() => None,
         };
         let outcome = match outcome {
-            Some(Ok(borrowed)) => finish(signals, job, move || work(borrowed)).await,
+            Some(Ok(borrowed)) => tokio::select! {
+                outcome = finish(signals, job, move || work(borrowed)) => outcome,
+                never = keep(marked) => match never {},
+            },
             Some(Err(e)) => Err(e),
             None => Err(anyhow::anyhow!("interrupted")),
         };
@@ -45,18 +80,24 @@ impl Borrow<'_> {
         Ok(outcome)
     }
 
-    async fn attach(&self) -> anyhow::Result<VolumeInfo> {
+    /// The volume, which nobody uses, unless it was left by a command that was killed.
+    async fn free(&self) -> anyhow::Result<VolumeInfo> {
         let name = self.volume;
         let before = self.meta.volume(name).await?;
-        if let Some(attachment) = redundancy::user(&before) {
+        if let (Some(attachment), None) = (redundancy::user(&before), &before.job) {
             let node = &attachment.node_name;
             anyhow::bail!("volume {name} is in use on {node}: shut its user down and `levee volume detach {name}`");
         }
+        Ok(before)
+    }
+
+    async fn attach(&self, marked: Option<&Marked<'_>>) -> anyhow::Result<VolumeInfo> {
+        let name = self.volume;
         let node = match self.node {
             Some(node) => Some(node.to_string()),
             None => self.node_here().await?,
         };
-        Ok(self.meta.attach(name, &AttachVolume { node }).await?)
+        Ok(self.meta.attach(name, &AttachVolume { node, job: marked.map(Marked::id) }).await?)
     }
 
     /// A node of this machine. That it counts as up is not enough: its daemon may have died a moment ago.

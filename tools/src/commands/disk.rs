@@ -109,27 +109,52 @@ pub async fn weight(meta: &MetaClient, id: DiskId, weight: u32, out: &Output) ->
 
 pub async fn remove(meta: &MetaClient, id: DiskId, force: bool, out: &Output) -> anyhow::Result<()> {
     let was = find(meta, id).await?;
-    leave(meta, &was, force, out).await?;
+    let then = leave(meta, &was, force, out).await?;
     let stays = meta.disks().await?.iter().any(|disk| disk.id == id);
     out.result(&was, || match stays {
-        false => format!("Disk {id} has left the cluster."),
-        true => format!("Disk {id} was given up: it leaves the cluster when its copies have been made anew elsewhere."),
+        false => with(format!("Disk {id} has left the cluster."), &then),
+        true => with(
+            format!("Disk {id} was given up: it leaves the cluster when its copies have been made anew elsewhere."),
+            &then,
+        ),
     })
 }
 
 /// The daemon lets go of the disk first, if it runs: what the cluster has forgotten it would bring along again.
-async fn leave(meta: &MetaClient, disk: &DiskInfo, force: bool, out: &Output) -> anyhow::Result<()> {
+/// Answers with what is left to do on the host.
+async fn leave(meta: &MetaClient, disk: &DiskInfo, force: bool, out: &Output) -> anyhow::Result<String> {
     let id = disk.id;
-    if disk.replicas == 0 {
-        let nodes = meta.nodes().await?;
-        if let Some(node) = nodes.iter().find(|node| node.id == disk.node && node.state == NodeState::Up)
-            && let Err(error) = AdminClient::new(node.admin_url.clone()).remove_disk(id).await
-        {
-            out.note(&format!("levee: note: node {} does not let go of disk {id}: {error}", node.name));
+    let nodes = meta.nodes().await?;
+    let node = node_name(disk.node, &nodes);
+    let mut then = format!(
+        "If {} on {node} is named by `disk` in the daemon's file (/etc/levee/levee-stored.toml), take it out there.",
+        disk.path
+    );
+    if disk.replicas == 0
+        && let Some(node) = nodes.iter().find(|node| node.id == disk.node && node.state == NodeState::Up)
+    {
+        match AdminClient::new(node.admin_url.clone()).remove_disk(id).await {
+            Ok(RemovedDisk { note, .. }) => then = note.map_or_else(String::new, |note| format!("{note}.")),
+            Err(error) => out.note(&format!("levee: note: node {} does not let go of disk {id}: {error}", node.name)),
         }
     }
     meta.remove_disk(id, force).await?;
-    Ok(())
+    Ok(then)
+}
+
+/// A sentence, and what is left to do, if something is.
+fn with(done: String, then: &str) -> String {
+    if then.is_empty() { done } else { format!("{done}\n{then}") }
+}
+
+/// A disk that was just taken may be no good.
+fn check_serves(disk: &DiskInfo) -> anyhow::Result<()> {
+    let DiskInfo { id, state, status, .. } = disk;
+    if *state == DiskState::InService && !status.contains("failed") {
+        return Ok(());
+    }
+    let why = disk.reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    bail!("disk {id}, which was to take its place, is {status}{why}; replace that one, the old one stays as it is")
 }
 
 /// Each step is skipped that an earlier attempt has done already.
@@ -160,9 +185,13 @@ pub async fn replace(
         let reason = Some(format!("disk {} takes its place", added.id));
         meta.set_disk(id, &SetDiskState { state: DiskState::Draining, reason }).await?;
     }
-    wait_until_empty(meta, &format!("disk {id}"), |disk| disk.id == id, timeout, out).await?;
-    leave(meta, &find(meta, id).await?, false, out).await?;
+    let empty = wait_until_empty(meta, &format!("disk {id}"), |disk| disk.id == id, timeout, out).await;
+    // What was to come there has gone elsewhere, or nowhere, if it has died meanwhile.
+    check_serves(&find(meta, added.id).await?)?;
+    empty?;
+    let then = leave(meta, &find(meta, id).await?, false, out).await?;
     out.result(&added, || {
-        format!("Disk {} of {node} has taken the place of disk {id}, which has left the cluster.", added.id)
+        let new = added.id;
+        with(format!("Disk {new} of {node} has taken the place of disk {id}, which has left the cluster."), &then)
     })
 }

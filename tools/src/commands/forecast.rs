@@ -3,7 +3,7 @@
 use crate::client::MetaClient;
 use crate::output::Output;
 use levee_proto::api::{DiskForecast, Forecast, NodeInfo, WhatIf};
-use levee_proto::units::show_size;
+use levee_proto::units::{show_size, show_time};
 
 pub async fn show(meta: &MetaClient, request: &WhatIf, out: &Output) -> anyhow::Result<()> {
     let forecast = meta.what_if(request).await?;
@@ -42,13 +42,4 @@ pub fn disk_table(disks: &[DiskForecast], nodes: &[NodeInfo], out: &Output) -> S
         ]
     });
     out.table(&["DISK", "NODE", "CAPACITY", "NOW", "", "THEN", ""], rows)
-}
-
-/// Seconds, for a person.
-pub fn show_time(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds.div_ceil(60)),
-        _ => format!("{} h", seconds.div_ceil(3600)),
-    }
 }

@@ -1,13 +1,14 @@
 //! Has something done by the daemon that serves a volume, which is attached for that if nobody uses it.
 
 use super::attach::{Unserved, wait_served};
+use super::job::{Marked, keep};
 use super::redundancy;
 use crate::client::{AdminClient, MetaClient};
 use crate::limits::DETACH_PATIENCE;
 use crate::signals::Signals;
 use anyhow::Context;
 use indicatif::ProgressBar;
-use levee_proto::api::{AttachVolume, NodeInfo};
+use levee_proto::api::{AttachVolume, JobKind, NodeInfo};
 use std::time::Duration;
 
 /// The daemon that serves a volume.
@@ -32,8 +33,12 @@ pub async fn at_gateway<T>(
     let mut signals = Signals::install()?;
     let mut volume = meta.volume(name).await?;
     let attached_here = redundancy::user(&volume).is_none();
+    // A snapshot cannot be marked; nothing is lost if it stays attached.
+    let marks = attached_here && !volume.read_only;
+    let marked = if marks { Some(Marked::begin(meta, name, JobKind::Export).await?) } else { None };
     if attached_here {
-        volume = meta.attach(name, &AttachVolume::default()).await?;
+        let job = marked.as_ref().map(Marked::id);
+        volume = meta.attach(name, &AttachVolume { node: None, job }).await?;
     }
     let work = async {
         let unserved = if attached_here { Unserved::IsDetached } else { Unserved::StaysAttached };
@@ -42,9 +47,13 @@ pub async fn at_gateway<T>(
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
+        never = keep(marked.as_ref()) => match never {},
         () = signals.next() => Err(anyhow::anyhow!("interrupted")),
     };
     let detached = if attached_here { meta.detach_unused(name, DETACH_PATIENCE).await.map(|_| ()) } else { Ok(()) };
+    if let Some(marked) = marked {
+        marked.end().await?;
+    }
     bar.finish_and_clear();
     Ok((outcome?, detached.with_context(|| format!("all is done, but volume {name} cannot be detached again"))))
 }

@@ -3,11 +3,13 @@
 //! An image is a volume with a snapshot named [`IMAGE_SNAPSHOT`] that says what it was made of. Until that snapshot is
 //! taken there is just a volume, which is removed if anything goes wrong.
 
+use super::job::Marked;
 use super::snapshot;
 use super::transfer::{self, Transferred};
 use super::volume::min_copies_for;
 use crate::cli::{ImageImport, Place, TargetFile};
-use crate::client::MetaClient;
+use crate::client::{ClientError, MetaClient};
+use crate::limits::DETACH_PATIENCE;
 use crate::output::Output;
 use crate::signals::Signals;
 use crate::transfer::Moved;
@@ -34,9 +36,9 @@ pub async fn import(meta: &MetaClient, args: &ImageImport, out: &Output) -> anyh
         anyhow::bail!("the disk in {file} has {has}, more than --size {}", show_size(size));
     }
     let request = CreateVolume { name: args.name.clone(), size, copies: args.copies, min_copies, class: None };
-    let volume = meta.create_volume(&request).await?;
+    let volume = create(meta, &request).await?;
     let filled = async {
-        let moved = transfer::fill(meta, &mut signals, image, &volume, &args.place, out).await?;
+        let moved = transfer::fill(meta, &mut signals, image, &volume, true, &args.place, out).await?;
         let made_of = ImageInfo { format: format.name().into(), disk_size, data: moved.data, crc32c: moved.checksum };
         let taken = seal(meta, &args.name, made_of, args.place.timeout).await?;
         anyhow::Ok((moved, taken))
@@ -54,6 +56,24 @@ pub async fn import(meta: &MetaClient, args: &ImageImport, out: &Output) -> anyh
             told.amounts()
         )
     })
+}
+
+/// Creates the volume of an image. One that an import of the same name has left half filled makes room.
+async fn create(meta: &MetaClient, request: &CreateVolume) -> anyhow::Result<VolumeInfo> {
+    let taken = match meta.create_volume(request).await {
+        Err(ClientError::Problem(problem)) if problem.kind == ProblemKind::Exists => problem,
+        created => return Ok(created?),
+    };
+    let name = &request.name;
+    let there = meta.volume(name).await?;
+    if there.job.is_none_or(|job| job.kind != JobKind::Import) {
+        return Err(ClientError::Problem(taken).into());
+    }
+    // Refused while that import goes on.
+    let _ours = Marked::begin(meta, name, JobKind::Import).await?;
+    meta.detach_unused(name, DETACH_PATIENCE).await?;
+    meta.delete_volume(name).await?;
+    Ok(meta.create_volume(request).await?)
 }
 
 /// Makes an image of a volume that is filled.
@@ -90,7 +110,7 @@ pub async fn export(
         CreateClones { from, names: Family::single(&clone), size: None, copies: Some(1), min_copies: Some(1) };
     let mut signals = Signals::install()?;
     meta.create_clones(&request).await?;
-    let exported = transfer::export_volume(meta, &mut signals, &clone, target, place, out).await;
+    let exported = transfer::export_volume(meta, &mut signals, (&clone, JobKind::Copy), target, place, out).await;
     let deleted = meta.delete_volume(&clone).await;
     let moved = exported?;
     deleted.with_context(|| format!("the image is exported, but its clone {clone} cannot be deleted"))?;

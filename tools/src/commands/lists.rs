@@ -2,7 +2,7 @@
 
 use crate::client::MetaClient;
 use crate::output::Output;
-use levee_proto::api::{DiskInfo, DiskState, NodeCondition, NodeInfo, NodeState};
+use levee_proto::api::{DiskClass, DiskInfo, NodeInfo};
 use levee_proto::ids::NodeId;
 use levee_proto::units::show_size;
 
@@ -19,43 +19,15 @@ pub fn node_table(nodes: &[NodeInfo], out: &Output) -> String {
         vec![
             node.id.to_string(),
             node.name.clone(),
-            node_state(node),
+            node.status.clone(),
+            place(&node.zone),
+            place(&node.rack),
             node.cores.len().to_string(),
             node.disks.len().to_string(),
             node.admin_url.clone(),
         ]
     });
-    out.table(&["ID", "NODE", "STATE", "CORES", "DISKS", "ADMIN"], rows)
-}
-
-/// In a word or two.
-pub fn node_state(node: &NodeInfo) -> String {
-    let mut words = vec![state_word(node.state)];
-    words.extend(match node.condition {
-        NodeCondition::Fine => None,
-        NodeCondition::Slow => Some("slow"),
-        NodeCondition::Partitioned => Some("partitioned"),
-        NodeCondition::Flapping => Some("flapping"),
-    });
-    words.extend(node.draining.then_some("draining"));
-    words.extend(node.removed.then_some("leaving"));
-    words.join(", ")
-}
-
-fn state_word(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Up => "up",
-        NodeState::Down => "down",
-        NodeState::Unknown => "unknown",
-    }
-}
-
-fn disk_state_word(state: DiskState) -> &'static str {
-    match state {
-        DiskState::InService => "in service",
-        DiskState::Draining => "draining",
-        DiskState::Dead => "dead",
-    }
+    out.table(&["ID", "NODE", "STATE", "ZONE", "RACK", "CORES", "DISKS", "ADMIN"], rows)
 }
 
 pub async fn disks(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
@@ -73,7 +45,9 @@ pub fn disk_table(disks: &[DiskInfo], nodes: &[NodeInfo], out: &Output) -> Strin
         vec![
             disk.id.to_string(),
             node_name(disk.node, nodes),
-            disk_state_word(disk.state).into(),
+            disk.status.clone(),
+            class_word(disk.class).into(),
+            disk.weight.to_string(),
             show_size(disk.capacity),
             disk.used.map_or("unknown".into(), show_size),
             disk.replicas.to_string(),
@@ -81,7 +55,19 @@ pub fn disk_table(disks: &[DiskInfo], nodes: &[NodeInfo], out: &Output) -> Strin
             disk.reason.clone().unwrap_or_default(),
         ]
     });
-    out.table(&["ID", "NODE", "STATE", "CAPACITY", "USED", "REPLICAS", "PATH", "REASON"], rows)
+    out.table(&["ID", "NODE", "STATE", "CLASS", "WEIGHT", "CAPACITY", "USED", "REPLICAS", "PATH", "REASON"], rows)
+}
+
+/// A zone or rack, if one is known.
+pub fn place(name: &Option<String>) -> String {
+    name.clone().unwrap_or_else(|| "-".into())
+}
+
+fn class_word(class: DiskClass) -> &'static str {
+    match class {
+        DiskClass::Ssd => "ssd",
+        DiskClass::Hdd => "hdd",
+    }
 }
 
 /// A node's name, or its number if it is not known.

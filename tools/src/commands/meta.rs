@@ -9,6 +9,10 @@ use std::time::Duration;
 pub async fn run(command: &Meta, meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
     match command {
         Meta::List => {
+            let survey = meta.survey().await;
+            if survey.leader().is_none() {
+                return super::status::leaderless(meta, &survey, out);
+            }
             let members = meta.members().await?;
             out.result(&members, || describe(&members, out))
         }
@@ -21,6 +25,10 @@ pub async fn run(command: &Meta, meta: &MetaClient, out: &Output) -> anyhow::Res
         Meta::Remove { id, force } => {
             let members = meta.remove_member(*id, *force).await?;
             out.result(&members, || format!("Meta server {id} is not in the group any more; its folder is not needed."))
+        }
+        Meta::Lead { id } => {
+            let members = meta.lead(*id).await?;
+            out.result(&members, || format!("Meta server {id} leads."))
         }
         Meta::Replace { id, url, force, waiting } => {
             meta.replace_member(*id, &ReplaceMember { url: url.clone() }, *force).await?;

@@ -36,7 +36,6 @@ pub async fn show(meta: &MetaClient, name: &str, out: &Output) -> anyhow::Result
 
 fn describe(shown: &Shown<'_>, out: &Output) -> String {
     let Shown { node, disks, volumes } = shown;
-    let place = |what: &Option<String>| what.clone().unwrap_or_else(|| "-".into());
     let used: u64 = disks.iter().filter_map(|disk| disk.used).sum();
     let capacity: u64 = disks.iter().map(|disk| disk.capacity).sum();
     let mut text = format!(
@@ -48,10 +47,10 @@ fn describe(shown: &Shown<'_>, out: &Output) -> String {
          Volumes       {} served\n",
         node.name,
         node.id,
-        lists::node_state(node),
+        node.status,
         node.admin_url,
-        place(&node.zone),
-        place(&node.rack),
+        lists::place(&node.zone),
+        lists::place(&node.rack),
         disks.len(),
         show_size(used),
         show_size(capacity),

@@ -1,12 +1,15 @@
 //! `levee rebalance`.
 
-use super::forecast::{disk_table, show_time};
+use super::forecast::disk_table;
 use crate::client::{MetaClient, wait_for};
 use crate::output::{Output, measure_bytes};
 use crate::values::utc;
 use levee_proto::api::*;
-use levee_proto::units::show_size;
+use levee_proto::units::{show_size, show_time};
 use std::time::Duration;
+
+/// How long after the last move it may take until all gateways have told that nothing is left of it.
+const SETTLED: Duration = Duration::from_secs(10);
 
 pub async fn plan(meta: &MetaClient, request: &RebalanceRequest, out: &Output) -> anyhow::Result<()> {
     let plan = meta.rebalance_plan(request).await?;
@@ -56,6 +59,11 @@ pub async fn run(
     let mut status = meta.rebalance(request).await?;
     if let Some(timeout) = wait.filter(|_| status.state == RebalanceState::Running) {
         status = follow(meta, timeout, out).await?;
+        wait_for(SETTLED, async || {
+            let whole = meta.load(1, "requests").await?.redundancy;
+            Ok::<_, anyhow::Error>((whole.leaving_replicas == 0 && whole.degraded_chunks == 0).then_some(()))
+        })
+        .await?;
     }
     out.result(&status, || describe(&status))
 }

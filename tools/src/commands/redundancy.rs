@@ -2,7 +2,7 @@
 //! should, and what is being done about it.
 
 use super::lists::node_name;
-use levee_proto::api::{Attachment, ChunkReport, NodeInfo, ServeState, VolumeInfo, VolumeReport};
+use levee_proto::api::{Attachment, ChunkReport, NodeInfo, VolumeInfo, VolumeReport};
 use levee_proto::units::show_size;
 use serde::Serialize;
 
@@ -12,32 +12,6 @@ const MAX_SHOWN: usize = 8;
 /// The attachment that somebody asked for: a volume that the cluster repairs is free.
 pub fn user(volume: &VolumeInfo) -> Option<&Attachment> {
     volume.attachment.as_ref().filter(|attachment| !attachment.repair)
-}
-
-/// How a volume does, in a word or two.
-pub fn state(volume: &VolumeInfo) -> String {
-    let mut state = stage(volume);
-    if volume.read_only {
-        state.push_str(", read-only");
-    }
-    state
-}
-
-fn stage(volume: &VolumeInfo) -> String {
-    let Some(attachment) = &volume.attachment else { return "detached".into() };
-    if attachment.repair {
-        return format!("detached (being repaired on {})", attachment.node_name);
-    }
-    let Some(report) = &attachment.report else { return "attaching".into() };
-    match report.state {
-        ServeState::Opening => "opening".into(),
-        ServeState::Serving if report.full => "serving, full: writes wait".into(),
-        ServeState::Serving if report.waiting_chunks > 0 => format!("serving, {} wait", report.waiting_chunks),
-        ServeState::Serving if report.degraded_chunks > 0 => format!("serving, {} degraded", report.degraded_chunks),
-        ServeState::Serving => "serving".into(),
-        ServeState::Closing => "closing".into(),
-        ServeState::Failed => "failed".into(),
-    }
 }
 
 /// A chunk with fewer copies than it should have, and where in the volume it is.
@@ -123,7 +97,7 @@ pub fn summary(volume: &VolumeInfo, report: &VolumeReport) -> String {
         text.push_str(&format!(", {} below {} copies", report.degraded_chunks, volume.copies));
     }
     if report.waiting_chunks > 0 {
-        text.push_str(&format!(", {} of them without a quorum: reads and writes there wait", report.waiting_chunks));
+        text.push_str(&format!(", {} of them without a quorum: writes there wait", report.waiting_chunks));
     }
     text
 }

@@ -1,24 +1,26 @@
 //! `levee status`: the cluster at a glance.
 
-use super::capacity;
 use super::lists::node_table;
 use super::redundancy;
-use crate::client::MetaClient;
+use super::{capacity, group};
+use crate::client::{MetaClient, Survey, Surveyed};
+use crate::errors::Found;
 use crate::output::Output;
 use levee_proto::api::{
-    CapacityInfo, ClusterInfo, DiskInfo, DiskState, MaintenanceInfo, NodeInfo, NodeState, RebalanceState,
-    RebalanceStatus, ServeState, VolumeInfo,
+    CapacityInfo, Condition, DiskInfo, DiskState, Health, MaintenanceInfo, NodeInfo, NodeState, RebalanceState,
+    RebalanceStatus, Severity, VolumeInfo,
 };
 use levee_proto::units::show_size;
 use serde::Serialize;
+use serde_json::json;
 
-/// Waiting volumes that are shown one by one.
+/// Problems that are shown one by one.
 const MAX_SHOWN: usize = 10;
 
 #[derive(Serialize)]
 struct Status<'a> {
     cluster: String,
-    leader: Option<u64>,
+    leader: u64,
     members: Vec<Member>,
     nodes: &'a [NodeInfo],
     disks: DiskTotals,
@@ -27,22 +29,14 @@ struct Status<'a> {
     /// Absent if the meta servers do not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     capacity: Option<CapacityInfo>,
-    /// What served volumes wait for.
-    waiting: Vec<Waiting>,
+    health: Health,
     maintenance: MaintenanceInfo,
     rebalance: RebalanceStatus,
 }
 
 #[derive(Serialize)]
-struct Waiting {
-    volume: String,
-    node: String,
-    detail: String,
-}
-
-#[derive(Serialize)]
 struct Member {
-    id: u64,
+    id: Option<u64>,
     url: String,
     answers: bool,
 }
@@ -74,23 +68,27 @@ struct VolumeTotals {
     attached: usize,
     serving: usize,
     degraded: usize,
+    /// Their guests' requests have waited for more than a second.
+    stalled: usize,
     /// Bytes.
     size: u64,
 }
 
 pub async fn status(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
-    let info = meta.cluster().await?;
+    let survey = meta.survey().await;
+    let Some(leader) = survey.leader() else { return leaderless(meta, &survey, out) };
+    let info = survey.best().expect("one of them has named the leader");
     let (nodes, disks, volumes) = (meta.nodes().await?, meta.disks().await?, meta.volumes().await?);
     let status = Status {
         cluster: info.cluster.to_string(),
-        leader: info.leader,
-        members: ask_members(&info).await,
+        leader,
+        members: survey.members.iter().map(member).collect(),
         nodes: &nodes,
         disks: disk_totals(&disks),
         volumes: volume_totals(&volumes),
         repair: repair_totals(&disks, &volumes),
         capacity: capacity::look(meta).await?,
-        waiting: volumes.iter().filter_map(waiting).collect(),
+        health: group::told(meta).await?,
         // Meta servers of an earlier version do not know.
         maintenance: meta.maintenance().await.unwrap_or_default(),
         rebalance: meta.rebalance_status().await.unwrap_or_default(),
@@ -98,15 +96,16 @@ pub async fn status(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
     out.result(&status, || describe(&status, out))
 }
 
-/// Which members answer for themselves.
-async fn ask_members(info: &ClusterInfo) -> Vec<Member> {
-    let mut members = Vec::new();
-    for member in &info.members {
-        let answers = member.id == info.member
-            || MetaClient::new(vec![member.url.clone()], String::new()).cluster().await.is_ok();
-        members.push(Member { id: member.id, url: member.url.clone(), answers });
-    }
-    members
+/// Nobody can say more than who answers.
+pub fn leaderless(meta: &MetaClient, survey: &Survey, out: &Output) -> anyhow::Result<()> {
+    let health = group::without_leader(meta, survey)?;
+    let members: Vec<Member> = survey.members.iter().map(member).collect();
+    out.result(&json!({"leader": null, "members": members, "health": health}), || group::describe(&health))?;
+    Err(Found("the meta servers have no leader".into()).into())
+}
+
+fn member(asked: &Surveyed) -> Member {
+    Member { id: asked.id, url: asked.url.clone(), answers: asked.answer.is_ok() }
 }
 
 fn disk_totals(disks: &[DiskInfo]) -> DiskTotals {
@@ -123,8 +122,9 @@ fn volume_totals(volumes: &[VolumeInfo]) -> VolumeTotals {
         VolumeTotals {
             count: sum.count + 1,
             attached: sum.attached + usize::from(redundancy::user(volume).is_some()),
-            serving: sum.serving + usize::from(report.is_some_and(|r| r.state == ServeState::Serving)),
+            serving: sum.serving + usize::from(volume.status.starts_with("serving")),
             degraded: sum.degraded + usize::from(report.is_some_and(|r| r.degraded_chunks > 0)),
+            stalled: sum.stalled + usize::from(report.is_some_and(|r| r.stall.is_some())),
             size: sum.size.saturating_add(volume.size),
         }
     })
@@ -159,26 +159,20 @@ fn repair_line(repair: &RepairTotals) -> Option<String> {
     ))
 }
 
-fn waiting(volume: &VolumeInfo) -> Option<Waiting> {
-    let attachment = volume.attachment.as_ref()?;
-    let detail = attachment.report.as_ref()?.detail.clone()?;
-    Some(Waiting { volume: volume.name.clone(), node: attachment.node_name.clone(), detail })
-}
-
 fn describe(status: &Status<'_>, out: &Output) -> String {
     let answering = status.members.iter().filter(|member| member.answers).count();
-    let leader = status.leader.map_or("no leader".into(), |id| format!("leader {id}"));
     let up = status.nodes.iter().filter(|node| node.state == NodeState::Up).count();
     let DiskTotals { count: disks, capacity, used } = status.disks;
     let volumes = &status.volumes;
     let mut text = format!(
         "Cluster       {}\n\
-         Meta servers  {answering} of {} answer, {leader}\n\
+         Meta servers  {answering} of {} answer, leader {}\n\
          Nodes         {up} of {} up\n\
          Disks         {disks}, {} of {} used\n\
-         Volumes       {}, {} attached, {} serving, {} degraded\n",
+         Volumes       {}, {} attached, {} serving, {} degraded, {} stalled\n",
         status.cluster,
         status.members.len(),
+        status.leader,
         status.nodes.len(),
         show_size(used),
         show_size(capacity),
@@ -186,6 +180,7 @@ fn describe(status: &Status<'_>, out: &Output) -> String {
         volumes.attached,
         volumes.serving,
         volumes.degraded,
+        volumes.stalled,
     );
     text.extend(repair_line(&status.repair));
     let detail = status.capacity.as_ref().and_then(|capacity| capacity.detail.as_ref());
@@ -197,14 +192,12 @@ fn describe(status: &Status<'_>, out: &Output) -> String {
     if !status.maintenance.windows.is_empty() {
         text.push_str(&format!("{}\n", super::maintenance::describe(&status.maintenance)));
     }
-    for silent in status.members.iter().filter(|member| !member.answers) {
-        text.push_str(&format!("Meta server {} at {} does not answer.\n", silent.id, silent.url));
+    let problems: Vec<&Condition> = status.health.conditions.iter().filter(|c| c.severity > Severity::Info).collect();
+    for problem in problems.iter().take(MAX_SHOWN) {
+        text.push_str(&format!("Problem       {}\n", problem.text));
     }
-    for Waiting { volume, node, detail } in status.waiting.iter().take(MAX_SHOWN) {
-        text.push_str(&format!("Volume {volume} on {node}: {detail}.\n"));
-    }
-    if status.waiting.len() > MAX_SHOWN {
-        text.push_str(&format!("{} more volumes wait: see `levee volume list`.\n", status.waiting.len() - MAX_SHOWN));
+    if problems.len() > MAX_SHOWN {
+        text.push_str(&format!("{} more problems: see `levee doctor`.\n", problems.len() - MAX_SHOWN));
     }
     if !status.nodes.is_empty() {
         text.push('\n');

@@ -5,8 +5,8 @@ use crate::client::MetaClient;
 use crate::errors::Usage;
 use crate::output::Output;
 use crate::signals::Signals;
-use levee_proto::api::{ClusterLoad, DiskState, Load, NodeState};
-use levee_proto::units::show_size;
+use levee_proto::api::{ClusterLoad, Load};
+use levee_proto::units::{show_size, show_time};
 use std::io::{IsTerminal, Write, stdout};
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ fn show(load: &ClusterLoad, args: &Top, out: &Output) -> String {
             parts.push(format!("{title} by {}\n{}", args.by.word(), out.table(header, rows)));
         }
     };
-    add("Volumes", &["VOLUME", "NODE", "READS/S", "WRITES/S", "BYTES/S", "P50", "P99"], volumes(load));
+    add("Volumes", &["VOLUME", "NODE", "READS/S", "WRITES/S", "BYTES/S", "P50", "P99", "STATE"], volumes(load));
     add("Chunks", &["VOLUME", "CHUNK", "READS/S", "WRITES/S", "BYTES/S"], chunks(load));
     add("Disks", &["DISK", "NODE", "STATE", "USED", "READS/S", "WRITES/S", "BYTES/S", "OLDEST I/O"], disks(load));
     add("Nodes", &["NODE", "STATE", "VOLUMES", "GUESTS/S", "BYTES/S", "DISKS/S", "BYTES/S"], nodes(load));
@@ -92,9 +92,12 @@ fn summary(load: &ClusterLoad) -> String {
     );
     if whole.degraded_chunks > 0 {
         line.push_str(&format!(
-            "\n{} chunks lack copies, {} of them are not served",
+            "\n{} chunks lack copies, {} of them wait for them",
             whole.degraded_chunks, whole.waiting_chunks
         ));
+    }
+    if whole.stalled_volumes > 0 {
+        line.push_str(&format!("\n{} volumes are stalled: their guests' requests wait", whole.stalled_volumes));
     }
     line
 }
@@ -110,7 +113,8 @@ fn row<const A: usize, const B: usize>(first: [String; A], then: [String; B]) ->
 fn volumes(load: &ClusterLoad) -> Vec<Vec<String>> {
     let line = |v: &levee_proto::api::BusyVolume| {
         let mut cells = row([v.volume.clone(), v.node_name.clone()], rates(&v.load));
-        cells.extend([micros(v.p50_us), micros(v.p99_us)]);
+        let stalled = if v.stalled_ms > 0 { format!(" for {}", show_time(v.stalled_ms / 1000)) } else { String::new() };
+        cells.extend([micros(v.p50_us), micros(v.p99_us), format!("{}{stalled}", v.status)]);
         cells
     };
     load.volumes.iter().map(line).collect()
@@ -124,14 +128,9 @@ fn chunks(load: &ClusterLoad) -> Vec<Vec<String>> {
 
 fn disks(load: &ClusterLoad) -> Vec<Vec<String>> {
     let line = |d: &levee_proto::api::BusyDisk| {
-        let state = match d.state {
-            DiskState::InService => "in service",
-            DiskState::Draining => "draining",
-            DiskState::Dead => "dead",
-        };
         let used =
             d.used.map_or("unknown".into(), |used| format!("{} %", used.saturating_mul(100) / d.capacity.max(1)));
-        let mut cells = row([d.disk.to_string(), d.node_name.clone(), state.into(), used], rates(&d.load.load));
+        let mut cells = row([d.disk.to_string(), d.node_name.clone(), d.status.clone(), used], rates(&d.load.load));
         cells.push(micros(d.load.oldest_io_us));
         cells
     };
@@ -140,13 +139,8 @@ fn disks(load: &ClusterLoad) -> Vec<Vec<String>> {
 
 fn nodes(load: &ClusterLoad) -> Vec<Vec<String>> {
     let line = |n: &levee_proto::api::BusyNode| {
-        let state = match n.state {
-            NodeState::Up => "up",
-            NodeState::Down => "down",
-            NodeState::Unknown => "unknown",
-        };
         let work = [&n.guests, &n.disks].map(|load| [load.requests().to_string(), show_size(load.bytes())]).concat();
-        row([n.name.clone(), state.into(), n.volumes.to_string()], []).into_iter().chain(work).collect()
+        row([n.name.clone(), n.status.clone(), n.volumes.to_string()], []).into_iter().chain(work).collect()
     };
     load.nodes.iter().map(line).collect()
 }

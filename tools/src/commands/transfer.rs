@@ -9,7 +9,7 @@ use crate::signals::Signals;
 use crate::transfer::{self, Job, Moved, PartFile};
 use anyhow::Context;
 use levee_image::{Format, Image, OpenOptions};
-use levee_proto::api::VolumeInfo;
+use levee_proto::api::{JobKind, VolumeInfo};
 use levee_proto::units::show_size;
 use serde::Serialize;
 use std::path::Path;
@@ -80,28 +80,37 @@ pub async fn import(
         let (has, needs) = (show_size(volume.size), show_size(image.size()));
         anyhow::bail!("volume {name} of {has} is too small: the disk in {} has {needs}", source.file.display());
     }
-    if !is_fresh(&volume) && !overwrite {
+    let unfinished = volume.job.as_ref().is_some_and(|job| job.kind == JobKind::Import);
+    if !is_fresh(&volume) && !overwrite && !unfinished {
         anyhow::bail!("volume {name} holds data already; --overwrite replaces all of it");
     }
-    let moved = fill(meta, &mut signals, image, &volume, place, out).await.with_context(|| {
-        format!("volume {name} is not filled; what was written stays, and the import can be repeated with --overwrite")
+    let moved = fill(meta, &mut signals, image, &volume, false, place, out).await.with_context(|| {
+        format!("volume {name} is not filled, and cannot be used before it is: the import can be repeated")
     })?;
     let told = Transferred::new(name, &source.file, format, &moved);
     out.result(&told, || format!("Volume {name} holds the disk of {}: {}.", told.file, told.amounts()))
 }
 
-/// Fills a volume that is not in use.
+/// Fills a volume that is not in use. `goes_on`: it counts as unfinished until something else is done.
 pub async fn fill(
     meta: &MetaClient,
     signals: &mut Signals,
     image: Image,
     volume: &VolumeInfo,
+    goes_on: bool,
     place: &Place,
     out: &Output,
 ) -> anyhow::Result<Moved> {
     let title = format!("importing {}", volume.name);
     let job = Job::new(out.spinner(&title), title);
-    let borrow = Borrow { meta, volume: &volume.name, node: place.node.as_deref(), timeout: place.timeout };
+    let borrow = Borrow {
+        meta,
+        volume: &volume.name,
+        kind: JobKind::Import,
+        goes_on,
+        node: place.node.as_deref(),
+        timeout: place.timeout,
+    };
     let (fresh, size, inner) = (is_fresh(volume), volume.size, job.clone());
     let outcome = borrow.run(signals, &job, move |borrowed| {
         inner.bar.set_message(inner.title.clone());
@@ -121,7 +130,7 @@ pub async fn export(
     out: &Output,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
-    let moved = export_volume(meta, &mut signals, name, target, place, out).await?;
+    let moved = export_volume(meta, &mut signals, (name, JobKind::Export), target, place, out).await?;
     let told = Transferred::new(name, &target.file, format_of(target)?, &moved);
     out.result(&told, || format!("{} holds the disk of volume {name}: {}.", told.file, told.amounts()))
 }
@@ -151,7 +160,7 @@ pub fn format_of(target: &TargetFile) -> anyhow::Result<Format> {
 pub async fn export_volume(
     meta: &MetaClient,
     signals: &mut Signals,
-    name: &str,
+    (name, kind): (&str, JobKind),
     target: &TargetFile,
     place: &Place,
     out: &Output,
@@ -161,7 +170,8 @@ pub async fn export_volume(
     let (part, file) = PartFile::create(&target.file, target.overwrite)?;
     let title = format!("exporting {name}");
     let job = Job::new(out.spinner(&title), title);
-    let borrow = Borrow { meta, volume: name, node: place.node.as_deref(), timeout: place.timeout };
+    let borrow =
+        Borrow { meta, volume: name, kind, goes_on: false, node: place.node.as_deref(), timeout: place.timeout };
     let (size, inner, path) = (volume.size, job.clone(), target.file.clone());
     let outcome = borrow.run(signals, &job, move |borrowed| {
         inner.bar.set_message(inner.title.clone());

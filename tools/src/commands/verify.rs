@@ -6,13 +6,15 @@ use crate::client::MetaClient;
 use crate::errors::Found;
 use crate::output::{Output, measure};
 use indicatif::ProgressBar;
-use levee_proto::api::{NodeInfo, VerifyEvent, VerifyReport};
+use levee_proto::api::{NodeInfo, ParentName, VerifyEvent, VerifyReport};
 use serde::Serialize;
 use std::time::Duration;
 
 #[derive(Serialize)]
 struct Verdict<'r> {
     equal: bool,
+    /// What it shows beside what was compared is of this snapshot.
+    parent: Option<&'r ParentName>,
     #[serde(flatten)]
     report: &'r VerifyReport,
 }
@@ -24,7 +26,8 @@ pub async fn verify(meta: &MetaClient, name: &str, timeout: Duration, out: &Outp
         Ok((report, gateway.nodes))
     });
     let ((report, nodes), detached) = compared.await?;
-    conclude(&report, &nodes, out)?;
+    let parent = meta.volume(name).await?.parent;
+    conclude(&report, parent.as_ref(), &nodes, out)?;
     detached.map_err(Found::after_document)
 }
 
@@ -49,9 +52,14 @@ async fn compare(gateway: &Gateway, name: &str, bar: &ProgressBar) -> anyhow::Re
     anyhow::bail!("{} stopped verifying volume {name} before the end: repeat it when the node is well", gateway.node)
 }
 
-fn conclude(report: &VerifyReport, nodes: &[NodeInfo], out: &Output) -> anyhow::Result<()> {
+fn conclude(
+    report: &VerifyReport,
+    parent: Option<&ParentName>,
+    nodes: &[NodeInfo],
+    out: &Output,
+) -> anyhow::Result<()> {
     let equal = report.mismatches.is_empty();
-    out.result(&Verdict { equal, report }, || describe(report, nodes))?;
+    out.result(&Verdict { equal, parent, report }, || describe(report, parent, nodes))?;
     if equal {
         return Ok(());
     }
@@ -59,10 +67,15 @@ fn conclude(report: &VerifyReport, nodes: &[NodeInfo], out: &Output) -> anyhow::
     Err(Found(format!("volume {volume}: {count} mismatches between its copies")).into())
 }
 
-fn describe(report: &VerifyReport, nodes: &[NodeInfo]) -> String {
+fn describe(report: &VerifyReport, parent: Option<&ParentName>, nodes: &[NodeInfo]) -> String {
     let VerifyReport { volume, copies, chunks, blocks, mismatches, more_mismatches } = report;
     if mismatches.is_empty() {
-        return format!("Volume {volume}: all {copies} copies are equal ({blocks} blocks in {chunks} chunks).");
+        let own = format!("Volume {volume}: all {copies} copies are equal ({blocks} blocks in {chunks} chunks).");
+        let Some(ParentName { volume: of, id, snapshot }) = parent else { return own };
+        let of = of.clone().unwrap_or_else(|| format!("(deleted volume {id})"));
+        return format!(
+            "{own}\nThese are its own blocks. What else it shows is of {of}@{snapshot}, and was not compared: verify {of} for that."
+        );
     }
     let lines = mismatches.iter().map(|found| {
         let node = node_name(found.node, nodes);

@@ -6,8 +6,9 @@ use crate::client::MetaClient;
 use crate::errors::Usage;
 use crate::limits::DETACH_GLANCE;
 use crate::output::Output;
+use crate::values::utc;
 use levee_proto::api::{CreateVolume, NodeInfo, ParentName, SnapshotInfo, VolumeInfo, VolumeReport, VolumeUsage};
-use levee_proto::units::show_size;
+use levee_proto::units::{show_size, show_time};
 use serde::Serialize;
 use serde_json::json;
 use std::time::Duration;
@@ -52,7 +53,7 @@ pub async fn list(meta: &MetaClient, out: &Output) -> anyhow::Result<()> {
                     volume.chunks.to_string(),
                     redundancy::user(volume).map_or("-".into(), |a| a.node_name.clone()),
                     guest(volume).into(),
-                    redundancy::state(volume),
+                    volume.status.clone(),
                 ]
             }),
         ),
@@ -129,7 +130,8 @@ fn head_of_snapshot(volume: &VolumeInfo) -> Vec<String> {
 
 fn describe(volume: &VolumeInfo, used: &usage::Found, snapshots: &[SnapshotInfo], nodes: &[NodeInfo]) -> String {
     let mut lines = if volume.read_only { head_of_snapshot(volume) } else { head(volume, used) };
-    lines.push(format!("State       {}", redundancy::state(volume)));
+    lines.extend(volume.job.iter().map(|job| format!("Job         {}, since {}", job.by, utc(job.since_ms))));
+    lines.push(format!("State       {}", volume.status));
     if !snapshots.is_empty() {
         lines.push(snapshot_line(snapshots));
     }
@@ -149,6 +151,14 @@ fn describe(volume: &VolumeInfo, used: &usage::Found, snapshots: &[SnapshotInfo]
         }
         lines.extend(report.socket.iter().map(|socket| format!("Socket      {socket}")));
         lines.extend(front_end_lines(report));
+        lines.extend(report.stall.iter().map(|stall| {
+            format!(
+                "Stalled     {} requests, the oldest for {}: {}",
+                stall.requests,
+                show_time(stall.oldest_ms / 1000),
+                stall.why
+            )
+        }));
         lines.extend(report.detail.iter().map(|detail| format!("Detail      {detail}")));
         let copies = redundancy::lines(volume, report, nodes);
         lines.extend(copies.into_iter().enumerate().map(|(i, line)| {
@@ -169,7 +179,7 @@ fn front_end_lines(report: &VolumeReport) -> Vec<String> {
             let process = front_end.process.map_or_else(|| "a process".into(), |pid| format!("process {pid}"));
             let state =
                 if front_end.started { "its guest uses the disk" } else { "its guest has not started the disk" };
-            let since = super::forecast::show_time(front_end.seconds);
+            let since = show_time(front_end.seconds);
             Some(format!("{process}, connected for {since}; {state}"))
         }
     };

@@ -22,6 +22,7 @@ mod resize;
 mod shared_reads;
 mod snapshots;
 mod space;
+mod states;
 #[path = "../support/mod.rs"]
 mod support;
 mod tide;

@@ -76,8 +76,12 @@ fn without_room_for_chunks_writes_wait_and_a_deleted_volume_makes_room() {
         c.volume("new")["attachment"]["report"]["detail"].as_str().map(String::from)
     });
     assert!(detail.contains("wait for new chunks") && detail.contains("add disks or nodes"), "{detail}");
-    let waiting = cluster.ok(&["status"])["waiting"].clone();
-    assert_eq!((&waiting[0]["volume"], &waiting[0]["node"]), (&"new".into(), &"node-2".into()), "{waiting}");
+    let told = cluster.until("the stall is told", |c| {
+        let told = c.ok(&["status"])["health"]["conditions"].clone();
+        told.as_array().unwrap().iter().find(|it| it["word"] == "stalled" && it["subject"] == "new").cloned()
+    });
+    assert!(told["text"].as_str().unwrap().contains("1 request waits on node-2"), "{told}");
+    assert!(told["doing"][0].as_str().unwrap().contains("wait for new chunks"), "{told}");
     assert_eq!(guest.in_flight(), 1);
 
     cluster.ok(&["volume", "detach", "old"]);

@@ -33,7 +33,13 @@ impl Server {
             let body = String::from_utf8_lossy(&request.body).into_owned();
             log.lock().unwrap().push(if body.is_empty() { line.clone() } else { format!("{line} {body}") });
             let mut answers = answers.lock().unwrap();
-            match answers.get_mut(&line) {
+            // An id that the command has made is not in the script.
+            let known = if answers.contains_key(&line) {
+                line.clone()
+            } else {
+                line.split("?id=").next().unwrap_or_default().into()
+            };
+            match answers.get_mut(&known) {
                 Some(list) if list.len() > 1 => list.remove(0),
                 Some(list) => copy(&list[0]),
                 None => problem(500, "internal", &format!("not in the script: {line}")),
@@ -71,7 +77,9 @@ pub fn problem(status: u16, kind: &str, detail: &str) -> Response {
 }
 
 pub fn volume(attachment: Value) -> Value {
-    json!({"id": 7, "name": "vm1", "size": 1u64 << 30, "copies": 3, "min_copies": 2, "epoch": 4, "version": 1,
+    let status = attachment["report"]["state"].as_str().unwrap_or("detached").to_string();
+    json!({"status": status,
+           "id": 7, "name": "vm1", "size": 1u64 << 30, "copies": 3, "min_copies": 2, "epoch": 4, "version": 1,
            "geometry": {"stripe_unit": 1 << 20, "group_chunks": 4}, "chunks": 4, "attachment": attachment})
 }
 
@@ -89,7 +97,7 @@ pub fn serving() -> Response {
 }
 
 pub fn node(id: u32, admin_url: &str) -> Value {
-    json!({"id": id, "name": format!("node-{id}"), "state": "up", "admin_url": admin_url,
+    json!({"id": id, "name": format!("node-{id}"), "state": "up", "status": "up", "admin_url": admin_url,
            "cores": ["127.0.0.1:1"], "disks": [id]})
 }
 

@@ -95,8 +95,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("vhost/src/eventfd.rs", "kick and call descriptors are handed to glommio"),
     ("vhost/src/guard.rs", "mappings of a front end's files, and the handler of what breaks there"),
     ("vhost/src/message.rs", "asks a socket how much can be read"),
-    ("vhost/tests/common/driver.rs", "plays a guest's driver in shared memory"),
-    ("vhost/tests/common/front.rs", "plays QEMU: shared memory and descriptors"),
+    ("vhost/tests/device/common/driver.rs", "plays a guest's driver in shared memory"),
+    ("vhost/tests/device/common/front.rs", "plays QEMU: shared memory and descriptors"),
     ("vhost/tests/hostile_guest.rs", "writes nonsense into shared memory"),
     ("vhost/tests/hostile_front_end.rs", "borrows the descriptors of a front end"),
 ];

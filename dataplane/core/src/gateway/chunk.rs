@@ -275,6 +275,17 @@ impl Chunk {
         others < min_copies || state.attested & (1 << i) != 0
     }
 
+    /// Whether it was just allocated: nothing of it has been made anywhere, and nothing written.
+    pub fn is_new(&self) -> bool {
+        let made = |m: &Member| !matches!(&m.sync, Sync::Behind(Missing { create: true, .. }));
+        !self.is_served() && !self.state.borrow().present().any(|(_, m)| made(m))
+    }
+
+    /// How many of its members can be written to.
+    pub fn live_members(&self) -> usize {
+        self.state.borrow().present().filter(|(_, m)| m.live).count()
+    }
+
     /// Who waits for what is asked of its members to make them whole.
     pub fn waits(&self) -> Waits {
         if self.is_served() { Waits::Nobody } else { Waits::Guests }

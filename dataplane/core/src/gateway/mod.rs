@@ -196,8 +196,14 @@ pub struct Health {
     pub healthy: u32,
     /// Chunks with at least one copy away or behind.
     pub degraded: u32,
+    /// Of these: chunks with fewer copies that are up to date than they should have. The others have one more, which is being made.
+    pub short: u32,
+    /// Of these: chunks that are served, and too few of whose copies can be reached to acknowledge a write.
+    pub unwritable: u32,
     /// Chunks that wait for a quorum and are not served.
     pub waiting: u32,
+    /// Of these: chunks that were just allocated. It is normal for them, and over in a moment.
+    pub new: u32,
 }
 
 /// One open volume. A cheap handle.
@@ -398,13 +404,21 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
         for chunk in self.chunks() {
             if !chunk.is_served() {
                 health.waiting += 1;
+                health.new += u32::from(chunk.is_new());
             } else if self.is_whole(&chunk) {
                 health.healthy += 1;
             } else {
                 health.degraded += 1;
+                health.short += u32::from(self.is_short(&chunk));
+                health.unwritable += u32::from(chunk.live_members() < usize::from(self.0.volume.min_copies));
             }
         }
         health
+    }
+
+    /// Whether a chunk has fewer copies that are up to date than it should.
+    fn is_short(&self, chunk: &Chunk) -> bool {
+        chunk.current_members() < self.0.volume.copies
     }
 
     /// Whether a chunk has all its copies, up to date.

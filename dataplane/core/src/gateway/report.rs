@@ -78,7 +78,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
     /// looked at closely.
     fn degraded(&self) -> Vec<ChunkReport> {
         let chunks = self.0.chunks.borrow();
-        let degraded = chunks.iter().flatten().filter(|c| !(c.is_served() && self.is_whole(c)));
+        let degraded = chunks.iter().flatten().filter(|c| !c.is_new() && (!c.is_served() || self.is_short(c)));
         let mut worst: Vec<_> = degraded.map(|c| ((c.is_served(), c.current_members(), c.index), c)).collect();
         if worst.len() > MAX_CHUNK_REPORTS {
             worst.select_nth_unstable_by_key(MAX_CHUNK_REPORTS, |(key, _)| *key);
@@ -111,7 +111,7 @@ impl<R: Runtime, C: Cluster> Gateway<R, C> {
 
 impl Chunk {
     /// Members that are up to date.
-    fn current_members(&self) -> u8 {
+    pub fn current_members(&self) -> u8 {
         self.state.borrow().present().filter(|(_, m)| m.live && m.is_current()).count() as u8
     }
 

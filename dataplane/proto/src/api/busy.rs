@@ -37,8 +37,11 @@ pub struct Redundancy {
     pub volumes: u64,
     pub healthy_chunks: u64,
     pub degraded_chunks: u64,
-    /// Of the degraded ones: those that are not served.
+    /// Of the degraded ones: those that lack a quorum.
     pub waiting_chunks: u64,
+    /// Volumes whose guests' requests have waited for more than a second.
+    #[serde(default)]
+    pub stalled_volumes: u64,
     /// Replicas on disks that are dead or being drained.
     pub leaving_replicas: u64,
     /// Bytes copied to make members whole, since each volume was opened.
@@ -54,6 +57,12 @@ pub struct BusyVolume {
     /// Latency of its requests, microseconds; 0: there were none.
     pub p50_us: u64,
     pub p99_us: u64,
+    /// Age of the oldest request that is not answered, if it is older than a second, milliseconds.
+    #[serde(default)]
+    pub stalled_ms: u64,
+    /// As [`VolumeInfo::status`](super::VolumeInfo::status).
+    #[serde(default)]
+    pub status: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -70,6 +79,8 @@ pub struct BusyDisk {
     pub node_name: String,
     pub path: String,
     pub state: DiskState,
+    #[serde(default)]
+    pub status: String,
     /// Bytes.
     pub capacity: u64,
     /// Bytes; absent when nothing was heard yet.
@@ -83,6 +94,8 @@ pub struct BusyNode {
     pub node: NodeId,
     pub name: String,
     pub state: NodeState,
+    #[serde(default)]
+    pub status: String,
     /// Of the volumes that it serves.
     pub guests: Load,
     /// Of its disks.

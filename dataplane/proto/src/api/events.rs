@@ -16,6 +16,10 @@ pub enum EventKind {
     Repair,
     Rebalance,
     Maintenance,
+    /// Two nodes, and the network between them.
+    Link,
+    /// How full the cluster is.
+    Capacity,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]

@@ -6,6 +6,7 @@
 //! | `POST /v1/members` | [`AddMember`] | [`Members`] (202: it is being given the log) |
 //! | `DELETE /v1/members/{id}?force=` | | [`Members`] |
 //! | `POST /v1/members/{id}/replace?force=` | [`ReplaceMember`] | [`Members`] (202) |
+//! | `POST /v1/members/{id}/lead` | | [`Members`] |
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -54,11 +54,14 @@ pub fn look(path: &Path, cores: usize) -> Finding {
             format!("chown {USER}: {}", path.display()),
         ),
         Ok(Content::Levee(shares)) => Finding::ok(what, format!("a Levee disk for {shares} core(s)")),
+        Ok(Content::Nothing) if metadata.is_file() && metadata.len() == 0 => {
+            Finding::missing(what, "empty, and not formatted yet", format!("{format} --size SIZE"))
+        }
         Ok(Content::Nothing) => Finding::missing(what, "empty, and not formatted yet", format),
         Ok(Content::Something) => Finding::missing(
             what,
             "holds something that is not Levee's",
-            format!("is it the right one? Formatting deletes what is on it: {format}"),
+            format!("is it the right one? Formatting deletes what is on it: {format} --force"),
         ),
         Err(e) => unusable(what, &e),
     }

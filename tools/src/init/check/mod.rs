@@ -88,6 +88,12 @@ pub async fn check(args: &InitCheck, out: &Output) -> anyhow::Result<()> {
     }
 }
 
+/// URLs of the meta servers that the files in a folder name; none if there are no such files, or they cannot be read.
+pub fn meta_servers(folder: &Path) -> Vec<String> {
+    let (meta, node) = (Options::read(folder, META_FILE), Options::read(folder, NODE_FILE));
+    network::told(meta.as_ref(), node.as_ref())
+}
+
 fn describe(all: &Findings) -> String {
     let mut text = String::new();
     for finding in &all.findings {

@@ -26,7 +26,7 @@ pub async fn look(meta: Option<&Options>, node: Option<&Options>, patience: Dura
     findings.extend(admin.iter().chain(&data).map(|address| port("storage daemon", address, runs)));
 
     let mut answering = Vec::new();
-    for url in meta_servers(meta, node) {
+    for url in told(meta, node) {
         let address = url.trim_start_matches("http://").trim_end_matches('/').to_string();
         if own.contains(&address) {
             continue;
@@ -44,7 +44,7 @@ pub async fn look(meta: Option<&Options>, node: Option<&Options>, patience: Dura
 }
 
 /// Those that either daemon is told of.
-fn meta_servers(meta: Option<&Options>, node: Option<&Options>) -> Vec<String> {
+pub fn told(meta: Option<&Options>, node: Option<&Options>) -> Vec<String> {
     let peers = meta.map(|meta| meta.all("peers")).unwrap_or_default();
     let peers = peers.iter().filter_map(|peer| peer.split_once('=')).map(|(_, url)| url.to_string());
     let mut urls: Vec<_> = peers.chain(node.map(|node| node.all("meta")).unwrap_or_default()).collect();

@@ -1,0 +1,70 @@
+//! Chunks that lack copies, all volumes together: thousands of them have one cause.
+
+use super::words::is_serving;
+use super::{Doing, View, condition, copies_of, counted};
+use levee_proto::NodeId;
+use levee_proto::api::*;
+use std::collections::BTreeMap;
+
+pub fn derive(view: &View<'_>, all: &mut Vec<Condition>) {
+    let leaving: u64 =
+        view.state.disks().filter(|(_, d)| d.state() != DiskState::InService).map(|(_, d)| d.live()).sum();
+    if let Some(held) = view.held {
+        let what = format!("repair is held: {held}");
+        all.push(condition(EventKind::Repair, "cluster", ConditionWord::Held, Severity::Warning, what));
+    }
+    all.extend(degraded(view));
+    if leaving > 0 {
+        all.push(elsewhere(view, leaving));
+    }
+}
+
+/// Copies on disks that are dead or being drained.
+fn elsewhere(view: &View<'_>, leaving: u64) -> Condition {
+    let needed =
+        view.observed.reports(view.state).filter_map(|(id, _)| Some(usize::from(view.state.volume(id)?.copies)));
+    let needed = needed.max().unwrap_or(0);
+    let nodes = nodes_for_copies(view);
+    if nodes < needed {
+        let what = format!("copies cannot be put elsewhere: {nodes} nodes that are up have disks in service");
+        let why = format!("volumes with {needed} copies need {needed}: start the nodes that are down, or add some");
+        return condition(EventKind::Repair, "cluster", ConditionWord::NoPlace, Severity::Warning, what).doing(why);
+    }
+    let what = format!("{} on disks that are dead or drained are being put elsewhere", copies_of(leaving));
+    condition(EventKind::Repair, "cluster", ConditionWord::Leaving, Severity::Info, what)
+}
+
+/// How many nodes could take a copy.
+fn nodes_for_copies(view: &View<'_>) -> usize {
+    let serves = |node| view.state.disks().any(|(id, disk)| disk.node == node && is_serving(view, id, disk));
+    view.state.node_ids().filter(|id| view.is_up(*id) && serves(*id)).count()
+}
+
+fn degraded(view: &View<'_>) -> Option<Condition> {
+    let (mut chunks, mut volumes) = (0_u64, 0_u64);
+    let mut away: BTreeMap<NodeId, u64> = BTreeMap::new();
+    for (_, report) in view.observed.reports(view.state).filter(|(_, report)| report.degraded_chunks > 0) {
+        chunks += u64::from(report.degraded_chunks);
+        volumes += 1;
+        for behind in report.degraded.iter().flat_map(|chunk| &chunk.behind) {
+            if !view.is_up(behind.node) {
+                *away.entry(behind.node).or_default() += 1;
+            }
+        }
+    }
+    if chunks == 0 {
+        return None;
+    }
+    let excused = !away.is_empty() && away.keys().all(|node| view.is_maintained(*node));
+    let severity = if excused { Severity::Info } else { Severity::Warning };
+    let of = counted(volumes, "volume", "volumes");
+    let what = format!("{} of {of} have fewer copies than they should", counted(chunks, "chunk", "chunks"));
+    let mut found = condition(EventKind::Repair, "cluster", ConditionWord::Degraded, severity, what);
+    for node in away.keys() {
+        found = found.doing(format!("some of their copies are on node {}, which is away", view.name(*node)));
+    }
+    if away.is_empty() {
+        found = found.doing("the gateways of their volumes make them whole; `levee volume show` says how far they are");
+    }
+    Some(found)
+}
