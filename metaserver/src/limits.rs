@@ -89,8 +89,9 @@ pub const MAX_SCRUBS_DUE: usize = 4096;
 pub const REPAIR_SETTLED: Duration = Duration::from_secs(2);
 /// How long a repair may get nowhere before others have their turn.
 pub const REPAIR_STALL: Duration = Duration::from_secs(120);
-/// How long nobody may use the volume that a command works on before the command counts as dead.
-pub const JOB_PATIENCE: Duration = Duration::from_millis(3 * levee_proto::api::JOB_RENEWAL_MS);
+/// How long nothing may be heard of a command before others may work on its volume, and before what it has left is cleaned up.
+pub const JOB_HOLD: Duration = Duration::from_millis(3 * levee_proto::api::JOB_RENEWAL_MS);
+pub const JOB_PATIENCE: Duration = Duration::from_secs(60);
 /// How long what comes and goes must last to be told.
 pub const SETTLE: Duration = Duration::from_secs(3);
 /// How long a volume is left alone after a repair.

@@ -115,7 +115,11 @@ impl Observed {
     /// Since when the node does not reach the others.
     fn note_links(&mut self, node: NodeId, links: &[LinkReport], now: Instant) {
         let cut: BTreeSet<NodeId> = links.iter().filter(|link| !link.up).map(|link| link.node).collect();
-        self.cuts.retain(|(from, to), _| *from != node || cut.contains(to));
+        let before = self.cuts.range((node, NodeId(0))..=(node, NodeId(u32::MAX))).map(|((_, to), _)| *to);
+        let mended: Vec<NodeId> = before.filter(|to| !cut.contains(to)).collect();
+        for to in mended {
+            self.cuts.remove(&(node, to));
+        }
         for to in cut {
             self.cuts.entry((node, to)).or_insert(now);
         }
@@ -258,6 +262,18 @@ impl Observed {
         let all = self.nodes.values().flat_map(|heard| heard.volumes.keys());
         let ids: BTreeSet<VolumeId> = all.copied().collect();
         ids.into_iter().filter_map(|id| Some((id, self.report(state, id)?)))
+    }
+
+    /// Reports about present attachments of which something is to be said. Most are of no interest, and cost no look-up.
+    pub fn notable<'a>(
+        &'a self,
+        state: &'a State,
+        which: impl Fn(&VolumeReport) -> bool + 'a,
+    ) -> impl Iterator<Item = (VolumeId, &'a VolumeReport)> {
+        let all = self.nodes.values().flat_map(|heard| &heard.volumes);
+        let notable = all.filter(move |(_, report)| which(report));
+        notable
+            .filter_map(|(id, said)| Some((*id, self.report(state, *id).filter(|report| std::ptr::eq(*report, said))?)))
     }
 
     pub fn fill_volume(&self, state: &State, volume: &mut VolumeInfo) {

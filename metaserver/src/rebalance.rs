@@ -63,23 +63,21 @@ pub async fn plan(app: &App, request: RebalanceRequest) -> Result<RebalancePlan,
     Ok(plan)
 }
 
-/// Disks of nodes that have just joined are measured a moment later, and their nodes known for well a moment after that: a plan
-/// without them would be no good.
+/// Disks of nodes that have just joined are measured a moment later: a plan without them would be no good.
 async fn wait_for_disks(app: &App) {
     let end = Instant::now() + DISKS_WAIT;
-    while Instant::now() < end
-        && app.observed(|observed, now| app.replicated.read(|state| is_unknown(state, observed, now)))
-    {
+    let look = || app.observed(|observed, now| app.replicated.read(|state| is_unmeasured(state, observed, now)));
+    while Instant::now() < end && look() {
         sleep(DISKS_LOOK).await;
     }
 }
 
-/// Whether some disk of a node that is up has not been measured, or its node is not known for well.
-fn is_unknown(state: &State, observed: &Observed, now: std::time::Instant) -> bool {
-    let best = observed.best(state, now);
+/// Whether some disk of a node that is up has not been measured.
+fn is_unmeasured(state: &State, observed: &Observed, now: std::time::Instant) -> bool {
+    let brought = |id, node| state.node(node).is_some_and(|n| n.disks.contains(&id));
     let up = |node| observed.node_state(node, now) != NodeState::Down;
-    let serving = state.disks().filter(|(_, disk)| disk.state() == DiskState::InService && up(disk.node));
-    serving.into_iter().any(|(id, disk)| observed.used(disk.node, id).is_none() || !best.contains(&disk.node))
+    let mut serving = state.disks().filter(|(_, disk)| disk.state() == DiskState::InService);
+    serving.any(|(id, disk)| up(disk.node) && brought(id, disk.node) && observed.used(disk.node, id).is_none())
 }
 
 /// What the gateways report of their busiest chunks.

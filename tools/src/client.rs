@@ -46,7 +46,7 @@ pub type Result<T> = std::result::Result<T, ClientError>;
 
 impl ClientError {
     /// Whether the server refused for this reason.
-    fn is(&self, kind: ProblemKind) -> bool {
+    pub fn is(&self, kind: ProblemKind) -> bool {
         matches!(self, ClientError::Problem(problem) if problem.kind == kind)
     }
 }

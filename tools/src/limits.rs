@@ -63,6 +63,8 @@ pub const META_HOSTS_OFFSET: u16 = 200;
 pub const MAX_DISKS_PER_NODE: u16 = 16;
 /// Free space below which an embedded cluster is not created, bytes.
 pub const MIN_FREE_SPACE: u64 = 256 << 20;
+/// How long a command is waited for that may be dead, before its volume is taken over: longer than meta servers wait to hear of it.
+pub const JOB_WAIT: Duration = Duration::from_secs(15);
 /// Longest path of a Unix socket that the kernel takes, bytes.
 pub const MAX_SOCKET_PATH: usize = 107;
 /// What must remain of [`MAX_SOCKET_PATH`] for the socket's own name.

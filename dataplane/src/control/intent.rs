@@ -167,7 +167,7 @@ impl Control {
         }
         let serve = ServeOptions {
             socket: (!want.repair).then(|| socket_path(&self.args.sockets, &want.name, want.volume)),
-            access: self.args.access()?,
+            access: self.access,
             queues: self.args.queues,
             poll: Duration::from_micros(self.args.poll_us),
             memory: self.args.volume_memory / 2,

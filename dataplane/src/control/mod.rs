@@ -32,6 +32,7 @@ pub use join::Disks;
 use levee_core::shared::SharedBlocks;
 use levee_proto::api::*;
 use levee_proto::{DiskId, Epoch, NodeId, VolumeId};
+use levee_vhost::Access;
 use members::Members;
 use meta::{MetaClient, MetaError};
 use std::cell::{Cell, RefCell};
@@ -50,6 +51,8 @@ const COMPLAIN: Duration = Duration::from_secs(10);
 /// The control thread's state.
 pub struct Control {
     args: RunArgs,
+    /// Who may connect to sockets.
+    access: Access,
     meta: MetaClient,
     cores: Cores,
     incarnation: Uuid,
@@ -136,6 +139,7 @@ pub async fn run(
 ) -> Result<()> {
     let control = Rc::new(Control {
         meta: MetaClient::new(Members::load(&args.meta, &args.dir)),
+        access: args.access().map_err(anyhow::Error::msg)?,
         args,
         cores,
         incarnation: Uuid::new_v4(),

@@ -55,7 +55,7 @@ pub fn make_disk(args: &FormatArgs) -> Result<u64> {
 /// `exists`: it may hold something.
 fn make(file: &File, args: &FormatArgs, exists: bool) -> Result<u64> {
     if exists {
-        if let Some(found) = signature::find(file)?
+        if let Some(found) = signature::find(file)?.or(signature::find_data(file)?)
             && !args.force
         {
             bail!("there is {found} on it: use --force if nothing on it is needed");

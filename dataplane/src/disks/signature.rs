@@ -1,5 +1,6 @@
 //! What lies on a block device that somebody wants to be formatted: formatting deletes it, so it is named first.
 
+use nix::unistd::{Whence, lseek64};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -49,6 +50,26 @@ pub fn find(device: &File) -> io::Result<Option<String>> {
     Ok(name(&head[..len]))
 }
 
+/// What stands behind the start, in a file: anything but zeros. Of a device only the start is looked at.
+pub fn find_data(file: &File) -> io::Result<Option<String>> {
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let (mut at, mut piece) = (0, vec![0; HEAD]);
+    // What was never written is left out.
+    while let Ok(data) = lseek64(file, at, Whence::SeekData) {
+        let len = file.read_at(&mut piece, data as u64)?;
+        if let Some(first) = piece[..len].iter().position(|byte| *byte != 0) {
+            return Ok(Some(format!("data (a byte that is not zero is at {})", data as usize + first)));
+        }
+        if len == 0 {
+            break;
+        }
+        at = data + len as i64;
+    }
+    Ok(None)
+}
+
 fn name(head: &[u8]) -> Option<String> {
     let found = MARKS.iter().find(|(_, at, mark)| head.get(*at as usize..).is_some_and(|rest| rest.starts_with(mark)));
     if let Some((name, ..)) = found {
@@ -75,6 +96,16 @@ mod tests {
         let mut head = vec![0; HEAD];
         head[(128 + 5) * 1024..][..8].copy_from_slice(&ZFS);
         assert_eq!(name(&head).as_deref(), Some("a ZFS pool"));
+    }
+
+    #[test]
+    fn a_file_is_looked_at_to_its_end() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(64 << 20).unwrap();
+        file.write_all_at(&[0; 4096], 8 << 20).unwrap();
+        assert_eq!(find_data(&file).unwrap(), None);
+        file.write_all_at(b"x", (40 << 20) + 5).unwrap();
+        assert!(find_data(&file).unwrap().is_some_and(|what| what.contains(&((40 << 20) + 5).to_string())));
     }
 
     #[test]

@@ -4,12 +4,15 @@ use super::Failure;
 use super::extract::{Answer, Body, Path, Query};
 use super::volumes::{change, look_at};
 use crate::app::App;
+use crate::clock::now_ms;
+use crate::limits::JOB_HOLD;
 use crate::request::is_repeated;
 use axum::extract::State;
 use levee_meta_state::Command;
 use levee_proto::api::*;
 use serde::Deserialize;
 use std::sync::Arc;
+use std::time::Duration;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
@@ -29,14 +32,19 @@ pub async fn begin(
     Ok(Answer(change(&app, Command::BeginJob { name, request }).await?))
 }
 
-/// A job whose command still uses the volume does not give way.
+/// A job whose command still uses the volume, or has said a moment ago that it goes on, does not give way.
 fn check_free(volume: &VolumeInfo, request: &BeginJob) -> Result<(), Problem> {
     let Some(job) = volume.job.as_ref().filter(|job| job.id != request.id) else { return Ok(()) };
     let report = volume.attachment.as_ref().and_then(|attachment| attachment.report.as_ref());
-    if !report.is_some_and(|report| report.front_end.connected) {
-        return Ok(());
-    }
-    let detail = format!("volume '{}' is in use by {}: wait for that, or stop it", volume.name, job.by);
+    let seconds = JOB_HOLD.as_secs();
+    let detail = match report.is_some_and(|report| report.front_end.connected) {
+        true => format!("volume '{}' is in use by {}: wait for that, or stop it", volume.name, job.by),
+        false if Duration::from_millis(now_ms().saturating_sub(job.renewed_ms)) >= JOB_HOLD => return Ok(()),
+        false => format!(
+            "volume '{}' was in use by {} a moment ago: if that is gone, try again in {seconds} s",
+            volume.name, job.by
+        ),
+    };
     Err(Problem::new(ProblemKind::Conflict, detail))
 }
 

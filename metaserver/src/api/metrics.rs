@@ -88,7 +88,7 @@ fn members_behind(app: &App, raft: &RaftMetrics<u64, BasicNode>, text: &mut Stri
     family(text, "levee_meta_member_behind_entries", "gauge", rows);
 }
 
-/// Those that are told, each with the severity that it has now.
+/// Each with the severity that it has now.
 fn conditions(conditions: &[Condition], text: &mut String) {
     let row = |c: &Condition| {
         let kind = format!("{:?}", c.kind).to_lowercase();

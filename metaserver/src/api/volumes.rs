@@ -8,6 +8,7 @@ use crate::capacity;
 use crate::health;
 use crate::limits::MAX_SERVED;
 use crate::proposer::unexpected;
+use crate::request::is_repeated;
 use axum::extract::State;
 use axum::http::StatusCode;
 use levee_meta_state as state;
@@ -99,19 +100,23 @@ pub async fn attach(
     Body(request): Body<AttachVolume>,
 ) -> Result<Answer<VolumeInfo>, Failure> {
     let AttachVolume { node, job } = request;
-    check_filled(&app, &name, job)?;
-    take_over(&app, &name, job).await?;
+    if !is_repeated() {
+        app.barrier.pass().await?;
+        check_filled(&app, &name, job)?;
+    }
     let alive = app.observed(|observed, now| {
         app.replicated.read(|state| match &node {
             Some(node) => check_serves_more(state, &name, node).map(|()| observed.alive(state, now)),
             None => Ok(observed.best(state, now).into_iter().filter(|node| serves_more(state, *node)).collect()),
         })
     })?;
-    let volume = change(&app, Command::Attach { name, node, alive }).await?;
+    let volume = change(&app, Command::Attach { name: name.clone(), node, alive }).await?;
+    take_over(&app, &name, job).await?;
     Ok(Answer(volume))
 }
 
-/// What a command has left attached is the user's from now on: nobody is to clean up behind that command any more.
+/// What a command has left attached is the user's from now on: nobody is to clean up behind that command any more. Comes after the
+/// attachment, which is the first part of the request whether there is a job or not.
 async fn take_over(app: &App, name: &str, job: Option<Uuid>) -> Result<(), Failure> {
     let there = app.replicated.read(|state| state.volume_named(name).ok().and_then(|volume| volume.job));
     if let (Some(there), None) = (there, job) {

@@ -4,7 +4,7 @@ use super::words::is_serving;
 use super::{Doing, View, condition, copies_of, counted};
 use levee_proto::NodeId;
 use levee_proto::api::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub fn derive(view: &View<'_>, all: &mut Vec<Condition>) {
     let leaving: u64 =
@@ -21,9 +21,8 @@ pub fn derive(view: &View<'_>, all: &mut Vec<Condition>) {
 
 /// Copies on disks that are dead or being drained.
 fn elsewhere(view: &View<'_>, leaving: u64) -> Condition {
-    let needed =
-        view.observed.reports(view.state).filter_map(|(id, _)| Some(usize::from(view.state.volume(id)?.copies)));
-    let needed = needed.max().unwrap_or(0);
+    let concerned = view.observed.notable(view.state, |report| report.leaving_replicas > 0);
+    let needed = concerned.filter_map(|(id, _)| Some(usize::from(view.state.volume(id)?.copies))).max().unwrap_or(0);
     let nodes = nodes_for_copies(view);
     if nodes < needed {
         let what = format!("copies cannot be put elsewhere: {nodes} nodes that are up have disks in service");
@@ -34,19 +33,21 @@ fn elsewhere(view: &View<'_>, leaving: u64) -> Condition {
     condition(EventKind::Repair, "cluster", ConditionWord::Leaving, Severity::Info, what)
 }
 
-/// How many nodes could take a copy.
+/// How many nodes could take a copy, or may be able to: right after a change of leader not all have been heard.
 fn nodes_for_copies(view: &View<'_>) -> usize {
-    let serves = |node| view.state.disks().any(|(id, disk)| disk.node == node && is_serving(view, id, disk));
-    view.state.node_ids().filter(|id| view.is_up(*id) && serves(*id)).count()
+    let serving = view.state.disks().filter(|(id, disk)| is_serving(view, *id, disk));
+    serving.map(|(_, disk)| disk.node).collect::<BTreeSet<_>>().len()
 }
 
 fn degraded(view: &View<'_>) -> Option<Condition> {
     let (mut chunks, mut volumes) = (0_u64, 0_u64);
     let mut away: BTreeMap<NodeId, u64> = BTreeMap::new();
-    for (_, report) in view.observed.reports(view.state).filter(|(_, report)| report.degraded_chunks > 0) {
+    let mut excused = true;
+    for (_, report) in view.observed.notable(view.state, |report| report.degraded_chunks > 0) {
         chunks += u64::from(report.degraded_chunks);
         volumes += 1;
         for behind in report.degraded.iter().flat_map(|chunk| &chunk.behind) {
+            excused &= view.is_maintained(behind.node);
             if !view.is_up(behind.node) {
                 *away.entry(behind.node).or_default() += 1;
             }
@@ -55,8 +56,7 @@ fn degraded(view: &View<'_>) -> Option<Condition> {
     if chunks == 0 {
         return None;
     }
-    let excused = !away.is_empty() && away.keys().all(|node| view.is_maintained(*node));
-    let severity = if excused { Severity::Info } else { Severity::Warning };
+    let severity = if excused && !away.is_empty() { Severity::Info } else { Severity::Warning };
     let of = counted(volumes, "volume", "volumes");
     let what = format!("{} of {of} have fewer copies than they should", counted(chunks, "chunk", "chunks"));
     let mut found = condition(EventKind::Repair, "cluster", ConditionWord::Degraded, severity, what);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 /// One for each pair, unless one of the two has lost most others: that is told of the node.
 pub fn derive(view: &View<'_>, all: &mut Vec<Condition>) {
     let pairs: BTreeSet<(NodeId, NodeId)> = view.observed.cuts.keys().map(|(a, b)| (*a.min(b), *a.max(b))).collect();
-    let apart = |id: NodeId| view.observed.condition(id, view.now).0 == NodeCondition::Partitioned;
+    let apart = |id: NodeId| view.condition_of(id).0 == NodeCondition::Partitioned;
     let both_up = |(a, b): &(NodeId, NodeId)| view.is_up(*a) && view.is_up(*b) && !apart(*a) && !apart(*b);
     let told = pairs.into_iter().filter(both_up).filter_map(|(a, b)| one(view, a, b));
     all.extend(told.take(MAX_CONDITIONS));

@@ -41,11 +41,22 @@ pub struct View<'a> {
     pub held: Option<&'a str>,
     /// Copies on each node's disks, once somebody has asked.
     copies: OnceCell<BTreeMap<NodeId, u64>>,
+    /// What is known of nodes beside their states: each takes a look at all others.
+    nodes: OnceCell<BTreeMap<NodeId, (NodeCondition, Option<String>)>>,
 }
 
 impl<'a> View<'a> {
     fn new(state: &'a State, observed: &'a Observed, policy: Policy, now: Instant, held: Option<&'a str>) -> View<'a> {
-        View { state, observed, policy, now, now_ms: now_ms(), held, copies: OnceCell::new() }
+        View { state, observed, policy, now, now_ms: now_ms(), held, copies: OnceCell::new(), nodes: OnceCell::new() }
+    }
+
+    /// What is known of the node beside its state.
+    fn condition_of(&self, node: NodeId) -> &(NodeCondition, Option<String>) {
+        let all = self.nodes.get_or_init(|| {
+            let of = |id| (id, self.observed.condition(id, self.now));
+            self.state.node_ids().map(of).collect()
+        });
+        all.get(&node).unwrap_or(&(NodeCondition::Fine, None))
     }
 
     /// Copies on all of the node's disks.

@@ -25,7 +25,7 @@ pub fn derive(view: &View<'_>, all: &mut Vec<Condition>) {
         if let Some(stranger) = view.observed.stranger(id, view.now) {
             all.push(of(ConditionWord::Doubled, Severity::Warning, format!("node {name}: {stranger}")));
         }
-        let (condition, detail) = view.observed.condition(id, view.now);
+        let (condition, detail) = view.condition_of(id).clone();
         let word = match condition {
             NodeCondition::Fine => None,
             NodeCondition::Slow => Some(ConditionWord::Slow),

@@ -5,7 +5,8 @@
 
 use super::{View, derive};
 use crate::limits::{LINK_PATIENCE, SETTLE};
-use levee_meta_state::limits::{MAX_NOTES, MAX_REASON, MAX_TOLD};
+use crate::repair::one_line;
+use levee_meta_state::limits::{MAX_NOTES, MAX_TOLD};
 use levee_meta_state::{CONDITIONS, Command, ConditionChange, Note};
 use levee_proto::DiskId;
 use levee_proto::api::{Condition, ConditionKey, ConditionWord, EventKind, Members, Severity};
@@ -39,11 +40,13 @@ impl Teller {
         self.pending.retain(|key, _| changed.contains(key));
         let knows_all = view.now.saturating_duration_since(begun) >= view.observed.down_after() + LINK_PATIENCE;
         let mut change = ConditionChange::default();
+        let room = MAX_TOLD.saturating_sub(told.len()).min(MAX_TOLD / 2);
         for key in changed {
             let since = *self.pending.entry(key.clone()).or_insert(view.now);
-            let ripe = view.now.saturating_duration_since(since) >= patience(key.word);
+            let begins = found.contains_key(&key);
+            let ripe = view.now.saturating_duration_since(since) >= patience(key.kind, key.word, begins);
             match found.get(&key) {
-                Some(condition) if ripe => {
+                Some(condition) if ripe && change.began.len() < room => {
                     change.notes.extend(began(condition));
                     change.began.push(key);
                 }
@@ -54,7 +57,6 @@ impl Teller {
                 _ => {}
             }
         }
-        change.began.truncate(MAX_TOLD / 2);
         change.ended.truncate(MAX_TOLD / 2);
         change.notes.truncate(MAX_NOTES);
         if !(change.began.is_empty() && change.ended.is_empty()) {
@@ -75,10 +77,12 @@ fn leads(members: &Members) -> Note {
 }
 
 /// How long a change must last before it is told: what comes and goes in a moment is no news.
-fn patience(word: ConditionWord) -> Duration {
+fn patience(kind: EventKind, word: ConditionWord, begins: bool) -> Duration {
     use ConditionWord::*;
     match word {
-        Degraded | Slow | Waiting | Opening | Behind | Silent | Leaving => SETTLE,
+        Degraded | Slow | Waiting | Opening | Behind | Silent | Leaving | NoPlace => SETTLE,
+        Down if kind == EventKind::Volume => SETTLE,
+        Stalled | Full | Filling if !begins => SETTLE,
         _ => Duration::ZERO,
     }
 }
@@ -105,10 +109,8 @@ fn began(condition: &Condition) -> Option<Note> {
     let names = ["node", "volume", "disk", "meta server"].map(|what| format!("{what} {subject}"));
     let rest =
         names.iter().find_map(|name| text.strip_prefix(name.as_str())).unwrap_or(text).trim_start_matches([' ', ':']);
-    let mut text = format!("{rest}{why}");
-    while text.len() > MAX_REASON {
-        text.pop();
-    }
+    // What daemons say may be of several lines.
+    let text = one_line(&format!("{rest}{why}"));
     Some(Note { kind: *kind, severity: *severity, subject: subject.clone(), text })
 }
 

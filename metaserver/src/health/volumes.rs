@@ -2,8 +2,12 @@
 
 use super::{Doing, View, condition, counted};
 use levee_meta_state::Volume;
-use levee_proto::VolumeId;
 use levee_proto::api::*;
+use levee_proto::{NodeId, VolumeId};
+use std::cmp::Reverse;
+
+/// Reports that are looked at, at most: many more than are shown.
+const MAX_LOOKED_AT: usize = 10_000;
 
 pub fn derive(view: &View<'_>, all: &mut Vec<Condition>) {
     let mut found = Vec::new();
@@ -15,23 +19,44 @@ pub fn derive(view: &View<'_>, all: &mut Vec<Condition>) {
         let way_out = format!("`levee volume accept-loss {name}` uses it without them: they read as zeros");
         found.push(of(&name, ConditionWord::Held, Severity::Error, what).doing(way_out));
     }
-    for (node, id) in view.state.attachments() {
-        let Some(volume) = view.state.volume(id) else { continue };
-        let (name, user) = (&volume.name, volume.user().is_some());
-        let gateway = view.name(node);
-        if user && view.is_down(node) {
-            let severity = if view.is_maintained(node) { Severity::Info } else { Severity::Error };
-            let what = format!("volume {name} is not served: node {gateway}, to which it is attached, is away");
-            let todo = format!("start {gateway}, or detach the volume and attach it elsewhere");
-            found.push(of(name, ConditionWord::Down, severity, what).doing(todo));
-        } else if let Some(report) = view.observed.report(view.state, id) {
-            served(name, user, &gateway, report, &mut found);
+    let away = view.state.node_ids().filter(|node| view.is_down(*node));
+    let left = away.flat_map(|node| view.state.attached_volumes(node).map(move |id| (node, id)));
+    found.extend(left.filter_map(|(node, id)| abandoned(view, node, view.state.volume(id)?)).take(MAX_CONDITIONS));
+    for (id, report) in view.observed.notable(view.state, is_notable).take(MAX_LOOKED_AT) {
+        let Some((volume, at)) = view.state.volume(id).and_then(|v| Some((v, v.attachment.as_ref()?))) else {
+            continue;
+        };
+        if !view.is_down(at.node) {
+            served(&volume.name, !at.repair, &view.name(at.node), report, &mut found);
         }
     }
+    for (id, at) in view.state.repairs().filter(|(_, at)| !view.is_down(at.node)) {
+        let Some(volume) = view.state.volume(id) else { continue };
+        let what =
+            format!("volume {}, which is detached, is being put in order on {}", volume.name, view.name(at.node));
+        found.push(of(&volume.name, ConditionWord::Repairing, Severity::Info, what));
+    }
     found.extend(view.state.jobs().filter_map(|(id, job)| unfinished(view, id, job)));
-    found.sort_by_key(|condition| std::cmp::Reverse(condition.severity));
+    // Of those that are equally bad the ones that are known stay: what is left out passes for over.
+    found.sort_by_key(|condition| (Reverse(condition.severity), view.state.told_since(&condition.key()).is_none()));
     found.truncate(MAX_CONDITIONS);
     all.append(&mut found);
+}
+
+/// A volume whose node is away.
+fn abandoned(view: &View<'_>, node: NodeId, volume: &Volume) -> Option<Condition> {
+    volume.user()?;
+    let (name, gateway) = (&volume.name, view.name(node));
+    let severity = if view.is_maintained(node) { Severity::Info } else { Severity::Error };
+    let what = format!("volume {name} is not served: node {gateway}, to which it is attached, is away");
+    let todo = format!("start {gateway}, or detach the volume and attach it elsewhere");
+    Some(of(name, ConditionWord::Down, severity, what).doing(todo))
+}
+
+/// Whether there is something to be said of it.
+fn is_notable(report: &VolumeReport) -> bool {
+    let waits = report.full || report.waiting_chunks > 0 || report.stall.is_some();
+    report.state != ServeState::Serving || waits || !report.lost.is_empty()
 }
 
 fn of(name: &str, word: ConditionWord, severity: Severity, what: String) -> Condition {
@@ -67,12 +92,8 @@ fn served(name: &str, user: bool, gateway: &str, report: &VolumeReport, found: &
                 let what = format!("waits: {chunks} cannot be written before more copies can be reached");
                 add(ConditionWord::Waiting, Severity::Error, &what)
             });
-            let repairs = (!user).then(|| {
-                let what = format!(", which is detached, is being put in order on {gateway}");
-                of(name, ConditionWord::Repairing, Severity::Info, format!("volume {name}{what}"))
-            });
             let stall = report.stall.as_ref().map(|stall| stalled(name, gateway, stall));
-            stall.or(full).or(waits).or(repairs)
+            stall.or(full).or(waits)
         }
     });
 }

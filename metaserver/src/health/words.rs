@@ -14,7 +14,7 @@ pub fn node(view: &View<'_>, id: NodeId) -> String {
         NodeState::Down if view.is_stopped(id) => "stopped",
         NodeState::Down => "down",
     }];
-    words.extend(match view.observed.condition(id, view.now).0 {
+    words.extend(match view.condition_of(id).0 {
         NodeCondition::Fine => None,
         NodeCondition::Slow => Some("slow"),
         NodeCondition::Partitioned => Some("partitioned"),
@@ -68,9 +68,8 @@ pub fn is_serving(view: &View<'_>, id: DiskId, disk: &Disk) -> bool {
 /// `serving, 3 degraded`, `its node is down`
 pub fn volume(view: &View<'_>, volume: &VolumeInfo) -> String {
     let mut status = stage(view, volume);
-    match &volume.job {
-        Some(job) if job.kind == JobKind::Import => status.push_str(", import unfinished"),
-        _ => {}
+    if volume.job.as_ref().is_some_and(|job| job.kind == JobKind::Import) {
+        status.push_str(", import unfinished");
     }
     if volume.read_only {
         status.push_str(", read-only");

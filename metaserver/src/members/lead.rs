@@ -23,15 +23,13 @@ pub async fn hand_over(app: &App, to: u64) -> Result<(), Problem> {
     tracing::info!("the leadership is handed over to meta server {to}");
     app.directory().hush(HANDOVER_WAIT);
     sleep(LEASE).await;
-    let stood = peer.stand().await;
-    let leads = async {
-        let end = Instant::now() + HANDOVER_WAIT;
-        while app.leader() != Some(to) && Instant::now() < end {
-            sleep(LEADER_RETRY).await;
-        }
-        app.leader() == Some(to)
-    };
-    let done = stood && leads.await;
+    let end = Instant::now() + HANDOVER_WAIT;
+    // It refuses as long as it, or whoever is to vote for it, has heard this member too lately.
+    while app.leader() != Some(to) && Instant::now() < end {
+        peer.stand().await;
+        sleep(LEADER_RETRY).await;
+    }
+    let done = app.leader() == Some(to);
     app.directory().speak();
     let why = "it was not elected: `levee meta list` shows who leads; try again";
     done.then_some(())

@@ -156,7 +156,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// What a daemon says, in the form of a reason.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     let mut plain = String::new();
     for c in text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }) {
         if plain.len() + c.len_utf8() > MAX_REASON {

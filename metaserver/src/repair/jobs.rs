@@ -34,17 +34,13 @@ impl Jobs {
     }
 }
 
-/// One step; the next look takes the next one.
+/// One step; the next look takes the next one. Nothing is left to do for an import that nobody is attached for.
 fn clean_up(view: &View<'_>, id: VolumeId, job: &VolumeJob) -> Option<Command> {
     let volume = view.state.volume(id)?;
-    let name = volume.name.clone();
-    if volume.user().is_some() {
-        tracing::warn!("volume '{name}' is detached: the command that used it ({}) is gone", job.by);
-        return Some(Command::Detach { name });
+    let attached = volume.user().is_some();
+    if attached {
+        tracing::warn!("volume '{}' is detached: the command that used it ({}) is gone", volume.name, job.by);
     }
-    match job.kind {
-        JobKind::Import => None,
-        JobKind::Export => Some(Command::EndJob { name, id: job.id }),
-        JobKind::Copy => Some(Command::DeleteVolume { name }),
-    }
+    let (job_id, renewed_ms) = (job.id, job.renewed_ms);
+    (attached || job.kind != JobKind::Import).then_some(Command::CleanUpJob { volume: id, job: job_id, renewed_ms })
 }

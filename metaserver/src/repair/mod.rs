@@ -12,6 +12,8 @@ mod rate;
 mod scrubs;
 mod volumes;
 
+pub use disks::one_line;
+
 use crate::app::App;
 use crate::capacity;
 use crate::clock::now_ms;

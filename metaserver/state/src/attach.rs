@@ -91,6 +91,11 @@ impl State {
         alive.iter().copied().filter(|id| self.takes_volumes(*id)).min_by_key(|id| (self.attached_to(*id), *id))
     }
 
+    /// The volumes that are attached to the node, also those that are attached for repair.
+    pub fn attached_volumes(&self, node: NodeId) -> impl Iterator<Item = VolumeId> + '_ {
+        self.index.attached.get(&node).into_iter().flatten().copied()
+    }
+
     /// How many volumes the node serves.
     pub fn attached_to(&self, node: NodeId) -> usize {
         self.index.attached.get(&node).map_or(0, BTreeSet::len)

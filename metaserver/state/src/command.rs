@@ -206,6 +206,12 @@ pub enum Command {
         name: String,
         id: Uuid,
     },
+    /// Does nothing if the job has been renewed since.
+    CleanUpJob {
+        volume: VolumeId,
+        job: Uuid,
+        renewed_ms: u64,
+    },
     Conditions(ConditionChange),
 }
 
@@ -306,6 +312,7 @@ impl Command {
                 | Of { .. }
                 | Recover { .. }
                 | Inventory { .. }
+                | CleanUpJob { .. }
                 | Conditions(_)
         )
     }

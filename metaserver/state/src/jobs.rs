@@ -3,7 +3,7 @@
 //! A mark on the volume that its command sets before it begins and takes away when it is done. What a command that died has left
 //! keeps it: an import for ever, the others until the leader has cleaned up behind them.
 
-use crate::command::{Outcome, invalid};
+use crate::command::{Answer, Outcome, invalid};
 use crate::snapshots::conflict;
 use crate::state::State;
 use levee_proto::VolumeId;
@@ -35,6 +35,13 @@ impl State {
         if request.kind != JobKind::Import {
             self.check_filled(id)?;
         }
+        let volume = &self.tables.volumes[&id];
+        if let (Some(user), None) = (volume.user(), self.tables.jobs.get(&id)) {
+            return Err(conflict(format!(
+                "volume '{name}' is attached to node '{0}': `levee volume detach {name}` first",
+                self.node_name(user.node)
+            )));
+        }
         let BeginJob { id: job, kind, by } = request.clone();
         let renewed_ms = self.clock_ms();
         let before = self.tables.jobs.get(&id).filter(|before| before.id == job);
@@ -52,6 +59,24 @@ impl State {
         self.volume_answer(id)
     }
 
+    /// One step of cleaning up behind a command that is dead, unless it has said meanwhile that it goes on, or somebody else has the
+    /// volume.
+    pub(crate) fn clean_up_job(&mut self, volume: VolumeId, job: Uuid, renewed_ms: u64) -> Outcome {
+        let unchanged = |there: &&VolumeJob| there.id == job && there.renewed_ms == renewed_ms;
+        let Some(kind) = self.tables.jobs.get(&volume).filter(unchanged).map(|there| there.kind) else {
+            return Ok(Answer::Done);
+        };
+        let name = self.tables.volumes[&volume].name.clone();
+        if self.tables.volumes[&volume].user().is_some() {
+            self.detach(&name)?;
+        } else if kind == JobKind::Copy {
+            self.delete_volume(&name)?;
+        } else if kind == JobKind::Export {
+            self.tables.jobs.remove(&volume);
+        }
+        Ok(Answer::Done)
+    }
+
     /// Refuses what makes no sense for a volume that is only filled in part.
     pub fn check_filled(&self, id: VolumeId) -> Result<(), Problem> {
         match self.tables.jobs.get(&id) {
@@ -66,6 +91,8 @@ impl State {
 
     /// The volume holds what it should: an image is made of it.
     pub(crate) fn filled(&mut self, id: VolumeId) {
-        self.tables.jobs.remove(&id);
+        if self.tables.jobs.get(&id).is_some_and(|job| job.kind == JobKind::Import) {
+            self.tables.jobs.remove(&id);
+        }
     }
 }

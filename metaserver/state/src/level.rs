@@ -49,7 +49,7 @@ impl Command {
             Of { command, .. } => command.level().max(CALLERS),
             RegisterNode(request) if !request.seen.is_nothing() => CALLERS,
             Open { request, .. } if request.fenced.is_some() => CALLERS,
-            BeginJob { .. } | EndJob { .. } | Conditions(_) => CONDITIONS,
+            BeginJob { .. } | EndJob { .. } | CleanUpJob { .. } | Conditions(_) => CONDITIONS,
             Recover { .. } | Inventory { .. } | AcceptLoss { .. } => CALLERS,
             RegisterNode(request) if names_more_than_level_1(request) => 2,
             CreateVolume(request) if request.class.is_some() => 2,

@@ -177,6 +177,7 @@ impl State {
             Command::ReleaseMember { id } => self.release_member(*id),
             Command::BeginJob { name, request } => self.begin_job(name, request),
             Command::EndJob { name, id } => self.end_job(name, *id),
+            Command::CleanUpJob { volume, job, renewed_ms } => self.clean_up_job(*volume, *job, *renewed_ms),
             Command::Conditions(change) => self.tell_conditions(change),
         }
     }

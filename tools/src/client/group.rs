@@ -27,8 +27,12 @@ impl Survey {
         answers.max_by_key(|info| (info.leader.is_some(), info.applied))
     }
 
+    /// Who leads; nobody if the one that others name says itself that most do not follow it.
     pub fn leader(&self) -> Option<u64> {
-        self.best()?.leader
+        let leader = self.best()?.leader?;
+        let answers = self.members.iter().filter_map(|member| member.answer.as_ref().ok());
+        let own = answers.into_iter().find(|info| info.member == leader);
+        own.is_none_or(|info| info.leaderless_ms.is_none()).then_some(leader)
     }
 }
 

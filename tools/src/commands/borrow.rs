@@ -9,6 +9,7 @@ use crate::signals::Signals;
 use crate::transfer::Job;
 use anyhow::Context;
 use levee_proto::api::{AttachVolume, ByteRange, JobKind, NodeInfo, NodeState, VolumeInfo};
+use std::cell::Cell;
 use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
@@ -35,16 +36,19 @@ impl Borrow<'_> {
         work: impl FnOnce(Borrowed) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
         let before = self.free().await?;
-        // A snapshot cannot be marked, and is only read.
-        let marked = match before.read_only {
-            false => Some(Marked::begin(self.meta, self.volume, self.kind).await?),
-            true => None,
-        };
-        let outcome = self.attached(marked.as_ref(), before, signals, job, work).await;
-        // An import that has failed leaves something that is no use: the mark says so. There is nothing to say of what was only read.
-        let over = if self.kind == JobKind::Import { outcome.is_ok() && !self.goes_on } else { true };
-        if let Some(marked) = marked.filter(|_| over) {
-            marked.end().await?;
+        let begun = Cell::new(false);
+        let marked = Marked::begin(self.meta, &before, self.kind).await?;
+        let outcome = self.attached(marked.as_ref(), &before, &begun, signals, job, work).await;
+        let Some(marked) = marked else { return outcome };
+        let unfinished = before.job.as_ref().is_some_and(|job| job.kind == JobKind::Import);
+        match self.kind {
+            // Nothing was written, and what was there before is whole.
+            JobKind::Import if outcome.is_err() && !begun.get() && !unfinished => marked.end().await?,
+            // What has failed half-way leaves something that is no use: the mark says so.
+            JobKind::Import if outcome.is_err() || self.goes_on => {}
+            JobKind::Import => marked.end().await?,
+            // It was only read. If the mark stays the cluster takes it away.
+            JobKind::Export | JobKind::Copy => drop(marked.end().await),
         }
         outcome
     }
@@ -52,25 +56,30 @@ impl Borrow<'_> {
     async fn attached<T: Send + 'static>(
         &self,
         marked: Option<&Marked<'_>>,
-        before: VolumeInfo,
+        before: &VolumeInfo,
+        begun: &Cell<bool>,
         signals: &mut Signals,
         job: &Job,
         work: impl FnOnce(Borrowed) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        if redundancy::user(&before).is_some() {
+        if redundancy::user(before).is_some() {
             // Its job was left by a command that is gone, or it would not have given way.
             self.meta.detach_unused(self.volume, DETACH_PATIENCE).await?;
         }
         let volume = self.attach(marked).await?;
         let outcome = tokio::select! {
-            borrowed = self.borrowed(&volume, job) => Some(borrowed),
+            borrowed = self.borrowed(&volume, before, job) => Some(borrowed),
+            never = keep(marked) => match never {},
             () = signals.next() => None,
         };
         let outcome = match outcome {
-            Some(Ok(borrowed)) => tokio::select! {
-                outcome = finish(signals, job, move || work(borrowed)) => outcome,
-                never = keep(marked) => match never {},
-            },
+            Some(Ok(borrowed)) => {
+                begun.set(true);
+                tokio::select! {
+                    outcome = finish(signals, job, move || work(borrowed)) => outcome,
+                    never = keep(marked) => match never {},
+                }
+            }
             Some(Err(e)) => Err(e),
             None => Err(anyhow::anyhow!("interrupted")),
         };
@@ -110,12 +119,14 @@ impl Borrow<'_> {
         Ok(None)
     }
 
-    async fn borrowed(&self, volume: &VolumeInfo, job: &Job) -> anyhow::Result<Borrowed> {
+    async fn borrowed(&self, volume: &VolumeInfo, before: &VolumeInfo, job: &Job) -> anyhow::Result<Borrowed> {
         let socket = self.socket(volume, job).await?;
         let gateway = gateway::find(self.meta, self.volume).await?;
         // An older daemon does not know: all of the volume is looked at then.
         let mapped = diff::ranges(&gateway, self.volume, &diff::EVERYTHING).await.ok();
-        Ok(Borrowed { socket, mapped })
+        // Known only now: what a command before this one had on its way is over since that was detached.
+        let fresh = volume.chunks == 0 && volume.parent.is_none() && before.job.is_none();
+        Ok(Borrowed { socket, mapped, fresh })
     }
 
     async fn socket(&self, volume: &VolumeInfo, job: &Job) -> anyhow::Result<PathBuf> {
@@ -138,6 +149,8 @@ pub struct Borrowed {
     pub socket: PathBuf,
     /// Where it may hold anything, in order; `None`: anywhere.
     pub mapped: Option<Vec<ByteRange>>,
+    /// It has never held anything.
+    pub fresh: bool,
 }
 
 /// Waits for the work to end; a signal makes it end soon.

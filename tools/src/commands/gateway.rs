@@ -33,9 +33,8 @@ pub async fn at_gateway<T>(
     let mut signals = Signals::install()?;
     let mut volume = meta.volume(name).await?;
     let attached_here = redundancy::user(&volume).is_none();
-    // A snapshot cannot be marked; nothing is lost if it stays attached.
-    let marks = attached_here && !volume.read_only;
-    let marked = if marks { Some(Marked::begin(meta, name, JobKind::Export).await?) } else { None };
+    let before = volume.clone();
+    let marked = if attached_here { Marked::begin(meta, &before, JobKind::Export).await? } else { None };
     if attached_here {
         let job = marked.as_ref().map(Marked::id);
         volume = meta.attach(name, &AttachVolume { node: None, job }).await?;
@@ -52,7 +51,8 @@ pub async fn at_gateway<T>(
     };
     let detached = if attached_here { meta.detach_unused(name, DETACH_PATIENCE).await.map(|_| ()) } else { Ok(()) };
     if let Some(marked) = marked {
-        marked.end().await?;
+        // If it stays, the cluster takes it away.
+        let _ = marked.end().await;
     }
     bar.finish_and_clear();
     Ok((outcome?, detached.with_context(|| format!("all is done, but volume {name} cannot be detached again"))))

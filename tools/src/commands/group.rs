@@ -17,8 +17,10 @@ pub async fn health(meta: &MetaClient) -> anyhow::Result<Health> {
 pub async fn told(meta: &MetaClient) -> crate::client::Result<Health> {
     match meta.health().await {
         Err(ClientError::Problem(problem)) if problem.kind == ProblemKind::NotFound => {
-            let summary = "the meta servers are of an earlier version, which cannot say how the cluster does".into();
-            Ok(Health { summary, ..Health::default() })
+            let what = "the meta servers are of an earlier version, which cannot say how the cluster does";
+            let mut older = condition("cluster".into(), ConditionWord::Unfit, what.into());
+            older.doing = vec!["upgrade them first".into()];
+            Ok(Health { healthy: false, summary: "little is known".into(), conditions: vec![older] })
         }
         health => health,
     }

@@ -45,7 +45,7 @@ pub async fn import(meta: &MetaClient, args: &ImageImport, out: &Output) -> anyh
     };
     let (moved, taken): (Moved, SnapshotInfo) = match filled.await {
         Ok(filled) => filled,
-        Err(error) => return Err(remove_half_made(meta, &args.name, error).await),
+        Err(error) => return Err(remove_half_made(meta, &volume, error).await),
     };
     let told = Transferred::new(&args.name, &args.source.file, format, &moved);
     out.result(&json!({ "image": args.name, "snapshot": taken, "import": told }), || {
@@ -66,11 +66,11 @@ async fn create(meta: &MetaClient, request: &CreateVolume) -> anyhow::Result<Vol
     };
     let name = &request.name;
     let there = meta.volume(name).await?;
-    if there.job.is_none_or(|job| job.kind != JobKind::Import) {
+    if there.job.as_ref().is_none_or(|job| job.kind != JobKind::Import) {
         return Err(ClientError::Problem(taken).into());
     }
     // Refused while that import goes on.
-    let _ours = Marked::begin(meta, name, JobKind::Import).await?;
+    let _ours = Marked::begin(meta, &there, JobKind::Import).await?;
     meta.detach_unused(name, DETACH_PATIENCE).await?;
     meta.delete_volume(name).await?;
     Ok(meta.create_volume(request).await?)
@@ -84,8 +84,10 @@ async fn seal(meta: &MetaClient, name: &str, made_of: ImageInfo, timeout: Durati
 }
 
 /// An image that is not complete is no use to anybody. A snapshot that is taken already is completed by the cluster.
-async fn remove_half_made(meta: &MetaClient, name: &str, error: anyhow::Error) -> anyhow::Error {
-    if meta.snapshot(&snapshot_of(name)).await.is_ok() {
+async fn remove_half_made(meta: &MetaClient, made: &VolumeInfo, error: anyhow::Error) -> anyhow::Error {
+    let name = &made.name;
+    let is_ours = meta.volume(name).await.is_ok_and(|there| there.id == made.id);
+    if meta.snapshot(&snapshot_of(name)).await.is_ok() || !is_ours {
         return error;
     }
     match meta.delete_volume(name).await {

@@ -111,11 +111,11 @@ pub async fn fill(
         node: place.node.as_deref(),
         timeout: place.timeout,
     };
-    let (fresh, size, inner) = (is_fresh(volume), volume.size, job.clone());
+    let (size, inner) = (volume.size, job.clone());
     let outcome = borrow.run(signals, &job, move |borrowed| {
         inner.bar.set_message(inner.title.clone());
         measure_bytes(&inner.bar, size);
-        transfer::fill(image, &borrowed.socket, fresh, &inner)
+        transfer::fill(image, &borrowed.socket, borrowed.fresh, &inner)
     });
     let outcome = outcome.await;
     job.bar.finish_and_clear();

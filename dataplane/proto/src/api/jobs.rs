@@ -13,8 +13,8 @@ use uuid::Uuid;
 pub const MAX_JOB_BY: usize = 200;
 
 /// How often a command says again that it goes on with its job, milliseconds. One that has not for three times as long, and uses the
-/// volume no more, counts as dead.
-pub const JOB_RENEWAL_MS: u64 = 20_000;
+/// volume no more, makes room for others.
+pub const JOB_RENEWAL_MS: u64 = 3000;
 
 /// A command begins something with a volume, or goes on with it. A job that was not finished gives way to another one, unless its
 /// command still uses the volume.

@@ -103,3 +103,31 @@ fn conditions_are_remembered_with_their_time_and_survive_a_snapshot_of_the_state
     assert_eq!(state.told_since(&key("n1")), None);
     assert_eq!(state.events_after(0, 100).events.last().unwrap().text, "is down");
 }
+
+#[test]
+fn a_volume_that_somebody_uses_is_not_marked_and_not_cleaned_up() {
+    let mut state = cluster(&[100, 100, 100]);
+    create(&mut state, "v", GIB, 3).unwrap();
+    attach(&mut state, "v", Some("n1")).unwrap();
+    let refused = begin(&mut state, "v", 1, JobKind::Export).unwrap_err();
+    assert!(refused.detail.contains("is attached to node 'n1'"), "{refused}");
+    let id = state.volume_named("v").unwrap().id;
+    state.apply(&Command::Detach { name: "v".into() }).unwrap();
+    begin(&mut state, "v", 1, JobKind::Export).unwrap();
+    attach(&mut state, "v", Some("n1")).unwrap();
+    let clean_up = |state: &mut State, renewed_ms| {
+        let command = Command::CleanUpJob { volume: id, job: uuid(1), renewed_ms };
+        state.apply(&command).unwrap();
+        (state.volume_named("v").unwrap().attachment.is_some(), job(state).is_some())
+    };
+    let renewed = job(&state).unwrap().renewed_ms;
+    assert_eq!(clean_up(&mut state, renewed + 1), (true, true), "it has been renewed since");
+    assert_eq!(clean_up(&mut state, renewed), (false, true), "one step after the other");
+    assert_eq!(clean_up(&mut state, renewed), (false, false));
+    assert_eq!(clean_up(&mut state, renewed), (false, false), "nothing is left to do");
+    begin(&mut state, "v", 1, JobKind::Copy).unwrap();
+    let renewed = job(&state).unwrap().renewed_ms;
+    state.apply(&Command::CleanUpJob { volume: id, job: uuid(1), renewed_ms: renewed }).unwrap();
+    assert!(state.volume_named("v").is_err(), "it was made for the command alone");
+    state.check().unwrap();
+}
