@@ -292,6 +292,7 @@ const STATES: &[(EventKind, W, Severity, bool, Step)] = {
         (Volume, W::Lost, Error, true, |s| s.report().lost = vec![ByteRange { offset: 0, length: 4096 }]),
         (Volume, W::Held, Error, false, |s| s.recover(ChunkId(55), VolumeId(1))),
         (Volume, W::Unfinished, Warning, false, |s| {
+            s.apply(Command::Detach { name: "v".into() });
             let request = BeginJob { id: Uuid::from_u128(1), kind: JobKind::Import, by: "levee".into() };
             s.apply(Command::BeginJob { name: "v".into(), request });
         }),

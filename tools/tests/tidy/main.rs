@@ -97,8 +97,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("vhost/src/message.rs", "asks a socket how much can be read"),
     ("vhost/tests/device/common/driver.rs", "plays a guest's driver in shared memory"),
     ("vhost/tests/device/common/front.rs", "plays QEMU: shared memory and descriptors"),
-    ("vhost/tests/hostile_guest.rs", "writes nonsense into shared memory"),
-    ("vhost/tests/hostile_front_end.rs", "borrows the descriptors of a front end"),
+    ("vhost/tests/device/hostile_guest.rs", "writes nonsense into shared memory"),
+    ("vhost/tests/device/hostile_front_end.rs", "borrows the descriptors of a front end"),
 ];
 
 const MAX_FILE_LINES: usize = 900;
