@@ -306,7 +306,10 @@ const STATES: &[(EventKind, W, Severity, bool, Step)] = {
         }),
         (Repair, W::Degraded, Warning, true, Scene::degrade),
         (Repair, W::Held, Warning, true, |s| s.held = Some("2 of 3 nodes are down".into())),
-        (Repair, W::NoPlace, Warning, true, |s| s.set_disk(2, DiskState::Draining)),
+        (Repair, W::NoPlace, Warning, true, |s| {
+            s.set_disk(2, DiskState::Draining);
+            s.report().leaving_replicas = 1;
+        }),
         (Repair, W::Leaving, Info, false, |s| {
             register(&mut s.state, 4, 4);
             s.beats.insert(4, beat(4));

@@ -85,9 +85,11 @@ fn a_daemon_that_is_stopped_in_order_has_not_died() {
     assert_eq!(severity(&cluster, "down", "node-3"), None);
     assert_eq!(severity(&cluster, "partitioned", "node-3"), None);
     let nodes = cluster.ok(&["node", "list"]);
-    assert!(nodes.as_array().unwrap().iter().any(|n| n["name"] == "node-3" && n["status"] == "stopped"), "{nodes}");
+    let stopped = nodes.as_array().unwrap().iter().find(|n| n["name"] == "node-3").unwrap();
+    assert_eq!(stopped["status"], "stopped");
     let disks = cluster.ok(&["disk", "list"]);
-    assert!(disks.as_array().unwrap().iter().any(|d| d["node"] == 3 && d["status"] == "unreachable"), "{disks}");
+    let own = disks.as_array().unwrap().iter().find(|disk| disk["node"] == stopped["id"]).unwrap();
+    assert_eq!(own["status"], "unreachable");
     cluster.up();
     is_well(&cluster);
     cluster.until("it is an event", |c| events(c).contains("is up").then_some(()));
