@@ -1,5 +1,6 @@
 //! What lies on a block device that somebody wants to be formatted: formatting deletes it, so it is named first.
 
+use nix::errno::Errno;
 use nix::unistd::{Whence, lseek64};
 use std::fs::File;
 use std::io;
@@ -57,17 +58,21 @@ pub fn find_data(file: &File) -> io::Result<Option<String>> {
     }
     let (mut at, mut piece) = (0, vec![0; HEAD]);
     // What was never written is left out.
-    while let Ok(data) = lseek64(file, at, Whence::SeekData) {
+    loop {
+        let data = match lseek64(file, at, Whence::SeekData) {
+            Ok(data) => data,
+            Err(Errno::ENXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         let len = file.read_at(&mut piece, data as u64)?;
         if let Some(first) = piece[..len].iter().position(|byte| *byte != 0) {
             return Ok(Some(format!("data (a byte that is not zero is at {})", data as usize + first)));
         }
         if len == 0 {
-            break;
+            return Ok(None);
         }
         at = data + len as i64;
     }
-    Ok(None)
 }
 
 fn name(head: &[u8]) -> Option<String> {

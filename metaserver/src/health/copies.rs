@@ -4,7 +4,7 @@ use super::words::is_serving;
 use super::{Doing, View, condition, copies_of, counted};
 use levee_proto::NodeId;
 use levee_proto::api::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 pub fn derive(view: &View<'_>, all: &mut Vec<Condition>) {
     let leaving: u64 =
@@ -41,7 +41,7 @@ fn nodes_for_copies(view: &View<'_>) -> usize {
 
 fn degraded(view: &View<'_>) -> Option<Condition> {
     let (mut chunks, mut volumes) = (0_u64, 0_u64);
-    let mut away: BTreeMap<NodeId, u64> = BTreeMap::new();
+    let mut away: BTreeSet<NodeId> = BTreeSet::new();
     let mut excused = true;
     for (_, report) in view.observed.notable(view.state, |report| report.degraded_chunks > 0) {
         chunks += u64::from(report.degraded_chunks);
@@ -49,7 +49,7 @@ fn degraded(view: &View<'_>) -> Option<Condition> {
         for behind in report.degraded.iter().flat_map(|chunk| &chunk.behind) {
             excused &= view.is_maintained(behind.node);
             if !view.is_up(behind.node) {
-                *away.entry(behind.node).or_default() += 1;
+                away.insert(behind.node);
             }
         }
     }
@@ -60,7 +60,7 @@ fn degraded(view: &View<'_>) -> Option<Condition> {
     let of = counted(volumes, "volume", "volumes");
     let what = format!("{} of {of} have fewer copies than they should", counted(chunks, "chunk", "chunks"));
     let mut found = condition(EventKind::Repair, "cluster", ConditionWord::Degraded, severity, what);
-    for node in away.keys() {
+    for node in &away {
         found = found.doing(format!("some of their copies are on node {}, which is away", view.name(*node)));
     }
     if away.is_empty() {

@@ -250,27 +250,7 @@ async fn the_openapi_document_has_every_path() {
 }
 
 fn serving(volume: VolumeId, epoch: Epoch) -> VolumeReport {
-    VolumeReport {
-        volume,
-        epoch,
-        state: ServeState::Serving,
-        socket: Some("/run/v.sock".into()),
-        detail: None,
-        healthy_chunks: 1,
-        degraded_chunks: 0,
-        waiting_chunks: 0,
-        leaving_replicas: 0,
-        full: false,
-        copied_bytes: 0,
-        scrubbed_blocks: 0,
-        scrub_passes: 1,
-        versions_progress: 0,
-        degraded: vec![],
-        lost: vec![],
-        load: VolumeLoad::default(),
-        front_end: FrontEndReport::default(),
-        stall: None,
-    }
+    VolumeReport { socket: Some("/run/v.sock".into()), ..well(volume, epoch) }
 }
 
 #[tokio::test]

@@ -161,27 +161,7 @@ async fn open_for_chores(c: &Client, node: NodeId) -> OpenedVolume {
 /// Reports that all is well until the volume is detached.
 async fn put_in_order(c: &Client, node: NodeId, opened: &OpenedVolume) {
     let mut beat = heartbeat(11);
-    beat.volumes.push(VolumeReport {
-        volume: opened.id,
-        epoch: opened.epoch,
-        state: ServeState::Serving,
-        socket: None,
-        detail: None,
-        healthy_chunks: 1,
-        degraded_chunks: 0,
-        waiting_chunks: 0,
-        leaving_replicas: 0,
-        full: false,
-        copied_bytes: 0,
-        scrubbed_blocks: 0,
-        scrub_passes: 1,
-        versions_progress: 0,
-        degraded: vec![],
-        lost: vec![],
-        load: VolumeLoad::default(),
-        front_end: FrontEndReport::default(),
-        stall: None,
-    });
+    beat.volumes.push(well(opened.id, opened.epoch));
     patiently("the volume being detached again", async || {
         c.beat(node, &beat).await.expect("a heartbeat");
         c.volume("v").await.attachment.is_none().then_some(())

@@ -304,6 +304,31 @@ pub fn node(i: u32, incarnation: u128) -> RegisterNode {
     }
 }
 
+/// What a gateway reports of a volume that is served, and of which nothing is to be said.
+pub fn well(volume: VolumeId, epoch: Epoch) -> VolumeReport {
+    VolumeReport {
+        volume,
+        epoch,
+        state: ServeState::Serving,
+        socket: None,
+        detail: None,
+        healthy_chunks: 1,
+        degraded_chunks: 0,
+        waiting_chunks: 0,
+        leaving_replicas: 0,
+        full: false,
+        copied_bytes: 0,
+        scrubbed_blocks: 0,
+        scrub_passes: 1,
+        versions_progress: 0,
+        degraded: vec![],
+        lost: vec![],
+        load: VolumeLoad::default(),
+        front_end: FrontEndReport::default(),
+        stall: None,
+    }
+}
+
 pub fn heartbeat(incarnation: u128) -> Heartbeat {
     let incarnation = Uuid::from_u128(incarnation);
     let (disks, volumes, deleted) = (vec![], vec![], vec![]);
